@@ -1,0 +1,71 @@
+# Everything that people and CI do with this tree. "make help" lists it.
+
+STATICCHECK_VERSION   := v0.8.2
+GOLANGCI_LINT_VERSION := v2.15.0
+FUZZTIME              ?= 60s
+
+# Binaries name their commit where git can tell it; where it cannot (an archive, a clone of another user) go would refuse to
+# build.
+export GOFLAGS := $(strip $(shell go env GOFLAGS) $(shell git rev-parse HEAD >/dev/null 2>&1 || echo -buildvcs=false))
+
+STATICCHECK   := .tools/staticcheck-$(STATICCHECK_VERSION)/staticcheck
+GOLANGCI_LINT := .tools/golangci-lint-$(GOLANGCI_LINT_VERSION)/golangci-lint
+MODULES       := . tools/peers
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test check lint bench fuzz exam clean needs
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: build ## Build and start "ticketgate dev" (ARGS="--port 9000")
+	@exec bin/ticketgate dev $(ARGS)
+
+build: ## Build bin/ticketgate
+	go build -trimpath -o bin/ticketgate ./cmd/ticketgate
+
+test: needs ## Run all tests with the race detector, against real servers
+	CGO_ENABLED=1 go test -race ./...
+
+check: lint ## Format, vet, staticcheck, golangci-lint, import directions: what CI runs beside the tests
+	go test -count=1 ./tools/layers
+
+lint: $(STATICCHECK) $(GOLANGCI_LINT)
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt -w $$unformatted" >&2; exit 1; fi
+	@set -e; for module in $(MODULES); do (cd $$module; set -x; go mod tidy -diff; go vet ./...; $(CURDIR)/$(STATICCHECK) ./...; \
+		$(CURDIR)/$(GOLANGCI_LINT) run --config $(CURDIR)/.golangci.yml ./...); done
+
+bench: ## Measure, and write bench/RESULTS.md (ARGS="-short")
+	go run ./bench/cmd $(ARGS)
+
+fuzz: ## Run every fuzz target for FUZZTIME (60s)
+	@set -e; grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n 1 dirname | sort -u | while read -r package; do \
+		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+			echo "$$package $$target"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5s $$package; \
+		done; \
+	done
+
+exam: ## Run the exam's programs (N=18 runs one, ARGS for its flags)
+	go run ./tools/exam $(if $(N),-n $(N)) $(ARGS)
+
+clean: ## Remove what was built
+	rm -rf bin .tools
+
+# What tests need beside Go: a Redis, a browser for the demo page, and the race detector's C compiler.
+needs:
+	@missing=; \
+	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
+	command -v chromium >/dev/null || missing="$$missing chromium"; \
+	command -v gcc >/dev/null || missing="$$missing gcc libc6-dev"; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+		echo "make test needs:$$missing. On Debian: sudo apt-get install$$missing" >&2; exit 1; \
+	fi; \
+	set -x; apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing
+
+$(STATICCHECK):
+	GOBIN=$(CURDIR)/$(@D) go install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
+
+$(GOLANGCI_LINT):
+	GOBIN=$(CURDIR)/$(@D) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)

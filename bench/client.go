@@ -1,0 +1,366 @@
+// Package bench measures a gateway from outside: over the wire as a client that holds thousands of sockets on one
+// thread, and through /proc as an onlooker. It knows the gateway's public contract and nothing else of it.
+//
+//	client.go    Loop, Conn       epoll, sockets, bytes
+//	wire.go      upgrade, frames  what a WebSocket client writes and reads
+//	post.go      Caller           keep-alive HTTP, tickets
+//	echo.go      Echo             messages out and back, latency
+//	admit.go     Admissions       ticket, open, close
+//	host.go      Process, ...     memory and CPU of a server from /proc
+//	report.go    Table, Spread    medians and what they hide
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	readBytes   = 64 << 10              // one buffer for all sockets of a loop
+	leftMax     = 256 << 10             // bytes that a handler may leave unread on one socket
+	eventsMax   = 512                   // events taken in one wake
+	longestWait = 50 * time.Millisecond // so that a cancelled context is noticed
+	events      = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
+	gone        = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
+)
+
+// Errors of a Loop.
+var (
+	ErrTimeout  = errors.New("bench: not done in time")
+	ErrLeftover = errors.New("bench: the handler left too many bytes unread")
+)
+
+// A Handler is what a Conn does. All its methods are called on the loop, and may use the Loop and any Conn of it.
+type Handler interface {
+	// Opened says that the TCP connection stands.
+	Opened(c *Conn)
+	// Data takes what arrived and says how many bytes it used; the rest is shown again with what follows. b belongs to
+	// the loop and is overwritten after the call.
+	Data(c *Conn, b []byte) (used int)
+	// Closed says that c is gone: io.EOF if the other side closed, else why. It does not follow a Close of our own.
+	Closed(c *Conn, err error)
+}
+
+// Options of a Loop.
+type Options struct {
+	Sources []netip.Addr         // IPv4 addresses to connect from, in turn; none: the kernel's choice
+	Now     func() time.Duration // a clock that never steps; nil: the machine's
+}
+
+// A Loop is an epoll client that one goroutine drives: few allocations, no goroutine per socket. Sources allow more
+// sockets to one target than one address has ports.
+type Loop struct {
+	now     func() time.Duration
+	sources []unix.SockaddrInet4
+
+	ep     int
+	dials  uint32 // also the next Conn's generation
+	conns  []*Conn
+	free   []*Conn
+	open   int
+	events [eventsMax]unix.EpollEvent
+	buf    [readBytes]byte
+}
+
+// NewLoop returns a loop without sockets.
+func NewLoop(o Options) (*Loop, error) {
+	l := &Loop{now: o.Now}
+	if l.now == nil {
+		start := time.Now()
+		l.now = func() time.Duration { return time.Since(start) }
+	}
+	for _, a := range o.Sources {
+		if !a.Is4() {
+			return nil, fmt.Errorf("bench: source %s is not IPv4", a)
+		}
+		l.sources = append(l.sources, unix.SockaddrInet4{Addr: a.As4()})
+	}
+	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("bench: epoll: %w", err)
+	}
+	l.ep = ep
+	return l, nil
+}
+
+// Close closes all sockets, without telling their handlers, and the loop.
+func (l *Loop) Close() error {
+	for _, c := range l.conns {
+		if c != nil {
+			c.Close()
+		}
+	}
+	return unix.Close(l.ep)
+}
+
+// Now reads the loop's clock.
+func (l *Loop) Now() time.Duration { return l.now() }
+
+// Open says how many sockets the loop has, connected or connecting.
+func (l *Loop) Open() int { return l.open }
+
+// A Target is an IPv4 address to dial, resolved once.
+type Target struct{ sa unix.SockaddrInet4 }
+
+// NewTarget returns the Target of an address such as 127.0.0.1:8081.
+func NewTarget(address string) (*Target, error) {
+	ap, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return nil, fmt.Errorf("bench: %w", err)
+	}
+	if !ap.Addr().Is4() {
+		return nil, fmt.Errorf("bench: target %s is not IPv4", address)
+	}
+	return &Target{unix.SockaddrInet4{Addr: ap.Addr().As4(), Port: int(ap.Port())}}, nil
+}
+
+// Dial begins to connect. h hears of the end: Opened or Closed.
+func (l *Loop) Dial(to *Target, h Handler) (*Conn, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("bench: socket: %w", err)
+	}
+	if err := l.connect(fd, to); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	c := l.row(fd, h)
+	// Edge-triggered, both directions at once: a socket costs one epoll_ctl in its life.
+	ev := unix.EpollEvent{Events: events, Fd: int32(fd), Pad: int32(c.gen)}
+	if err := unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("bench: epoll_ctl: %w", err)
+	}
+	return c, nil
+}
+
+func (l *Loop) connect(fd int, to *Target) error {
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+		return fmt.Errorf("bench: TCP_NODELAY: %w", err)
+	}
+	if len(l.sources) > 0 {
+		// Without it bind takes a port for itself, and a source would have 28,000 for all targets together.
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
+			return fmt.Errorf("bench: IP_BIND_ADDRESS_NO_PORT: %w", err)
+		}
+		if err := unix.Bind(fd, &l.sources[int(l.dials)%len(l.sources)]); err != nil {
+			return fmt.Errorf("bench: bind: %w", err)
+		}
+	}
+	if err := unix.Connect(fd, &to.sa); err != nil && err != unix.EINPROGRESS {
+		return fmt.Errorf("bench: connect: %w", err)
+	}
+	return nil
+}
+
+// row gives fd a Conn. Its generation is new in this loop, so an event of a former socket with the same number misses it.
+func (l *Loop) row(fd int, h Handler) *Conn {
+	if fd >= len(l.conns) {
+		l.conns = append(l.conns, make([]*Conn, max(fd+1, 2*len(l.conns))-len(l.conns))...)
+	}
+	c := &Conn{loop: l}
+	if n := len(l.free); n > 0 {
+		c, l.free = l.free[n-1], l.free[:n-1]
+	}
+	l.dials++
+	l.open++
+	c.fd, c.gen, c.h = fd, l.dials, h
+	l.conns[fd] = c
+	return c
+}
+
+// RunFor handles events for d. It ends early only if ctx does.
+func (l *Loop) RunFor(ctx context.Context, d time.Duration) error {
+	err := l.RunUntil(ctx, d, func() bool { return false })
+	if errors.Is(err, ErrTimeout) {
+		return nil
+	}
+	return err
+}
+
+// RunUntil handles events until done, which is asked after each wake, says so; ErrTimeout after limit.
+func (l *Loop) RunUntil(ctx context.Context, limit time.Duration, done func() bool) error {
+	end := l.now() + limit
+	for !done() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		left := end - l.now()
+		if left <= 0 {
+			return ErrTimeout
+		}
+		if err := l.round(min(left, longestWait)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *Loop) round(wait time.Duration) error {
+	ms := int((wait + time.Millisecond - 1) / time.Millisecond)
+	n, err := unix.EpollWait(l.ep, l.events[:], ms)
+	if err != nil && err != unix.EINTR {
+		return fmt.Errorf("bench: epoll_wait: %w", err)
+	}
+	for i := range max(n, 0) {
+		ev := &l.events[i]
+		if c := l.conns[ev.Fd]; c != nil && c.gen == uint32(ev.Pad) {
+			l.ready(c, ev.Events)
+		}
+	}
+	return nil
+}
+
+func (l *Loop) ready(c *Conn, ev uint32) {
+	gen := c.gen
+	if !c.up {
+		l.connected(c)
+	}
+	if c.gen == gen && len(c.out) > 0 && ev&unix.EPOLLOUT != 0 {
+		c.flush()
+	}
+	if c.gen == gen && ev&(unix.EPOLLIN|gone) != 0 {
+		l.read(c, ev&gone != 0)
+	}
+}
+
+func (l *Loop) connected(c *Conn) {
+	code, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err == nil && code != 0 {
+		err = unix.Errno(code)
+	}
+	if err != nil {
+		c.fail(fmt.Errorf("bench: connect: %w", err))
+		return
+	}
+	c.up = true
+	c.h.Opened(c)
+}
+
+// read empties the socket. A short read has emptied it too, unless its end is known to have come: then only EOF is the end.
+func (l *Loop) read(c *Conn, ended bool) {
+	gen := c.gen
+	for c.gen == gen {
+		n, errno := rawRead(c.fd, l.buf[:])
+		switch {
+		case errno == unix.EAGAIN:
+			return
+		case errno != 0:
+			c.fail(fmt.Errorf("bench: read: %w", errno))
+			return
+		case n == 0:
+			c.fail(io.EOF)
+			return
+		}
+		c.feed(l.buf[:n])
+		if n < len(l.buf) && !ended {
+			return
+		}
+	}
+}
+
+// A Conn is one socket of a Loop. Only the loop's goroutine touches it, and nobody after Close or Closed: it is reused.
+type Conn struct {
+	loop *Loop
+	h    Handler
+	fd   int
+	gen  uint32 // changes when the socket is gone
+	up   bool   // connected
+	in   []byte // what the handler left unread
+	out  []byte // what the kernel did not take at once
+	sent int    // bytes of out that it took since
+}
+
+// Handle gives c another handler. What is unread goes to it; Opened is not called.
+func (c *Conn) Handle(h Handler) { c.h = h }
+
+// Loop returns the loop of c.
+func (c *Conn) Loop() *Loop { return c.loop }
+
+// Write sends b, which the caller may use again at once. What the kernel does not take waits. A broken connection is
+// heard of by the handler's Closed in a later event, so Write returns nothing.
+func (c *Conn) Write(b []byte) {
+	if len(c.out) > 0 {
+		c.out = append(c.out, b...)
+		return
+	}
+	n, errno := rawWrite(c.fd, b)
+	switch {
+	case errno == unix.EAGAIN:
+		c.out = append(c.out, b...)
+	case errno == 0 && n < len(b):
+		c.out = append(c.out, b[n:]...)
+	}
+}
+
+func (c *Conn) flush() {
+	n, errno := rawWrite(c.fd, c.out[c.sent:])
+	if errno == 0 {
+		c.sent += n
+	}
+	if c.sent == len(c.out) {
+		c.out, c.sent = c.out[:0], 0
+	}
+}
+
+// Close closes c and forgets it. The handler is not told.
+func (c *Conn) Close() {
+	l := c.loop
+	l.conns[c.fd] = nil
+	l.open--
+	_ = unix.Close(c.fd) // a socket's close has no error that a client could act on
+	c.gen, c.up, c.fd, c.h = 0, false, -1, nil
+	c.in, c.out, c.sent = c.in[:0], c.out[:0], 0
+	l.free = append(l.free, c)
+}
+
+func (c *Conn) fail(err error) {
+	h := c.h
+	c.Close()
+	h.Closed(c, err)
+}
+
+func (c *Conn) feed(b []byte) {
+	gen := c.gen
+	if len(c.in) > 0 {
+		c.in = append(c.in, b...)
+		b = c.in
+	}
+	for len(b) > 0 {
+		used := c.h.Data(c, b)
+		if c.gen != gen {
+			return
+		}
+		if used == 0 {
+			break
+		}
+		b = b[used:]
+	}
+	if len(b) > leftMax {
+		c.fail(ErrLeftover)
+		return
+	}
+	c.in = append(c.in[:0], b...) // b may lie in c.in: append moves it down
+}
+
+// rawRead and rawWrite call the kernel without telling the scheduler. The sockets are non-blocking, so the calls cannot
+// wait; it saves a tenth of the cost of a message.
+func rawRead(fd int, b []byte) (int, syscall.Errno) {
+	n, _, errno := syscall.RawSyscall(syscall.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+	return int(n), errno
+}
+
+func rawWrite(fd int, b []byte) (int, syscall.Errno) {
+	if len(b) == 0 {
+		return 0, 0
+	}
+	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+	return int(n), errno
+}

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"ticketgate/bench"
+)
+
+// lanes is how many connections ask for tickets, and how many sockets are being opened, at once.
+const lanes = 64
+
+// fetch asks for n tickets and returns the upgrade requests that spend them.
+func (r *runner) fetch(l *bench.Loop, g *gateway, n int) ([][]byte, error) {
+	heads := make([][]byte, 0, n)
+	p := &bench.Posts{Loop: l, To: g.api, Mint: g.mint, Max: n, Keep: func(t bench.Ticket) {
+		heads = append(heads, bench.AppendUpgrade(nil, g.host, t.Path, t.Secret))
+	}}
+	p.Start(min(n, lanes))
+	if err := errors.Join(l.RunUntil(r.ctx, giveUp, p.Idle), p.Err); err != nil {
+		return nil, fmt.Errorf("fetch %d tickets: %w", n, err)
+	}
+	return heads, nil
+}
+
+// admitLoad is the load of a.
+func admitLoad(name string, server bench.Process, a *bench.Admissions) *load {
+	return &load{
+		name: name, loop: a.Loop, server: server,
+		start: func() { a.Start(lanes) }, stop: a.Stop, idle: a.Idle,
+		done: func() uint64 { return a.Done }, latency: &a.Latency, failed: func() error { return a.Err },
+	}
+}
+
+// gateRound is how many sockets a round of gate opens.
+func (r *runner) gateRound() int {
+	if r.short {
+		return 1500
+	}
+	return 6000
+}
+
+// gate measures opening and closing alone, with tickets fetched before, next to a program that answers a fixed 101.
+func gate(r *runner) (_ *bench.Table, err error) {
+	defer func() { err = errors.Join(err, r.end()) }()
+	loop, err := r.loop()
+	if err != nil {
+		return nil, err
+	}
+	g, err := r.gatewayWith(memoryStore)
+	if err != nil {
+		return nil, err
+	}
+	bare, to, err := r.peer("epollaccept")
+	if err != nil {
+		return nil, err
+	}
+	ours := &bench.Admissions{Loop: loop, Gate: g.gate, Host: g.host}
+	floor := &bench.Admissions{Loop: loop, Gate: to, Host: g.host}
+	a, b := admitLoad("ticketgate", g.Process, ours), admitLoad("epollaccept", bare.Process, floor)
+	a.prepare = func() error {
+		heads, err := r.fetch(loop, g, r.gateRound())
+		ours.Again(heads)
+		floor.Again(heads) // the same bytes; the bare program does not know that they are spent
+		return err
+	}
+	if err := r.compare(r.counted, a, b); err != nil {
+		return nil, err
+	}
+	return &bench.Table{
+		Title: "Gate: open and close",
+		About: fmt.Sprintf("%d sockets a round, %d at once, with tickets fetched before and a memory store: TCP connect, upgrade with locator and second secret, 101, "+
+			"close frame both ways, end of the connection by the server. epollaccept reads the same request and answers a fixed 101 and a fixed close frame.", r.gateRound(), lanes),
+		Head:  head("socket"),
+		Rows:  [][]string{a.row(), b.row()},
+		Lines: []string{ratio(a, b)},
+	}, nil
+}
+
+// admissions measures the whole way, ticket included, with both stores.
+func admissions(r *runner) (_ *bench.Table, err error) {
+	defer func() { err = errors.Join(err, r.end()) }()
+	redis, url, err := r.redis()
+	if err != nil {
+		return nil, err
+	}
+	var loads []*load
+	for _, s := range []struct{ name, store string }{{"memory store", memoryStore}, {"redis store", redisStore(url)}} {
+		loop, err := r.loop()
+		if err != nil {
+			return nil, err
+		}
+		g, err := r.gatewayWith(s.store)
+		if err != nil {
+			return nil, err
+		}
+		a := &bench.Admissions{Loop: loop, API: g.api, Gate: g.gate, Host: g.host, Mint: g.mint}
+		loads = append(loads, admitLoad(s.name, g.Process, a))
+	}
+	loads[1].helper = &redis.Process
+	if err := r.compare(r.timed, loads...); err != nil {
+		return nil, err
+	}
+	return &bench.Table{
+		Title: "Admissions: ticket, open, close",
+		About: fmt.Sprintf("%d lanes; each asks for a ticket (`POST /v1/tickets`, keep-alive), opens the socket with it and closes it. "+
+			"redis-server keeps nothing on disk and shares the client's core.", lanes),
+		Head: head("admission"),
+		Rows: [][]string{loads[0].row(), loads[1].row()},
+		Lines: []string{
+			ratio(loads[1], loads[0]),
+			fmt.Sprintf("redis-server itself: %s µs of CPU per admission.", loads[1].over(func(s sample) float64 { return s.helper })),
+		},
+	}, nil
+}
+
+// tickets measures the front end alone, next to a fasthttp handler that answers as many bytes.
+func tickets(r *runner) (_ *bench.Table, err error) {
+	defer func() { err = errors.Join(err, r.end()) }()
+	loop, err := r.loop()
+	if err != nil {
+		return nil, err
+	}
+	g, err := r.gatewayWith(memoryStore)
+	if err != nil {
+		return nil, err
+	}
+	ours := &bench.Posts{Loop: loop, To: g.api, Mint: g.mint, Max: 1}
+	ours.Start(1)
+	if err := errors.Join(loop.RunUntil(r.ctx, giveUp, ours.Idle), ours.Err); err != nil {
+		return nil, err
+	}
+	ours.Max = 0
+	bare, to, err := r.peer("barehttp", "-body", fmt.Sprint(ours.Bytes))
+	if err != nil {
+		return nil, err
+	}
+	floor := &bench.Posts{Loop: loop, To: to, Mint: g.mint}
+	a, b := postsLoad("ticketgate", g.Process, ours), postsLoad("barehttp", bare.Process, floor)
+	if err := r.compare(r.timed, a, b); err != nil {
+		return nil, err
+	}
+	return &bench.Table{
+		Title: "Tickets",
+		About: fmt.Sprintf("`POST /v1/tickets` on %d keep-alive connections, one request at a time on each, memory store: key checked, limits, ticket minted, slot reserved; nobody spends the tickets, they lapse after 30 s. "+
+			"barehttp is fasthttp with a handler that answers a fixed body of the same %d bytes; both end a connection after 100 requests.", lanes, ours.Bytes),
+		Head:  head("ticket"),
+		Rows:  [][]string{a.row(), b.row()},
+		Lines: []string{ratio(a, b)},
+	}, nil
+}
+
+func postsLoad(name string, server bench.Process, p *bench.Posts) *load {
+	return &load{
+		name: name, loop: p.Loop, server: server,
+		start: func() { p.Start(lanes) }, stop: p.Stop, idle: p.Idle,
+		done: func() uint64 { return p.Done }, latency: &p.Latency, failed: func() error { return p.Err },
+	}
+}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"ticketgate/bench"
+)
+
+// A page is RESULTS.md.
+type page struct {
+	host    bench.Host
+	r       *runner
+	started time.Time
+	took    time.Duration
+	tables  []*bench.Table
+}
+
+const howToRead = `**How to read it.** Every figure is the median of the rounds, with the smallest and the largest in brackets; servers that
+are compared take turns, round by round, under the same client. Client and server are separate processes, each on a core of its
+own, on loopback. *server CPU* is what the server's process used (/proc/PID/stat: all threads, user and system, in steps of 10 ms)
+for one operation: it is what a core is worth, and other work on the machine moves it much less than a rate. *server core* and
+*client core* are shares of a core. A row says *client-bound* when the client, running or waiting for its core, took 90 % of the time:
+the rate is then the client's as much as the server's, and only the CPU figure compares. Loopback charges most of the kernel's TCP work
+to the side that writes. The bare programs only move the same bytes: they are a floor, not competitors. One machine, no network card, no
+TLS: take ratios from here, and measure your own.
+`
+
+// busy is the load average per core from which on the page says that the machine was not quiet.
+const busy = 0.5
+
+func write(o options, p page) error {
+	var b strings.Builder
+	if err := p.write(&b); err != nil {
+		return err
+	}
+	if o.out == "-" {
+		_, err := fmt.Print(b.String())
+		return err
+	}
+	if err := os.WriteFile(o.out, []byte(b.String()), 0o644); err != nil {
+		return err
+	}
+	p.r.say("wrote %s after %s", o.out, p.took.Round(time.Second))
+	return nil
+}
+
+func (p page) write(b *strings.Builder) error {
+	commit, err := commit()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(b, "# Results\n\nWritten by `%s` on %s, in %s. Do not edit.\n\n",
+		strings.Join(append([]string{"go", "run", "./bench/cmd"}, os.Args[1:]...), " "), p.started.UTC().Format("2006-01-02 15:04 MST"), p.took.Round(time.Second))
+	fmt.Fprintf(b, "| | |\n|---|---|\n| machine | %s, %d cores, %.1f GiB |\n| kernel | Linux %s |\n| Go | %s |\n| commit | %s |\n",
+		p.host.CPU, p.host.Cores, float64(p.host.Memory)/(1<<30), p.host.Kernel, p.host.Go, commit)
+	fmt.Fprintf(b, "| load average at the start | %.2f |\n| rounds | %d, timed ones of %s after %s |\n| cores | client %d, server %d |\n\n",
+		p.host.Load, p.r.rounds, p.r.window, p.r.warm, p.r.clientCore, p.r.serverCore)
+	b.WriteString(howToRead + "\n")
+	if p.r.shared() {
+		b.WriteString("**This machine has one core: client and server disturb each other in every figure.**\n\n")
+	}
+	if p.host.Load > busy*float64(p.host.Cores) {
+		b.WriteString("**Other programs were running: rates and latencies are lower and higher than this machine can do, and spread widely.**\n\n")
+	}
+	for _, t := range p.tables {
+		if _, err := t.WriteTo(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// commit names what was measured.
+func commit() (string, error) {
+	head, err := exec.Command("git", "rev-parse", "--short=12", "--verify", "HEAD").Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return "none yet", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("git: %w", err)
+	}
+	changed, err := exec.Command("git", "status", "--porcelain").Output()
+	if err != nil {
+		return "", fmt.Errorf("git status: %w", err)
+	}
+	name := strings.TrimSpace(string(head))
+	if len(changed) > 0 {
+		name += ", dirty"
+	}
+	return name, nil
+}

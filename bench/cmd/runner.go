@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"ticketgate/bench"
+)
+
+const giveUp = time.Minute // for anything that ends by itself: a finished round, sockets that open
+
+// A runner owns what all scenarios share: the temporary folder, the programs, the children, the cores.
+type runner struct {
+	ctx        context.Context
+	short      bool
+	rounds     int
+	warm       time.Duration // of a timed round, before anything is counted
+	window     time.Duration // of a timed round
+	dir        string
+	gateway    string
+	clientCore int
+	serverCore int
+	children   []*bench.Child
+	loops      []*bench.Loop
+}
+
+func newRunner(ctx context.Context, o options) (*runner, error) {
+	cores, err := bench.Cores()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "ticketgate-bench")
+	if err != nil {
+		return nil, err
+	}
+	r := &runner{
+		ctx: ctx, short: o.short, dir: dir, rounds: 5, warm: 300 * time.Millisecond, window: 1500 * time.Millisecond,
+		clientCore: cores[0], serverCore: cores[len(cores)-1],
+	}
+	if o.short {
+		r.rounds, r.warm, r.window = 3, 100*time.Millisecond, 300*time.Millisecond
+	}
+	return r, nil
+}
+
+// shared says that client and servers have one core between them.
+func (r *runner) shared() bool { return r.clientCore == r.serverCore }
+
+func (r *runner) close() error {
+	err := r.end()
+	return errors.Join(err, os.RemoveAll(r.dir))
+}
+
+// end closes the sockets and stops the children of a scenario.
+func (r *runner) end() error {
+	err := r.hangUp()
+	for _, c := range r.children {
+		err = errors.Join(err, c.Stop())
+	}
+	r.children = nil
+	return err
+}
+
+func (r *runner) say(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "%s  "+format+"\n", append([]any{time.Now().Format(time.TimeOnly)}, args...)...)
+}
+
+// loop makes a client that connects from 127.0.1.1 to 127.0.1.8, whose ports suffice for 200,000 sockets to one server.
+func (r *runner) loop() (*bench.Loop, error) {
+	var o bench.Options
+	for i := range 8 {
+		o.Sources = append(o.Sources, netip.AddrFrom4([4]byte{127, 0, 1, byte(1 + i)}))
+	}
+	l, err := bench.NewLoop(o)
+	if err == nil {
+		r.loops = append(r.loops, l)
+	}
+	return l, err
+}
+
+func (r *runner) start(core int, program string, args ...string) (*bench.Child, error) {
+	c, err := bench.Start(core, program, args...)
+	if err == nil {
+		r.children = append(r.children, c)
+	}
+	return c, err
+}
+
+// peer starts one of tools/peers on the server's core.
+func (r *runner) peer(name string, args ...string) (*bench.Child, *bench.Target, error) {
+	c, err := r.start(r.serverCore, filepath.Join(r.dir, name), args...)
+	if err != nil {
+		return nil, nil, err
+	}
+	address, err := c.Address(r.ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	to, err := bench.NewTarget(address)
+	return c, to, err
+}
+
+// redis starts a Redis without persistence on the client's core, so that the gateway has its own for itself.
+func (r *runner) redis() (child *bench.Child, url string, err error) {
+	ports, err := freePorts(1)
+	if err != nil {
+		return nil, "", err
+	}
+	at := fmt.Sprintf("127.0.0.1:%d", ports[0])
+	child, err = r.start(r.clientCore, "redis-server", "--port", fmt.Sprint(ports[0]), "--bind", "127.0.0.1", "--save", "",
+		"--appendonly", "no", "--maxmemory-policy", "noeviction", "--dir", r.dir)
+	if err != nil {
+		return nil, "", err
+	}
+	return child, "redis://" + at, child.Ready(r.ctx, func(ctx context.Context) error { return ping(ctx, at) })
+}
+
+func ping(ctx context.Context, address string) error {
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	answer := make([]byte, len("+PONG"))
+	_, err = c.Write([]byte("PING\r\n"))
+	if err == nil {
+		err = c.SetReadDeadline(time.Now().Add(time.Second))
+	}
+	if err == nil {
+		_, err = c.Read(answer)
+	}
+	if err == nil && string(answer) != "+PONG" {
+		err = fmt.Errorf("redis answers %q to PING", answer)
+	}
+	return errors.Join(err, c.Close())
+}
+
+// freePorts finds n loopback ports that nobody listens on now.
+func freePorts(n int) ([]int, error) {
+	var ports []int
+	for range n {
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close() // after all are chosen, so that they differ
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}
+
+// hangUp closes all clients' sockets and leaves the servers.
+func (r *runner) hangUp() error {
+	var err error
+	for _, l := range r.loops {
+		err = errors.Join(err, l.Close())
+	}
+	r.loops = nil
+	return err
+}

@@ -1,0 +1,171 @@
+package bench_test
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/gobwas/ws"
+
+	"ticketgate/bench"
+)
+
+var payloadSizes = []int{0, 1, 125, 126, 127, 65535, 65536, 70000}
+
+// What AppendFrame writes, another library reads.
+func TestAppendFrame(t *testing.T) {
+	for _, size := range payloadSizes {
+		payload := bytes.Repeat([]byte("0123456"), size/7+1)[:size]
+		f, err := ws.ReadFrame(bytes.NewReader(bench.AppendFrame(nil, 1, payload)))
+		if err != nil || !f.Header.Masked || !f.Header.Fin || f.Header.OpCode != ws.OpText {
+			t.Fatalf("%d bytes: %+v, %v", size, f.Header, err)
+		}
+		if got := ws.UnmaskFrame(f).Payload; !bytes.Equal(got, payload) {
+			t.Errorf("%d bytes: payload differs", size)
+		}
+	}
+}
+
+// What another library writes, ParseFrame reads, and it waits for the last byte.
+func TestParseFrame(t *testing.T) {
+	for _, size := range payloadSizes {
+		payload := bytes.Repeat([]byte("0123456"), size/7+1)[:size]
+		b := ws.MustCompileFrame(ws.NewBinaryFrame(payload))
+		for _, cut := range []int{0, 1, 2, 3, 4, 9, 10, len(b) - 1} {
+			if cut >= len(b) {
+				continue
+			}
+			if f, n, err := bench.ParseFrame(b[:cut]); n != 0 || err != nil {
+				t.Errorf("%d bytes cut at %d: %+v, %d, %v", size, cut, f, n, err)
+			}
+		}
+		f, n, err := bench.ParseFrame(append(b, 0x81, 0))
+		if err != nil || n != len(b) || f.Op != 2 || !f.Fin || !bytes.Equal(f.Payload, payload) {
+			t.Errorf("%d bytes: op %d, n %d, %v", size, f.Op, n, err)
+		}
+	}
+	if _, _, err := bench.ParseFrame(bench.AppendFrame(nil, 1, nil)); !errors.Is(err, bench.ErrMasked) {
+		t.Errorf("masked: %v", err)
+	}
+	for _, high := range []byte{0x00, 0x80} {
+		huge := []byte{0x82, 127, high, 0, 0, 1, 0, 0, 0, 0}
+		if _, _, err := bench.ParseFrame(huge); !errors.Is(err, bench.ErrLength) {
+			t.Errorf("length %x: %v", huge[2:], err)
+		}
+	}
+}
+
+func TestParseAnswer(t *testing.T) {
+	for _, c := range []struct {
+		name, text string
+		status     int
+		close      bool
+		body       string
+		err        error
+	}{
+		{"created", "HTTP/1.1 201 Created\r\nServer: x\r\nContent-Length: 2\r\n\r\n{}", 201, false, "{}", nil},
+		{"empty", "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", 204, false, "", nil},
+		{"close", "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nContent-Length: 3\r\n\r\nno!", 429, true, "no!", nil},
+		{"keep-alive", "HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n", 200, false, "", nil},
+		{"no length", "HTTP/1.1 200 OK\r\n\r\n", 0, false, "", bench.ErrAnswer},
+		{"bad length", "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", 0, false, "", bench.ErrAnswer},
+		{"old version", "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", 0, false, "", bench.ErrHead},
+		{"no status", "HTTP/1.1 2x0 OK\r\nContent-Length: 0\r\n\r\n", 0, false, "", bench.ErrHead},
+		{"endless", strings.Repeat("a", 17<<10), 0, false, "", bench.ErrHead},
+	} {
+		a, n, err := bench.ParseAnswer([]byte(c.text + "HTTP/1.1 next"))
+		if !errors.Is(err, c.err) || a.Status != c.status || a.Close != c.close || string(a.Body) != c.body {
+			t.Errorf("%s: %+v, %v", c.name, a, err)
+		}
+		if c.err != nil {
+			continue
+		}
+		if n != len(c.text) {
+			t.Errorf("%s: used %d of %d", c.name, n, len(c.text))
+		}
+		for cut := range c.text {
+			if _, n, err := bench.ParseAnswer([]byte(c.text[:cut])); n != 0 || err != nil {
+				t.Errorf("%s cut at %d: %d, %v", c.name, cut, n, err)
+			}
+		}
+	}
+}
+
+func TestParseTicket(t *testing.T) {
+	for _, c := range []struct{ name, body, path, secret string }{
+		{"as documented", `{"id":"tkt_1","url":"wss://rt.example.com/t/abc","protocols":["ticketgate.v1","tgs_xyz"],"expires_in":30}`, "/t/abc", "tgs_xyz"},
+		{"other order", `{"protocols":["tgs_1","ticketgate.v1"],"url":"ws://127.0.0.1:9/t/-_"}`, "/t/-_", "tgs_1"},
+		{"no url", `{"protocols":["tgs_1"]}`, "", ""},
+		{"no secret", `{"url":"ws://h/t/a","protocols":["ticketgate.v1"]}`, "", ""},
+		{"no path", `{"url":"ws://h","protocols":["tgs_1"]}`, "", ""},
+		{"no scheme", `{"url":"/t/a","protocols":["tgs_1"]}`, "", ""},
+		{"escaped", `{"url":"ws:\/\/h\/t\/a","protocols":["tgs_1"]}`, "", ""},
+		{"unfinished", `{"protocols":["tgs_1"],"url":"ws://h/t/a`, "", ""},
+	} {
+		ticket, err := bench.ParseTicket([]byte(c.body))
+		if string(ticket.Path) != c.path || string(ticket.Secret) != c.secret || (err != nil) != (c.path == "") {
+			t.Errorf("%s: %q %q %v", c.name, ticket.Path, ticket.Secret, err)
+		}
+	}
+}
+
+func TestMint(t *testing.T) {
+	m := bench.NewMint("h:1", "tgk_k", "echo", 1001)
+	request := func(n string) string {
+		return "POST /v1/tickets HTTP/1.1\r\nHost: h:1\r\nX-API-Key: tgk_k\r\nContent-Type: application/json\r\nContent-Length: 41\r\n\r\n" +
+			`{"stream":"echo","client":"load-` + n + `"}`
+	}
+	var b []byte
+	for i := range 1002 {
+		b = m.Append(b[:0])
+		if want, ok := map[int]string{0: "0000001", 41: "0000042", 1000: "0000000", 1001: "0000001"}[i]; ok && string(b) != request(want) {
+			t.Errorf("request %d: %q", i, b)
+		}
+	}
+}
+
+// The client's own work on a message must not feed the collector.
+func TestWireAllocates(t *testing.T) {
+	m := bench.NewMint("h:1", "tgk_k", "echo", 1000)
+	answer := []byte("HTTP/1.1 201 Created\r\nConnection: keep-alive\r\nContent-Length: 57\r\n\r\n" + `{"url":"ws://h/t/a","protocols":["ticketgate.v1","tgs_1"]}`)
+	frame := ws.MustCompileFrame(ws.NewTextFrame([]byte("hello")))
+	buf := make([]byte, 0, 1024)
+	n := testing.AllocsPerRun(100, func() {
+		buf = m.Append(buf[:0])
+		a, _, err := bench.ParseAnswer(answer)
+		ticket, err2 := bench.ParseTicket(a.Body)
+		buf = bench.AppendUpgrade(buf[:0], "h:1", ticket.Path, ticket.Secret)
+		_, _, err3 := bench.ParseFrame(frame)
+		if err := errors.Join(err, err2, err3); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// Whatever a server sends, the parsers stay inside it, and they agree with what came when the bytes are cut.
+func FuzzServerBytes(f *testing.F) {
+	f.Add(ws.MustCompileFrame(ws.NewTextFrame([]byte("hello"))))
+	f.Add(ws.MustCompileFrame(ws.NewBinaryFrame(make([]byte, 300))))
+	f.Add([]byte("HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n{}"))
+	f.Add([]byte{0x82, 127, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if fr, n, err := bench.ParseFrame(b); n > len(b) || n > 0 && (err != nil || n < 2+len(fr.Payload)) {
+			t.Errorf("frame: %d of %d, %v", n, len(b), err)
+		} else if n > 0 {
+			if _, early, err := bench.ParseFrame(b[:n-1]); early != 0 || err != nil {
+				t.Errorf("frame of %d is complete at %d, %v", n, early, err)
+			}
+		}
+		a, n, err := bench.ParseAnswer(b)
+		if n > len(b) || n > 0 && (err != nil || n < len(a.Body)) {
+			t.Errorf("answer: %d of %d, %v", n, len(b), err)
+		}
+		if ticket, err := bench.ParseTicket(b); err == nil && (len(ticket.Path) == 0 || ticket.Path[0] != '/') {
+			t.Errorf("ticket %q", ticket.Path)
+		}
+	})
+}

@@ -1,0 +1,133 @@
+package main_test
+
+import (
+	"bufio"
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+
+	"ticketgate/tools/rig"
+)
+
+// TestDemoPage drives the demo page of "ticketgate dev" in a real browser: ticket, socket, echo, close, and what a person
+// is told when the same ticket is used again.
+func TestDemoPage(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	base := startDev(ctx, t)
+	ctx, stop := browser(ctx, t)
+	defer stop()
+	page := "http://127.0.0.1:" + strconv.Itoa(base) + "/demo/"
+	var messages, state, again, ticket string
+	err := chromedp.Run(ctx,
+		chromedp.Navigate(page),
+		chromedp.WaitEnabled(`#stream option:nth-child(2)`, chromedp.ByQuery),
+		chromedp.SetValue("#stream", "echo", chromedp.ByID),
+		chromedp.Click("#connect", chromedp.ByID),
+		chromedp.WaitVisible(`#state[data-state=open]`, chromedp.ByQuery),
+		chromedp.Text("#ticket", &ticket, chromedp.ByID),
+		chromedp.SendKeys("#message", "hello from a page\n", chromedp.ByID),
+		chromedp.WaitVisible(`#log li:nth-child(2)`, chromedp.ByQuery),
+		chromedp.Text("#log", &messages, chromedp.ByID),
+		chromedp.Click("#close", chromedp.ByID),
+		chromedp.WaitVisible(`#state[data-state=closed]`, chromedp.ByQuery),
+		chromedp.Text("#state", &state, chromedp.ByID),
+		chromedp.Click("#replay", chromedp.ByID),
+		chromedp.Poll(`document.querySelector("#state").textContent.includes("1006")`, nil),
+		chromedp.Text("#state", &again, chromedp.ByID),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(messages, "> hello from a page") || !strings.Contains(messages, "< hello from a page") {
+		t.Errorf("messages: %q", messages)
+	}
+	if !strings.HasPrefix(state, "closed 1000") {
+		t.Errorf("state after close: %q", state)
+	}
+	if !strings.Contains(again, "a ticket works once") {
+		t.Errorf("state after the second use of a ticket: %q", again)
+	}
+	if !strings.HasPrefix(ticket, "tkt_") || !strings.Contains(ticket, "plan dev") {
+		t.Errorf("ticket: %q", ticket)
+	}
+}
+
+// browser starts headless Chromium.
+func browser(ctx context.Context, t *testing.T) (context.Context, context.CancelFunc) {
+	t.Helper()
+	path, err := exec.LookPath("chromium")
+	if err != nil {
+		t.Fatal("chromium is not installed: apt-get install chromium")
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-sync", true), chromedp.Flag("disable-component-update", true),
+		chromedp.ModifyCmdFunc(func(c *exec.Cmd) { c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }))
+	ctx, stopProcess := chromedp.NewExecAllocator(ctx, options...)
+	ctx, stopTab := chromedp.NewContext(ctx)
+	return ctx, func() {
+		stopTab()
+		stopProcess()
+	}
+}
+
+// startDev runs "ticketgate dev" on free ports and returns the first of the three.
+func startDev(ctx context.Context, t *testing.T) int {
+	t.Helper()
+	bin, err := rig.Binary(ctx, binDir)
+	must(t, err)
+	for range 5 { // another process may take a port between looking and using it
+		base := freePorts(t)
+		c := exec.Command(bin, "dev", "--port", strconv.Itoa(base))
+		c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		c.Stderr = os.Stderr
+		out, err := c.StdoutPipe()
+		must(t, err)
+		must(t, c.Start())
+		lines := bufio.NewScanner(out)
+		for lines.Scan() {
+			if strings.HasPrefix(lines.Text(), "try:") {
+				t.Cleanup(func() {
+					_ = c.Process.Signal(syscall.SIGTERM)
+					if err := c.Wait(); err != nil {
+						t.Errorf("dev: %v", err)
+					}
+				})
+				return base
+			}
+		}
+		_ = c.Wait()
+	}
+	t.Fatal("dev did not start on five tries")
+	return 0
+}
+
+// freePorts finds three ports in a row.
+func freePorts(t *testing.T) int {
+	t.Helper()
+	for base := 20000; base < 60000; base += 3 {
+		var taken bool
+		for i := range 3 {
+			l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(base+i))
+			if err != nil {
+				taken = true
+				break
+			}
+			must(t, l.Close())
+		}
+		if !taken {
+			return base
+		}
+	}
+	t.Fatal("no three free ports in a row")
+	return 0
+}

@@ -1,0 +1,445 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"ticketgate/engine"
+	"ticketgate/engine/frame"
+	"ticketgate/engine/reactor"
+	"ticketgate/feed/clock"
+	"ticketgate/feed/echo"
+	"ticketgate/feed/relay"
+	"ticketgate/handshake"
+	"ticketgate/handshake/auth"
+	"ticketgate/internal/admin"
+	"ticketgate/internal/config"
+	"ticketgate/internal/mono"
+	"ticketgate/limiter"
+	"ticketgate/store/memory"
+	"ticketgate/store/node"
+	"ticketgate/store/redis"
+	"ticketgate/ticket"
+)
+
+// Sizes of a node's shared tables.
+const (
+	cacheEntries  = 1 << 16 // tickets remembered as spent or refused: one node's redemptions of 30 s at 2,000 a second
+	sharedBuckets = 1 << 20 // message limits per client or key; 44 bytes each once used
+	lostSlotsOver = 2 * time.Second
+)
+
+// gateway is one node: the rooms, built from a configuration and joined. newGateway makes it, run runs it once.
+type gateway struct {
+	c    *config.Config
+	log  *slog.Logger
+	ring *ticket.KeyRing
+	keys *auth.Keys
+
+	store     ticket.Store
+	redis     *redis.Store // store, if it is that
+	count     *limiter.Count
+	messages  *limiter.Table
+	node      *node.Node
+	relays    []*relay.Relay
+	feeds     []*clock.Clock
+	plans     []*limiter.Plan
+	engine    *engine.Engine
+	handshake *handshake.Server
+	admin     *admin.Server
+
+	gateAddr, handshakeAddr net.Addr
+	publicURL               string
+	events                  *eventLog
+	policy                  *handshake.Policy
+	draining                atomic.Bool
+}
+
+// extras are what dev adds to a gateway.
+type extras struct {
+	keyRing *auth.Ring                   // instead of the configuration's
+	paths   map[string]handshake.Handler // further paths of the handshake listener
+}
+
+// newGateway builds all rooms and opens their listeners, so that every address is known and every mistake told before
+// anything runs.
+func newGateway(c *config.Config, log *slog.Logger, x extras) (*gateway, error) {
+	g := &gateway{c: c, log: log, events: newEventLog(log)}
+	err := g.build(x)
+	if err != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		g.close(ctx)
+		return nil, err
+	}
+	return g, nil
+}
+
+func (g *gateway) build(x extras) error {
+	if err := g.buildSecrets(x.keyRing); err != nil {
+		return err
+	}
+	if err := g.buildStore(); err != nil {
+		return err
+	}
+	streams, handlers, err := g.buildStreams()
+	if err != nil {
+		return err
+	}
+	if err := g.buildEngine(streams, handlers); err != nil {
+		return err
+	}
+	if err := g.buildHandshake(x.paths); err != nil {
+		return err
+	}
+	return g.buildAdmin()
+}
+
+// buildSecrets reads the key rings, or makes them where the store is this process.
+func (g *gateway) buildSecrets(ring *auth.Ring) (err error) {
+	s := &g.c.Secrets
+	if s.TicketKeys.Empty() {
+		g.ring, err = ticket.NewKeyRing(rand.Reader)
+	} else {
+		g.ring, err = ticket.ParseKeyRing(s.TicketKeys.Reveal())
+	}
+	if err != nil {
+		return fmt.Errorf("secrets.ticket_keys: %w", err)
+	}
+	if ring == nil {
+		ring, err = keyRing(s.KeyHash.Reveal())
+		if err != nil {
+			return fmt.Errorf("secrets.key_hash: %w", err)
+		}
+	}
+	keys, problems := auth.NewKeys(g.c.Keys, ring)
+	if len(problems) > 0 {
+		return fmt.Errorf("auth.keys: %v", problems[0])
+	}
+	g.keys = keys
+	return nil
+}
+
+// keyRing reads text, or makes a ring of one random key if there is none.
+func keyRing(text string) (*auth.Ring, error) {
+	if text == "" {
+		var key [32]byte
+		if _, err := rand.Read(key[:]); err != nil {
+			return nil, err
+		}
+		text = "start:" + base64.StdEncoding.EncodeToString(key[:])
+	}
+	return auth.ParseRing(text)
+}
+
+func (g *gateway) buildStore() error {
+	clk := mono.System
+	switch s := &g.c.Store; s.Kind {
+	case "redis":
+		r, err := redis.New(redis.Options{URL: s.URL.Reveal(), Prefix: s.Prefix, Timeout: s.Timeout, Clock: clk, Log: g.log})
+		if err != nil {
+			return fmt.Errorf("store.url: %w", err)
+		}
+		g.store, g.redis = r, r
+	default:
+		m, err := memory.New(memory.Options{Clock: clk, Rand: rand.Reader})
+		if err != nil {
+			return err
+		}
+		g.store = m
+	}
+	g.count = limiter.NewCount(clk, g.c.Cluster.Lease)
+	g.node = node.New(node.Options{
+		Store: g.store, Name: g.c.Node.Name, Heartbeat: g.c.Cluster.Heartbeat, Lease: g.c.Cluster.Lease,
+		Timeout: g.c.Store.Timeout, Clock: clk, Rand: rand.Reader, Counts: g.count, Subjects: g.subjects(),
+		OnLeaseLost: g.leaseLost, Log: g.log,
+	})
+	return nil
+}
+
+// subjects are all whose sockets the node has counted lately.
+func (g *gateway) subjects() iter.Seq[ticket.Subject] {
+	return func(yield func(ticket.Subject) bool) {
+		g.count.Each(func(r limiter.Reading) bool { return yield(r.Subject) })
+	}
+}
+
+// leaseLost closes all sockets before the store can give their slots to others (mode: strict).
+func (g *gateway) leaseLost() {
+	g.log.Error("slot lease lost: closing all sockets with 1013")
+	if e := g.engine; e != nil {
+		go e.Shed(lostSlotsOver)
+	}
+}
+
+// buildStreams makes what feeds sockets. A relay's sockets are a kind of their own in the reactor.
+func (g *gateway) buildStreams() ([]engine.StreamEntry, []reactor.Handler, error) {
+	var handlers []reactor.Handler
+	sources := map[string]engine.Stream{}
+	for _, name := range slices.Sorted(maps.Keys(g.c.Backends)) {
+		b := g.c.Backends[name]
+		if b.Kind == "echo" {
+			sources["backend "+name] = echo.Echo{}
+			continue
+		}
+		r, err := relay.New(relay.Options{
+			Name: name, Targets: b.Targets, DialTimeout: b.Health.DialTimeout,
+			MaxMessage: int64(g.c.WebSocket.MaxMessage), MaxFragments: g.c.WebSocket.MaxFragments,
+			Kind: reactor.Kind(1 + len(handlers)), Rand: rand.Reader,
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+		g.relays = append(g.relays, r)
+		handlers = append(handlers, r.Handler())
+		sources["backend "+name] = r
+	}
+	for _, name := range slices.Sorted(maps.Keys(g.c.Feeds)) {
+		c := clock.New(clock.Options{Every: g.c.Feeds[name].Every, Clock: mono.System})
+		g.feeds = append(g.feeds, c)
+		sources["feed "+name] = c
+	}
+	var entries []engine.StreamEntry
+	for _, name := range slices.Sorted(maps.Keys(g.c.Streams)) {
+		s := g.c.Streams[name]
+		source := sources["feed "+s.Feed]
+		if s.Backend != "" {
+			source = sources["backend "+s.Backend]
+		}
+		entries = append(entries, engine.StreamEntry{
+			Name: name, Stream: source, MayNot: !s.ClientMaySend,
+			Rules: &frame.Rules{Role: frame.Server, Opcodes: frame.AllowBoth,
+				MaxMessage: int64(g.c.WebSocket.MaxMessage), MaxFragments: g.c.WebSocket.MaxFragments},
+		})
+	}
+	return entries, handlers, nil
+}
+
+func (g *gateway) buildEngine(streams []engine.StreamEntry, handlers []reactor.Handler) error {
+	c := g.c
+	var seed [8]byte
+	if _, err := rand.Read(seed[:]); err != nil {
+		return err
+	}
+	g.messages = limiter.NewTable(sharedBuckets, binary.BigEndian.Uint64(seed[:]), mono.System)
+	for _, name := range slices.Sorted(maps.Keys(c.Plans)) {
+		g.plans = append(g.plans, c.Plans[name].Compiled)
+	}
+	outbound := int64(c.Memory.Outbound.Of(config.MemoryLimit(c.Memory.Limit, os.DirFS("/"))))
+	e, err := engine.New(engine.Options{
+		Keys: g.ring, Cache: ticket.NewCache(cacheEntries), Redeemer: g.node, Count: g.count, Table: g.messages,
+		Policy: engine.NewPolicy(streams, g.plans), Clock: mono.System, Rand: rand.Reader,
+		Base: httpBase(publicURL(c, nil)), Origins: origins(c.Listen.Gate.Origins), Handlers: handlers,
+		Deadlines: engine.Deadlines{Head: c.Listen.Gate.Deadlines.Head, Admit: c.Listen.Gate.Deadlines.Admit,
+			Ping: c.WebSocket.Ping, PongWait: c.WebSocket.PongWait, Idle: time.Duration(c.WebSocket.Idle)},
+		Control: c.WebSocket.Control, ControlBurst: 2 * c.WebSocket.Control.N, Assembly: c.WebSocket.Assembly,
+		Queue: int(c.WebSocket.Queue), NodeQueue: outbound, HoldMax: outbound,
+		MaxSessions: maxSessions(c.Listen.Gate.Admit.Connections),
+		Log:         func(msg string, args ...any) { g.log.Warn(msg, args...) }, Event: g.events.add,
+	})
+	if err != nil {
+		return err
+	}
+	g.engine = e
+	for _, r := range g.relays {
+		if err := r.Bind(e); err != nil {
+			return err
+		}
+	}
+	for _, f := range g.feeds {
+		f.Bind(e)
+	}
+	if g.gateAddr, err = e.Listen("tcp", c.Listen.Gate.Address); err != nil {
+		return fmt.Errorf("listen.gate.address: %w", err)
+	}
+	g.publicURL = publicURL(c, g.gateAddr)
+	return nil
+}
+
+// admitShare of the descriptors may be clients; from there to the 95 % at which the reactor stops accepting, newcomers are
+// told to come back later.
+const admitShare = 0.9
+
+// maxSessions is how many clients the gate takes: what is configured, if the process may have so many descriptors.
+func maxSessions(configured int) int64 {
+	var l syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+		return int64(configured)
+	}
+	return min(int64(configured), int64(admitShare*float64(l.Cur)))
+}
+
+// publicURL is the configured one, or the gate's own address.
+func publicURL(c *config.Config, at net.Addr) string {
+	switch {
+	case c.Listen.Gate.PublicURL != "":
+		return c.Listen.Gate.PublicURL
+	case at != nil:
+		return "ws://" + at.String()
+	default:
+		return "ws://" + c.Listen.Gate.Address
+	}
+}
+
+// httpBase is what problem types begin with.
+func httpBase(ws string) string { return "http" + strings.TrimPrefix(ws, "ws") }
+
+func origins(list []string) (o engine.Origins) {
+	for _, s := range list {
+		if s == "none" {
+			o.None = true
+			continue
+		}
+		o.List = append(o.List, s)
+	}
+	return o
+}
+
+func (g *gateway) buildHandshake(paths map[string]handshake.Handler) (err error) {
+	c := g.c
+	g.policy = &handshake.Policy{
+		Streams: map[string]handshake.Stream{}, Plans: map[string]*limiter.Plan{}, Products: map[string]handshake.Product{},
+		Keys: g.keys, CORSOrigins: c.Listen.Handshake.CORS.Origins,
+	}
+	for name, s := range c.Streams {
+		params := map[string]*regexp.Regexp{}
+		for p, pattern := range s.Params {
+			params[p] = pattern.Regexp
+		}
+		g.policy.Streams[name] = handshake.Stream{Name: name, Params: params}
+	}
+	for name := range c.Plans {
+		g.policy.Plans[name] = c.Plans[name].Compiled
+	}
+	for name, p := range c.Products {
+		g.policy.Products[name] = handshake.Product{Streams: p.Streams, Plans: p.Plans}
+	}
+	g.handshake, err = handshake.New(handshake.Options{
+		Address: c.Listen.Handshake.Address, GateURL: g.publicURL, TTL: c.Tickets.TTL, SessionMax: c.Tickets.SessionMax,
+		BindIP: c.Tickets.BindIP, Outstanding: c.Tickets.Outstanding, Store: g.node.Store(), Keys: g.ring, Node: g.node,
+		Policy: func() *handshake.Policy { return g.policy }, Messages: g.messages, Draining: g.draining.Load, Extra: paths,
+		Clock: mono.System, Rand: rand.Reader, Log: g.log,
+	})
+	if err != nil {
+		return err
+	}
+	if g.handshakeAddr, err = g.handshake.Listen(); err != nil {
+		return fmt.Errorf("listen.handshake.address: %w", err)
+	}
+	return nil
+}
+
+func (g *gateway) buildAdmin() (err error) {
+	g.admin, err = admin.New(admin.Options{
+		Address: g.c.Listen.Admin.Address, Token: g.c.Listen.Admin.Token.Reveal(), Ready: g.ready, Log: g.log,
+		Metrics: &admin.Metrics{
+			Version: version, Engine: g.engine.Stats, Handshake: g.handshake.Stats, Plans: g.plans, Relays: g.relays,
+			Redis: g.redis, Ready: g.node.Ready, Draining: g.draining.Load,
+		},
+	})
+	return err
+}
+
+// ready is why newcomers are not taken, nil if they are.
+func (g *gateway) ready() error {
+	if g.draining.Load() {
+		return errors.New("draining")
+	}
+	return g.node.Ready()
+}
+
+// run serves until ctx ends, drains, and closes everything. It is called once.
+func (g *gateway) run(ctx context.Context, serving func()) error {
+	g.node.Start(ctx)
+	g.engine.Start()
+	failed := make(chan error, 2)
+	go func() { failed <- g.handshake.Serve() }() // ends in close, as does the next
+	go func() { failed <- g.admin.Serve() }()
+	sweeping, stop := context.WithCancel(ctx)
+	defer stop()
+	go g.sweep(sweeping)
+	serving()
+	var err error
+	select {
+	case <-ctx.Done():
+		err = g.drain()
+	case err = <-g.engine.Failed():
+	case err = <-failed:
+	}
+	over, cancel := context.WithTimeout(context.Background(), max(g.c.Drain.Grace, time.Second))
+	defer cancel()
+	return errors.Join(err, g.close(over))
+}
+
+// sweepEvery is how often slots that nobody holds any more are forgotten.
+const sweepEvery = 30 * time.Second
+
+func (g *gateway) sweep(ctx context.Context) {
+	t := time.NewTicker(sweepEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			g.count.Sweep()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// drain takes nothing new and sends everybody away over drain.over; who is still there after drain.grace more is cut off.
+func (g *gateway) drain() error {
+	g.draining.Store(true)
+	g.log.Info("draining", "over", g.c.Drain.Over, "sockets", g.engine.Stats().Live)
+	ctx, cancel := context.WithTimeout(context.Background(), g.c.Drain.Over+max(g.c.Drain.Grace, time.Second))
+	defer cancel()
+	if err := g.engine.Drain(ctx, g.c.Drain.Over); err != nil {
+		g.log.Warn("not all sockets left in time", "sockets", g.engine.Stats().Live)
+	}
+	return nil
+}
+
+// close ends what was built, in the order in which nothing misses what it needs. It may be called on a half-built gateway.
+func (g *gateway) close(ctx context.Context) error {
+	var errs []error
+	if g.handshake != nil {
+		errs = append(errs, g.handshake.Shutdown(ctx))
+	}
+	for _, f := range g.feeds {
+		f.Close()
+	}
+	if g.engine != nil {
+		errs = append(errs, g.engine.Stop(ctx))
+	}
+	for _, r := range g.relays {
+		r.Close()
+	}
+	if g.node != nil {
+		if err := g.node.Close(ctx); err != nil {
+			g.log.Warn("the store was not told of the last closed sockets: their slots are free when the lease ends", "error", err)
+		}
+	}
+	if g.store != nil {
+		errs = append(errs, g.store.Close())
+	}
+	if g.admin != nil {
+		errs = append(errs, g.admin.Shutdown(ctx))
+	}
+	g.events.close()
+	return errors.Join(errs...)
+}

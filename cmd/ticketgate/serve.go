@@ -1,0 +1,59 @@
+package main
+
+import (
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"ticketgate/internal/config"
+)
+
+func init() { commands = append(commands, serveCmd) }
+
+func serveCmd(e *env) *cobra.Command {
+	var file string
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Run a gateway",
+		Long: `serve runs a gateway as its configuration says, until SIGTERM or SIGINT: then it takes nothing new, sends its sockets
+away over drain.over with close code 1012, and ends. A second signal ends it at once.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := config.Load(file, e.environ, nil)
+			if err != nil {
+				return err
+			}
+			log := newLog(e.stderr, cfg.Log)
+			g, err := newGateway(cfg, log, extras{})
+			if err != nil {
+				return err
+			}
+			return g.run(c.Context(), g.logServing)
+		},
+	}
+	c.Flags().StringVar(&file, "config", configFile, "configuration file")
+	_ = c.MarkFlagFilename("config", "yaml", "yml") // fails only for a flag that is not there
+	return c
+}
+
+// logServing says where the gateway listens.
+func (g *gateway) logServing() {
+	g.log.Info("serving", "node", g.c.Node.Name, "handshake", g.handshakeAddr.String(), "gate", g.gateAddr.String(),
+		"admin", g.admin.Addr().String(), "store", g.c.Store.Kind, "version", version)
+}
+
+// newLog returns a log of the configured format and level on w.
+func newLog(w io.Writer, c config.Log) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
+		level = slog.LevelInfo // config has checked it
+	}
+	o := &slog.HandlerOptions{Level: level}
+	f, isFile := w.(*os.File)
+	if c.Format == "text" || c.Format == "auto" && isFile && isTerminal(f) {
+		return slog.New(slog.NewTextHandler(w, o))
+	}
+	return slog.New(slog.NewJSONHandler(w, o))
+}

@@ -1,0 +1,122 @@
+package engine
+
+import (
+	"strconv"
+	"time"
+
+	"ticketgate/engine/frame"
+	"ticketgate/engine/reactor"
+)
+
+// end sends a close frame and closes once it has gone out. The slot stays taken until the descriptor is closed, so that the
+// client's own count of its sockets never passes the limit.
+func (w *worker) end(id reactor.ID, s *session, code frame.Code, reason string, by By) {
+	if s.state == stateJoining || s.state == stateAsked {
+		w.refuse(id, s, refusalFor(code))
+		return
+	}
+	if s.state != stateOpen {
+		return
+	}
+	if reason == "" {
+		reason = code.Reason()
+	}
+	s.state = stateClosing
+	how := End{By: by, Code: code, Reason: reason}
+	w.closed(id, s, how)
+	w.scratch = frame.AppendClose(w.scratch[:0], code, reason)
+	_ = w.l.WriteLast(id, w.scratch) // a peer that is gone does not miss it
+	w.leave(id, s, how)
+	w.l.Close(id)
+}
+
+// refusalFor is what a socket hears that is closed before its upgrade was answered.
+func refusalFor(code frame.Code) *Refusal {
+	switch code {
+	case frame.CloseDrain:
+		return ErrDraining
+	case frame.CloseBackend:
+		return ErrBackend
+	case frame.CloseBackendTimeout:
+		return ErrBackendTimeout
+	default:
+		return ErrOverloaded
+	}
+}
+
+// peerClosed answers the client's close frame with its own code (RFC 6455 5.5.1) and closes.
+func (w *worker) peerClosed(id reactor.ID, s *session, ev *frame.Event) {
+	how := End{By: ByClient, Code: ev.Code, Reason: string(ev.Payload)}
+	s.state = stateClosing
+	w.closed(id, s, how)
+	w.scratch = frame.AppendClose(w.scratch[:0], ev.Code, "")
+	_ = w.l.WriteLast(id, w.scratch)
+	w.leave(id, s, how)
+	w.l.Close(id)
+}
+
+// leave tells the stream and frees what the session shares with others, once; the slot is kept until the descriptor is
+// closed.
+func (w *worker) leave(id reactor.ID, s *session, end End) {
+	delete(w.waiting, id.Slot())
+	w.dropHold(s)
+	if s.flags&flagJoined != 0 {
+		s.flags &^= flagJoined
+		w.entry(s).Stream.Gone(Conn{w, id}, end)
+		w.plan(s).Unbind(&s.limits, w.e.o.Table)
+		w.names.release(s.who)
+		s.who = 0
+	}
+}
+
+// drain closes every open socket of the loop with 1012 at a random moment within over, evenly spread, and refuses those
+// that are not open yet.
+func (w *worker) drain(l *reactor.Loop, over time.Duration) {
+	w.endAll(l, over, frame.CloseDrain)
+}
+
+func (w *worker) endAll(l *reactor.Loop, over time.Duration, code frame.Code) {
+	w.l = l
+	now := l.Now()
+	l.Each(func(id reactor.ID) {
+		s := w.e.rows.At(id.Slot())
+		switch s.state {
+		case stateOpen:
+			s.endAt, s.endCode = min(s.endAt, now.Add(w.within(over))), code
+			w.rearm(id, s)
+		case stateAsked, stateJoining:
+			w.refuse(id, s, refusalFor(code))
+		}
+	})
+}
+
+// within is a random part of d.
+func (w *worker) within(d time.Duration) time.Duration {
+	if d <= 0 {
+		return 0
+	}
+	return time.Duration(w.rnd.Int64N(int64(d)))
+}
+
+// closed counts and tells the end of an open socket.
+func (w *worker) closed(id reactor.ID, s *session, how End) {
+	w.stats.closed(w.entry(s).Name, s.stream, how, w.l.Now().Sub(s.opened))
+	ev := Event{Kind: EventClosed, Code: how.Code, By: how.By}
+	if how.By != ByClient {
+		ev.Reason = how.Reason // a client's reason is its own text and stays out of our log
+	}
+	w.event(id, s, ev)
+}
+
+// event tells the log what happened to s.
+func (w *worker) event(id reactor.ID, s *session, ev Event) {
+	if w.e.o.Event == nil {
+		return
+	}
+	ev.Conn = "c_" + strconv.FormatUint(uint64(id), 36)
+	ev.Peer = w.l.Peer(id).Addr()
+	if s.who != 0 {
+		ev.Client, ev.Stream = w.names.all[s.who].client, w.entry(s).Name
+	}
+	w.e.o.Event(ev)
+}

@@ -1,0 +1,178 @@
+package engine
+
+import (
+	"time"
+
+	"ticketgate/engine/frame"
+	"ticketgate/engine/reactor"
+	"ticketgate/limiter"
+)
+
+// Conn is a stream's handle on one client socket: two words, copied freely. It is of use on the socket's loop only, and
+// does nothing once the socket is gone.
+type Conn struct {
+	w  *worker
+	id reactor.ID
+}
+
+// Sent is what became of a message to the client.
+type Sent uint8
+
+// What may become of a message.
+const (
+	SentOK   Sent = iota // queued or gone out
+	SentHold             // queued, but a limit asks to stop the source for Outbound.Wait
+	SentDrop             // a limit dropped it: pass none of its parts on
+	SentGone             // the socket is closing or gone: nothing was taken
+)
+
+// Outbound is the verdict on a message to the client.
+type Outbound struct {
+	Sent Sent
+	Wait time.Duration // SentHold only
+}
+
+// ID names the socket; also the key under which a stream may Arm nothing: the socket's timer belongs to the engine.
+func (c Conn) ID() reactor.ID { return c.id }
+
+// Loop is the loop on which both c and whatever the stream dials for it live.
+func (c Conn) Loop() *reactor.Loop { return c.w.l }
+
+// At returns the handle of the socket id of the same loop, for a stream that kept only the id.
+func (c Conn) At(id reactor.ID) Conn { return Conn{c.w, id} }
+
+// ConnOf returns the handle of a client socket on l. It is how a handler of backend sockets comes back to its client.
+func (e *Engine) ConnOf(l *reactor.Loop, id reactor.ID) Conn { return Conn{e.workers[l.Index()], id} }
+
+// row is the session behind c, nil if it is gone.
+func (c Conn) row() *session {
+	if !c.w.l.Alive(c.id) {
+		return nil
+	}
+	return c.w.e.rows.At(c.id.Slot())
+}
+
+// Open reports whether messages may be sent.
+func (c Conn) Open() bool {
+	s := c.row()
+	return s != nil && s.state == stateOpen
+}
+
+// Word is 8 bytes that the stream may keep beside the socket: 0 at Join, valid until Gone returns.
+func (c Conn) Word() uint64 {
+	if s := c.row(); s != nil {
+		return s.word
+	}
+	return 0
+}
+
+// SetWord keeps v beside the socket.
+func (c Conn) SetWord(v uint64) {
+	if s := c.row(); s != nil {
+		s.word = v
+	}
+}
+
+// Accept answers the upgrade with 101 and opens the socket. protocol is the subprotocol that the stream's backend chose;
+// nil: the engine chooses, as PRODUCT.md section 3 says. Only between Join and Gone, once.
+func (c Conn) Accept(protocol []byte) {
+	if s := c.row(); s != nil && s.state == stateJoining {
+		c.w.accept(c.id, protocol)
+	}
+}
+
+// Refuse answers the upgrade with r and closes. Only between Join and Accept.
+func (c Conn) Refuse(r *Refusal) {
+	if s := c.row(); s != nil && s.state == stateJoining {
+		c.w.refuse(c.id, s, r)
+	}
+}
+
+// Begin asks the plan's limits for a message of the stream to the client, at its first frame (first) and at each further
+// one; n is the payload length of the frame. SentOK and SentHold: pass the frame on with Head and Body.
+func (c Conn) Begin(first bool, n int64) Outbound {
+	s := c.row()
+	if s == nil || s.state != stateOpen {
+		return Outbound{Sent: SentGone}
+	}
+	return c.w.allowOut(c.id, s, first, n)
+}
+
+// Head queues the frame head h, unmasked. Only after Begin allowed the frame; exactly h.Len bytes of Body follow.
+func (c Conn) Head(h frame.Header) Sent {
+	h.Masked = false
+	c.w.scratch = frame.Append(c.w.scratch[:0], h)
+	return c.Body(c.w.scratch)
+}
+
+// Body queues payload bytes of the frame that Head began. b is copied or written before the call returns.
+func (c Conn) Body(b []byte) Sent {
+	s := c.row()
+	if s == nil || s.state != stateOpen {
+		return SentGone
+	}
+	if err := c.w.l.Write(c.id, b); err != nil {
+		c.w.slow(c.id, s, err)
+		return SentGone
+	}
+	return SentOK
+}
+
+// Send asks the limits and queues one whole message. b is copied before the call returns. It does not allocate.
+func (c Conn) Send(op frame.Op, b []byte) Outbound {
+	v := c.Begin(true, int64(len(b)))
+	if v.Sent > SentHold {
+		return v
+	}
+	h := frame.Header{Fin: true, Op: op, Len: int64(len(b))}
+	n := frame.HeaderLen(h)
+	dst, err := c.w.l.Reserve(c.id, n+len(b))
+	if err != nil {
+		c.w.slow(c.id, c.row(), err)
+		return Outbound{Sent: SentGone}
+	}
+	frame.Append(dst[:0], h)
+	copy(dst[n:], b)
+	return v
+}
+
+// SendFrame asks the limits and queues a message that the caller framed once for many sockets; n is its payload length.
+func (c Conn) SendFrame(framed []byte, n int64) Outbound {
+	v := c.Begin(true, n)
+	if v.Sent <= SentHold && c.Body(framed) == SentGone {
+		return Outbound{Sent: SentGone}
+	}
+	return v
+}
+
+// Queued is how many bytes wait for a slow client.
+func (c Conn) Queued() int { return c.w.l.Queued(c.id) }
+
+// Pause stops reading from the client until Resume: back-pressure of the stream. Limits pause on their own account.
+func (c Conn) Pause() {
+	if s := c.row(); s != nil && s.state == stateOpen {
+		c.w.pause(c.id, s, pauseStream)
+	}
+}
+
+// Resume undoes Pause.
+func (c Conn) Resume() {
+	if s := c.row(); s != nil {
+		c.w.resume(c.id, s, pauseStream)
+	}
+}
+
+// Close sends a close frame and ends the socket; by is who began it. An empty reason stands for the code's own.
+func (c Conn) Close(code frame.Code, reason string, by By) {
+	if s := c.row(); s != nil {
+		c.w.end(c.id, s, code, reason, by)
+	}
+}
+
+// Limits is the plan whose limits hold for the socket, for a stream that wants to know whether they must see payloads.
+func (c Conn) Limits() *limiter.Plan {
+	if s := c.row(); s != nil {
+		return c.w.plan(s)
+	}
+	return nil
+}

@@ -1,0 +1,48 @@
+package engine_test
+
+import (
+	"strings"
+	"testing"
+
+	"ticketgate/engine"
+	"ticketgate/engine/frame"
+	"ticketgate/limiter"
+	"ticketgate/ticket"
+)
+
+// What a message and a refused ticket cost in allocations is exact, and part of the promise.
+
+func TestEchoDoesNotAllocate(t *testing.T) {
+	limits := map[string]limiter.Options{
+		"messages-in": {Rate: rate(t, "1000000/1second"), Per: limiter.PerClient},
+		"bytes-in":    {Rate: rate(t, "1GiB/1second"), Per: limiter.PerConnection},
+		"bytes-out":   {Rate: rate(t, "1GiB/1second"), Per: limiter.PerConnection},
+	}
+	r := newRig(t, limits, nil)
+	p := r.open(ticket.Claims{})
+	for name, frames := range map[string][]byte{
+		"text":            client(frame.Text, true, strings.Repeat("x", 100)),
+		"16 KiB binary":   client(frame.Binary, true, strings.Repeat("x", 16<<10)),
+		"fragmented text": append(client(frame.Text, false, "ab"), client(frame.Continuation, true, "cd")...),
+	} {
+		wire := make([]byte, len(frames))
+		once := func() {
+			copy(wire, frames) // unmasking in place spoils it
+			p.Write(wire)
+			r.mem.Run()
+			if len(p.Read()) == 0 {
+				t.Fatal("no echo")
+			}
+		}
+		once()
+		if n := testing.AllocsPerRun(1000, once); n != 0 {
+			t.Errorf("%s: %v allocations a message", name, n)
+		}
+	}
+}
+
+func TestSessionSize(t *testing.T) {
+	if engine.SessionSize != 208 {
+		t.Errorf("a session's row is %d bytes: change the number here if that is meant", engine.SessionSize)
+	}
+}

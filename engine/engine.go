@@ -1,0 +1,256 @@
+// Package engine admits sockets and carries their messages: the path of ARCHITECTURE.md on the gate's side. Each loop of the
+// reactor has one worker, and all of a socket's life happens on its loop, so nothing here takes a lock or waits.
+package engine
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"ticketgate/engine/frame"
+	"ticketgate/engine/reactor"
+	"ticketgate/internal/mono"
+	"ticketgate/limiter"
+	"ticketgate/ticket"
+)
+
+// Redeemer spends tickets: store/node. Any goroutine may call it; it does not wait.
+type Redeemer interface {
+	// Redeem takes b over and calls b.Done when all of its answers are there.
+	Redeem(b *ticket.Batch)
+	// Touch says that the count of sockets of s has changed and must be asserted.
+	Touch(s ticket.Subject)
+	// Epoch is the store's history that tickets must name.
+	Epoch() ticket.Epoch
+	// StoreTime is the store's clock, which decides on expiry.
+	StoreTime() time.Time
+	// Ready is nil while tickets can be spent.
+	Ready() error
+}
+
+// Options are what an Engine is made of. Durations are checked by config; zero fields of the first group are programming
+// errors.
+type Options struct {
+	Keys     *ticket.KeyRing
+	Cache    *ticket.Cache
+	Redeemer Redeemer
+	Count    *limiter.Count
+	Table    *limiter.Table
+	Policy   *Policy
+	Clock    mono.Clock
+	Rand     io.Reader // seeds the spread of closes and Retry-After; no secret depends on it
+
+	Base         string            // what problem types begin with, e.g. https://rt.example.com
+	Origins      Origins           // who may upgrade from a browser
+	Handlers     []reactor.Handler // of sockets that streams dial: kinds 1, 2, ...
+	Loops        int               // 0: one for each processor
+	Deadlines    Deadlines
+	Control      limiter.Rate // ping and pong frames of one client
+	ControlBurst uint64
+	Assembly     time.Duration // a fragmented message must be complete within
+	Queue        int           // bytes that may wait for one slow client
+	NodeQueue    int64         // bytes that may wait for all
+	HoldMax      int64         // bytes of incomplete messages held for all
+	MaxSessions  int64         // clients at once; more are answered 503. 0: as many as MaxConns lets in
+	MaxConns     int           // sockets at once, 0: what descriptors allow
+	Log          func(msg string, args ...any)
+	Event        func(Event) // opened, closed, refused: called on the loop, must not wait
+}
+
+// Deadlines of a socket's life. All are absolute, none restarts with a byte.
+type Deadlines struct {
+	Head     time.Duration // accept to the end of the request head
+	Admit    time.Duration // accept to the 101
+	Ping     time.Duration // between pings, less up to 20 %
+	PongWait time.Duration // ping to anything received
+	Idle     time.Duration // without a message in either direction; 0: off
+}
+
+// Engine is the gate. Its exported methods may be called from any goroutine.
+type Engine struct {
+	o       Options
+	r       *reactor.Reactor
+	rows    *reactor.Slab[session]
+	workers []*worker
+	policy  atomic.Pointer[Policy]
+	control limiter.Meter
+	refused []byte // the one answer to bad tickets
+
+	draining atomic.Bool
+	held     atomic.Int64  // bytes of incomplete messages
+	live     atomic.Int64  // accepted sockets not yet gone
+	empty    chan struct{} // closed when draining and live == 0
+	emptied  sync.Once
+}
+
+// Work that goroutines bring to a loop.
+const (
+	opAnswers uint32 = iota + 1 // P: *ticket.Batch
+	opHand                      // hand the collected redemptions over
+	opDo                        // P: func(*reactor.Loop)
+)
+
+// New builds an engine; nothing runs yet.
+func New(o Options) (*Engine, error) {
+	e := newEngine(o)
+	r, err := reactor.New(e.reactorOptions())
+	if err != nil {
+		return nil, fmt.Errorf("engine: %w", err)
+	}
+	return e, e.use(r)
+}
+
+// NewMemory builds an engine on the reactor's in-memory twin, whose clock is clk.
+func NewMemory(o Options, clk *mono.Manual) (*Engine, *reactor.Memory, error) {
+	o.Clock = clk
+	e := newEngine(o)
+	m := reactor.NewMemory(e.reactorOptions(), clk)
+	return e, m, e.use(m.Reactor())
+}
+
+func newEngine(o Options) *Engine {
+	e := &Engine{
+		o:       o,
+		rows:    reactor.NewSlab[session](),
+		control: limiter.NewMeter(o.Control, o.ControlBurst),
+		refused: ticketRefused(o.Base),
+		empty:   make(chan struct{}),
+	}
+	e.policy.Store(o.Policy)
+	return e
+}
+
+func (e *Engine) reactorOptions() reactor.Options {
+	return reactor.Options{
+		Loops:        e.o.Loops,
+		Handlers:     append([]reactor.Handler{(*handler)(e)}, e.o.Handlers...),
+		QueueMax:     e.o.Queue,
+		NodeQueueMax: e.o.NodeQueue,
+		MaxConns:     e.o.MaxConns,
+		Clock:        e.o.Clock,
+		Work:         e.work,
+		Log:          e.o.Log,
+	}
+}
+
+// use gives each loop of r its worker.
+func (e *Engine) use(r *reactor.Reactor) error {
+	e.r = r
+	for i := range r.Loops() {
+		var seed [32]byte
+		if _, err := io.ReadFull(e.o.Rand, seed[:]); err != nil {
+			return fmt.Errorf("engine: seed of loop %d: %w", i, err)
+		}
+		e.workers = append(e.workers, newWorker(e, rand.NewChaCha8(seed)))
+	}
+	return nil
+}
+
+// Listen adds an address for the gate: "tcp" or "unix".
+func (e *Engine) Listen(network, address string) (net.Addr, error) {
+	return e.r.Listen(network, address)
+}
+
+// Start runs the loops.
+func (e *Engine) Start() { e.r.Start() }
+
+// Failed tells of a loop that ended by itself: the process cannot go on.
+func (e *Engine) Failed() <-chan error { return e.r.Failed() }
+
+// SetPolicy swaps the policy for sockets that open from now on.
+func (e *Engine) SetPolicy(p *Policy) { e.policy.Store(p) }
+
+// Do runs f on loop i, soon. It may wait when the loop is far behind, so no loop calls it.
+func (e *Engine) Do(i int, f func(l *reactor.Loop)) {
+	e.r.Post(i, reactor.Work{Op: opDo, P: f})
+}
+
+// Loops is how many loops there are.
+func (e *Engine) Loops() int { return e.r.Loops() }
+
+// StopAccept closes the listeners; what has been accepted goes on, and new upgrades get 503 draining.
+func (e *Engine) StopAccept() {
+	e.draining.Store(true)
+	e.r.StopAccept()
+}
+
+// Drain stops accepting and closes the open sockets with 1012, spread evenly over the time over. It returns when none is
+// left, or with ctx's error.
+func (e *Engine) Drain(ctx context.Context, over time.Duration) error {
+	e.StopAccept()
+	for i := range e.workers {
+		w := e.workers[i]
+		e.Do(i, func(l *reactor.Loop) { w.drain(l, over) })
+	}
+	if e.live.Load() == 0 {
+		e.noneLeft()
+	}
+	select {
+	case <-e.empty:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Shed closes all open sockets with 1013: the node no longer holds their slots.
+func (e *Engine) Shed(over time.Duration) {
+	for i := range e.workers {
+		w := e.workers[i]
+		e.Do(i, func(l *reactor.Loop) { w.endAll(l, over, frame.CloseOverloaded) })
+	}
+}
+
+// Stop closes what is left and ends the loops.
+func (e *Engine) Stop(ctx context.Context) error { return e.r.Stop(ctx) }
+
+func (e *Engine) noneLeft() { e.emptied.Do(func() { close(e.empty) }) }
+
+// Origins is the listener's list of origins, each as a browser sends it (scheme://host, with a port unless default).
+type Origins struct {
+	List []string
+	None bool // clients that send no Origin may come too
+}
+
+// allows reports whether a request with this Origin may go on; exact match, no look-alikes.
+func (o *Origins) allows(has bool, origin []byte) bool {
+	if !has {
+		return o.None
+	}
+	for _, a := range o.List {
+		if a == string(origin) {
+			return true
+		}
+	}
+	return false
+}
+
+// Event is one line of a socket's story, for the log. Names are copied strings and no secret is among them.
+type Event struct {
+	Kind    EventKind
+	Conn    string // public id of the connection
+	Ticket  string // public id, "" before the store has answered
+	Client  string
+	Stream  string
+	Peer    netip.Addr
+	Reason  string // refusals and closes
+	Request string // refusals: the request id in the answer, "" in that to a bad ticket
+	Code    frame.Code
+	By      By
+}
+
+// EventKind is what happened.
+type EventKind uint8
+
+// The kinds of Event.
+const (
+	EventOpened EventKind = iota + 1
+	EventClosed
+	EventRefused
+)

@@ -1,0 +1,68 @@
+package engine
+
+import (
+	"errors"
+
+	"ticketgate/engine/frame"
+	"ticketgate/engine/reactor"
+	"ticketgate/limiter"
+)
+
+// allowOut asks the plan for a message to the client, at its first frame and at each further one.
+func (w *worker) allowOut(id reactor.ID, s *session, first bool, n int64) Outbound {
+	plan := w.plan(s)
+	if messages, bytes, _ := plan.Sees(limiter.Out); messages || bytes {
+		v := plan.Message(&s.limits, w.e.o.Table, limiter.Out, first, n, w.l.Now())
+		plan.Tally(w.stats.limits[s.plan], limiter.Out, first, v)
+		switch v.Action {
+		case limiter.Close:
+			w.end(id, s, frame.CloseLimit, v.Limit.Reason, ByGateway)
+			return Outbound{Sent: SentGone}
+		case limiter.Drop:
+			w.notice(id, s, v)
+			return Outbound{Sent: SentDrop}
+		case limiter.Pause:
+			w.stats.out(s.stream, first, n)
+			return Outbound{Sent: SentHold, Wait: v.Wait}
+		}
+	}
+	w.stats.out(s.stream, first, n)
+	s.last = w.l.Now()
+	return Outbound{Sent: SentOK}
+}
+
+// sendOwn queues a frame of the gateway itself; it passes no limit but the queue's.
+func (w *worker) sendOwn(id reactor.ID, s *session, op frame.Op, b []byte) {
+	w.scratch = frame.Append(w.scratch[:0], frame.Header{Fin: true, Op: op, Len: int64(len(b))})
+	w.scratch = append(w.scratch, b...)
+	if err := w.l.Write(id, w.scratch); err != nil {
+		w.slow(id, s, err)
+	}
+}
+
+// slow ends a socket whose queue is full: the client does not read.
+func (w *worker) slow(id reactor.ID, s *session, err error) {
+	if !errors.Is(err, reactor.ErrSlow) || s == nil || s.state != stateOpen {
+		return
+	}
+	w.stats.slow(s.stream)
+	w.end(id, s, frame.CloseSlow, "", ByGateway)
+}
+
+// pause stops reading for one more reason.
+func (w *worker) pause(id reactor.ID, s *session, by pauseBy) {
+	if s.paused == 0 {
+		w.l.Pause(id)
+	}
+	s.paused |= by
+}
+
+// resume takes one reason back; when none is left, the loop brings what waited.
+func (w *worker) resume(id reactor.ID, s *session, by pauseBy) {
+	if s.paused&by == 0 {
+		return
+	}
+	if s.paused &^= by; s.paused == 0 {
+		w.l.Resume(id)
+	}
+}

@@ -1,0 +1,351 @@
+package reactor
+
+import (
+	"errors"
+	"net/netip"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"ticketgate/internal/mono"
+)
+
+// The in-memory twin: the same loops on a virtual kernel. Descriptors are small numbers, lowest free first as in Linux, so
+// that numbers are reused within a batch here, too. Nothing runs but inside Run and Advance, in a fixed order: a failing run
+// is repeated by repeating its calls.
+
+// Memory is a virtual machine around one reactor. One goroutine uses it.
+type Memory struct {
+	clock   *mono.Manual
+	r       *Reactor
+	kernels []*virtual
+	fds     []*Pipe // nil: free
+	onDial  func(netip.AddrPort) (*Pipe, error)
+	next    int // loop of the next Connect
+}
+
+// A Pipe is one connection, and its methods are those of the far end: the client of an accepted socket, the server of a
+// dialed one.
+type Pipe struct {
+	m     *Memory
+	k     *virtual // the loop's side, once accepted or dialed
+	from  netip.AddrPort
+	watch uint8
+
+	backlog []*Pipe // of a listener
+	listens bool
+	hangs   bool          // a dial that nobody answers
+	refused syscall.Errno // a dial that fails
+
+	in      []byte // towards the reactor, from taken on
+	taken   int
+	out     []byte // towards the far end
+	given   []byte // what Read has returned last
+	window  int
+	finIn   bool // the far end has sent FIN
+	gone    bool // the far end has closed: what is written to it is lost
+	finOut  bool // the reactor has sent FIN
+	rst     bool // either side has sent RST
+	closed  bool // the reactor has closed its descriptor
+	dropped bool // RST came from the reactor
+}
+
+// windowDefault is what the virtual kernel takes for one connection before it blocks the writer.
+const windowDefault = 256 << 10
+
+// NewMemory returns a virtual machine that listens on every loop. It panics if o is not valid; o.Clock is ignored.
+func NewMemory(o Options, clock *mono.Manual) *Memory {
+	o.Clock = clock
+	m := &Memory{clock: clock}
+	if o.MaxConns == 0 {
+		o.MaxConns = 1 << 20
+	}
+	r, err := build(o, func(l *Loop) (kernel, error) {
+		k := &virtual{m: m, l: l}
+		m.kernels = append(m.kernels, k)
+		return k, nil
+	})
+	if err != nil {
+		panic(err)
+	}
+	m.r = r
+	for _, k := range m.kernels {
+		k.listener = &Pipe{m: m, k: k, listens: true}
+		k.l.listen(m.number(k.listener), "", nil)
+	}
+	return m
+}
+
+// Reactor is the reactor inside. Start does nothing that is needed here; Stop works; Listen is for real kernels only.
+func (m *Memory) Reactor() *Reactor { return m.r }
+
+// Connect makes a connection from from, to the loops in turn. The reactor learns of it in Run.
+func (m *Memory) Connect(from netip.AddrPort) *Pipe {
+	p := m.NewPipe()
+	p.from = from
+	k := m.kernels[m.next%len(m.kernels)]
+	m.next++
+	if k.listener.closed {
+		p.rst, p.dropped = true, true
+	} else {
+		k.listener.backlog = append(k.listener.backlog, p)
+	}
+	return p
+}
+
+// NewPipe returns a connection that OnDial's function can return.
+func (m *Memory) NewPipe() *Pipe { return &Pipe{m: m, window: windowDefault} }
+
+// OnDial serves dials with f: a Pipe is a server that accepts, an error is a refusal (a syscall.Errno as it is, others as
+// ECONNREFUSED), both nil is a server that never answers. Without it every dial is refused.
+func (m *Memory) OnDial(f func(to netip.AddrPort) (*Pipe, error)) { m.onDial = f }
+
+// restless is how many rounds Run goes before it takes the sessions for two that keep each other awake for ever.
+const restless = 1_000_000
+
+// Run turns the loops in order until none has anything to do. It does not move the clock.
+func (m *Memory) Run() {
+	for range restless {
+		busy := false
+		for _, k := range m.kernels {
+			busy = k.turn() || busy
+		}
+		if !busy {
+			return
+		}
+	}
+	panic("reactor: the loops do not come to rest")
+}
+
+// Advance moves the clock by d in steps of a tick at most, and does after each what has fallen due.
+func (m *Memory) Advance(d time.Duration) {
+	m.Run()
+	for d > 0 {
+		step := min(d, tickLength)
+		d -= step
+		m.clock.Advance(step)
+		for _, k := range m.kernels {
+			if k.ticking {
+				k.l.onTick()
+			}
+		}
+		m.Run()
+	}
+}
+
+// number gives p the lowest free descriptor.
+func (m *Memory) number(p *Pipe) int {
+	for fd, other := range m.fds {
+		if other == nil {
+			m.fds[fd] = p
+			return fd
+		}
+	}
+	m.fds = append(m.fds, p)
+	return len(m.fds) - 1
+}
+
+// Write sends b to the reactor. There is no bound but memory; Pending tells what it has not read.
+func (p *Pipe) Write(b []byte) {
+	if p.finIn || p.rst {
+		return
+	}
+	if p.taken == len(p.in) {
+		p.in, p.taken = p.in[:0], 0
+	}
+	p.in = append(p.in, b...)
+}
+
+// Pending is how many bytes the reactor has not read yet.
+func (p *Pipe) Pending() int { return len(p.in) - p.taken }
+
+// Read takes all that has arrived from the reactor. The slice is good until the next Read.
+func (p *Pipe) Read() []byte {
+	p.given, p.out = p.out, p.given[:0]
+	return p.given
+}
+
+// CloseWrite sends FIN.
+func (p *Pipe) CloseWrite() { p.finIn = true }
+
+// Close sends FIN and reads no more: what the reactor writes from now on fails.
+func (p *Pipe) Close() { p.finIn, p.gone = true, true }
+
+// Reset sends RST.
+func (p *Pipe) Reset() { p.rst = true }
+
+// Closed reports whether the reactor's FIN or RST has come: nothing will arrive any more but what waits for Read.
+func (p *Pipe) Closed() bool { return p.finOut || p.closed || p.rst }
+
+// WasReset reports whether the reactor has sent RST. What it had sent before and was not Read is lost.
+func (p *Pipe) WasReset() bool { return p.dropped }
+
+// Window limits what the virtual kernel takes from the reactor and Read has not taken yet: 256 KiB at first.
+func (p *Pipe) Window(n int) { p.window = n }
+
+// virtual is one loop's kernel.
+type virtual struct {
+	m        *Memory
+	l        *Loop
+	listener *Pipe
+	woken    bool
+	ticking  bool
+	batch    []virtualEvent
+}
+
+type virtualEvent struct {
+	fd    int
+	ready uint32
+}
+
+// turn serves one batch, taken before its first event is served, as epoll_wait does.
+func (k *virtual) turn() bool {
+	woken := k.woken
+	if woken {
+		k.woken = false
+		k.l.onWake()
+	}
+	k.batch = k.batch[:0]
+	for fd, p := range k.m.fds {
+		if p == nil || p.k != k || p.watch == 0 {
+			continue
+		}
+		if ready := p.ready(); ready != 0 {
+			k.batch = append(k.batch, virtualEvent{fd, ready})
+		}
+	}
+	for _, e := range k.batch {
+		k.l.event(e.fd, e.ready)
+	}
+	return woken || len(k.batch) > 0
+}
+
+// ready is what epoll would report of p, of what is watched.
+func (p *Pipe) ready() (ready uint32) {
+	if p.watch&watchRead != 0 && (len(p.backlog) > 0 || p.Pending() > 0 || p.finIn) {
+		ready |= syscall.EPOLLIN
+	}
+	if p.watch&watchWrite != 0 && !p.hangs && (len(p.out) < p.window || p.gone || p.refused != 0) {
+		ready |= syscall.EPOLLOUT
+	}
+	if p.rst || p.finIn && p.finOut {
+		ready |= syscall.EPOLLHUP
+	}
+	return ready
+}
+
+func (k *virtual) watch(fd int, _, want uint8) syscall.Errno {
+	k.m.fds[fd].watch = want
+	return 0
+}
+
+func (k *virtual) read(fd int, b []byte) (int, syscall.Errno) {
+	p := k.m.fds[fd]
+	if p.rst {
+		return 0, syscall.ECONNRESET
+	}
+	n := copy(b, p.in[p.taken:])
+	p.taken += n
+	if n == 0 && !p.finIn {
+		return 0, syscall.EAGAIN
+	}
+	return n, 0
+}
+
+func (k *virtual) write(fd int, b []byte) (int, syscall.Errno) {
+	p := k.m.fds[fd]
+	switch room := p.window - len(p.out); {
+	case p.rst || p.gone:
+		return 0, syscall.EPIPE
+	case p.finOut:
+		return 0, syscall.EPIPE
+	case room <= 0:
+		return 0, syscall.EAGAIN
+	default:
+		b = b[:min(len(b), room)]
+	}
+	p.out = append(p.out, b...)
+	return len(b), 0
+}
+
+func (k *virtual) writev(fd int, v []syscall.Iovec) (sum int, errno syscall.Errno) {
+	for _, piece := range v {
+		n, errno := k.write(fd, unsafe.Slice(piece.Base, int(piece.Len)))
+		sum += n
+		if errno != 0 && sum == 0 {
+			return 0, errno
+		}
+		if n < int(piece.Len) {
+			break
+		}
+	}
+	return sum, 0
+}
+
+func (k *virtual) accept(fd int) (int, netip.AddrPort, syscall.Errno) {
+	ln := k.m.fds[fd]
+	if len(ln.backlog) == 0 {
+		return -1, netip.AddrPort{}, syscall.EAGAIN
+	}
+	p := ln.backlog[0]
+	ln.backlog = ln.backlog[1:]
+	p.k = k
+	return k.m.number(p), p.from, 0
+}
+
+func (k *virtual) shed(fd int) bool {
+	got, _, errno := k.accept(fd)
+	if errno == 0 {
+		k.close(got, true)
+	}
+	return errno == 0
+}
+
+func (k *virtual) dial(to netip.AddrPort, _ netip.Addr) (int, syscall.Errno, error) {
+	p, err := k.m.NewPipe(), error(syscall.ECONNREFUSED)
+	if k.m.onDial != nil {
+		p, err = k.m.onDial(to)
+	}
+	switch {
+	case err != nil:
+		p = k.m.NewPipe()
+		if !errors.As(err, &p.refused) {
+			p.refused = syscall.ECONNREFUSED
+		}
+	case p == nil:
+		p = k.m.NewPipe()
+		p.hangs = true
+	}
+	p.k = k
+	return k.m.number(p), 0, nil
+}
+
+func (k *virtual) connected(fd int) syscall.Errno {
+	p := k.m.fds[fd]
+	if p.hangs {
+		return syscall.EINPROGRESS
+	}
+	return p.refused
+}
+
+func (k *virtual) shut(fd int) { k.m.fds[fd].finOut = true }
+
+func (k *virtual) close(fd int, reset bool) {
+	p := k.m.fds[fd]
+	k.m.fds[fd] = nil
+	p.watch, p.closed = 0, true
+	if p.listens {
+		for _, q := range p.backlog {
+			q.rst, q.dropped = true, true
+		}
+		return
+	}
+	if reset || p.Pending() > 0 { // as TCP does: unread bytes turn a close into RST, and RST overtakes what was sent
+		p.rst, p.dropped = true, true
+		p.out = p.out[:0]
+	}
+}
+
+func (k *virtual) tick(on bool) { k.ticking = on }
+func (k *virtual) wake()        { k.woken = true }
+func (k *virtual) end()         {}

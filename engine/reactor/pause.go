@@ -1,0 +1,167 @@
+package reactor
+
+import "syscall"
+
+// Inbound: one read(2) an event into the loop's own buffer, behind a copy of what the socket had left over:
+//
+//	loop's buffer  |........ leftover|bytes just read ........|
+//	                         ^ in starts here         LeftoverMax bytes lie before the first byte read
+//
+// Data sees one slice and says how much of it is done; the rest moves to a buffer of the socket's own until more comes.
+
+// Pause stops Data for id: what arrives stays in the kernel and fills the peer's window. It holds until Resume. While it
+// holds, the loop does not notice that the peer has closed. On the loop only.
+func (l *Loop) Pause(id ID) {
+	if r := l.active(id); r != nil {
+		r.flags |= flagPaused
+		r.flags &^= flagResumed // its descriptor leaves the poller when it is ready next: a short pause costs no system call
+	}
+}
+
+// Paused reports whether Pause holds. On the loop only.
+func (l *Loop) Paused(id ID) bool {
+	r := l.row(id)
+	return r != nil && r.flags&flagPaused != 0
+}
+
+// Resume ends Pause. If something was left over, Data is called with it soon after the current callback. On the loop only.
+func (l *Loop) Resume(id ID) {
+	if r := l.active(id); r != nil && r.flags&flagPaused != 0 {
+		r.flags &^= flagPaused
+		l.again(id, r, flagResumed)
+		l.watch(id, r)
+	}
+}
+
+// Rerun calls Data with what was left over, soon after the current callback, even while id is paused. If nothing was left
+// over it does nothing. On the loop only.
+func (l *Loop) Rerun(id ID) {
+	if r := l.active(id); r != nil {
+		l.again(id, r, flagRerun)
+	}
+}
+
+func (l *Loop) again(id ID, r *row, flag uint16) {
+	if r.flags&(flagRerun|flagResumed) == 0 {
+		l.soon = append(l.soon, id)
+	}
+	r.flags |= flag
+}
+
+// rerun serves the soon list as it stands; what its callbacks add comes next time.
+func (l *Loop) rerun() {
+	list := l.soon
+	l.soon = l.soonSpare[:0]
+	for _, id := range list {
+		r := l.row(id)
+		if r == nil {
+			continue
+		}
+		asked := r.flags & (flagRerun | flagResumed)
+		r.flags &^= asked
+		if r.state == stateOpen && asked != 0 && r.left != 0 {
+			in := l.in[:copy(l.in, l.segments.items[r.left].b)]
+			l.keep(id, r, in, l.call(opData, id, r, in))
+		}
+	}
+	l.soonSpare = list
+}
+
+// readable reads once and hands on what came.
+func (l *Loop) readable(id ID, r *row) {
+	if r.flags&(flagPaused|flagFull) != 0 {
+		l.watch(id, r)
+		return
+	}
+	n, errno := l.sys.read(int(id.Slot()), l.in[l.o.LeftoverMax:])
+	switch {
+	case n > 0:
+		l.stat.read(n)
+		l.feed(id, r, n)
+	case errno == syscall.EAGAIN || errno == syscall.EINTR: // a stale hint
+	case errno != 0:
+		l.end(id, r, CauseReset, errno)
+	case r.out == 0:
+		l.end(id, r, CauseEOF, 0)
+	default: // a peer that only half closed may still take what is queued for it
+		r.flags |= flagFinSeen
+		l.hangUp(id, r, CauseEOF)
+	}
+}
+
+// feed puts the leftover in front of the n bytes just read and calls Data.
+func (l *Loop) feed(id ID, r *row, n int) {
+	from := l.o.LeftoverMax
+	if r.left != 0 {
+		old := l.segments.items[r.left].b
+		from -= len(old)
+		copy(l.in[from:], old)
+	}
+	in := l.in[from : l.o.LeftoverMax+n]
+	l.keep(id, r, in, l.call(opData, id, r, in))
+}
+
+// keep stores what Data did not use. in is the loop's own buffer, changed as Data has left it.
+func (l *Loop) keep(id ID, r *row, in []byte, used int) {
+	rest := in[min(max(used, 0), len(in)):]
+	if r.state != stateOpen || len(rest) == 0 {
+		l.dropLeftover(r)
+	} else {
+		l.setLeftover(r, rest)
+	}
+	full := uint16(0)
+	if len(rest) > l.o.LeftoverMax {
+		full = flagFull
+	}
+	if r.flags&flagFull != full {
+		r.flags ^= flagFull
+		l.watch(id, r)
+	}
+}
+
+func (l *Loop) setLeftover(r *row, rest []byte) {
+	if r.left != 0 && cap(l.segments.items[r.left].b) < len(rest) {
+		l.dropLeftover(r)
+	}
+	if r.left == 0 {
+		i, s := l.segments.get()
+		s.b = l.pool.get(len(rest))
+		r.left = i
+	}
+	s := &l.segments.items[r.left]
+	s.b = append(s.b[:0], rest...)
+}
+
+func (l *Loop) dropLeftover(r *row) {
+	if r.left != 0 {
+		l.pool.put(l.segments.items[r.left].b)
+		l.segments.put(r.left)
+		r.left = 0
+	}
+}
+
+// watch tells the poller what the row waits for now, if that has changed.
+func (l *Loop) watch(id ID, r *row) {
+	want := r.wants()
+	if want == r.watched || r.state == stateDying {
+		return
+	}
+	if errno := l.sys.watch(int(id.Slot()), r.watched, want); errno != 0 {
+		l.end(id, r, CauseReset, errno)
+		return
+	}
+	r.watched = want
+}
+
+func (r *row) wants() (mask uint8) {
+	switch {
+	case r.state == stateOpen && r.flags&(flagPaused|flagFull) == 0,
+		r.state == stateClosing && r.flags&flagFinSeen == 0,
+		r.state == stateListener && r.flags&flagPaused == 0:
+		mask = watchRead
+	}
+	if r.flags&flagBlocked != 0 {
+		mask |= watchWrite // and a dial, which begins blocked
+	}
+	return mask
+}

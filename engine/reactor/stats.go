@@ -1,0 +1,76 @@
+package reactor
+
+import "sync/atomic"
+
+// counters are one loop's. The loop adds, anybody may read; no two loops share a line.
+type counters struct {
+	conns                            atomic.Int64
+	accepted, dialed, shed           atomic.Uint64
+	closed                           [causes]atomic.Uint64
+	refused                          [refusals]atomic.Uint64
+	reads, bytesIn, writes, bytesOut atomic.Uint64
+	blocked, slow                    atomic.Uint64
+	timers, work, wakes, panics      atomic.Uint64
+	_                                [64]byte
+}
+
+func (c *counters) read(n int) {
+	c.reads.Add(1)
+	c.bytesIn.Add(uint64(n))
+}
+
+func (c *counters) wrote(n int) {
+	if n > 0 {
+		c.writes.Add(1)
+		c.bytesOut.Add(uint64(n))
+	}
+}
+
+// Stats are sums over all loops since New.
+type Stats struct {
+	Conns    int64            // sockets now: accepted and dialed, until Closed has returned
+	PerLoop  []int64          // Conns of each loop; the slice is reused if it is long enough
+	Queued   int64            // bytes of buffers behind what sockets have waiting to be sent, now
+	Accepted uint64           // connections accepted
+	Dialed   uint64           // dials begun
+	Shed     uint64           // connections accepted and closed at once for want of descriptors
+	Closed   [causes]uint64   // by Cause
+	Refused  [refusals]uint64 // accepts that failed, by Refused
+	Reads    uint64           // read(2) that brought bytes
+	BytesIn  uint64
+	Writes   uint64 // write(2) and writev(2) that took bytes
+	BytesOut uint64
+	Blocked  uint64 // flushes that left bytes queued
+	Slow     uint64 // writes refused with ErrSlow
+	Timers   uint64 // Timer callbacks
+	Work     uint64 // units brought by Post
+	Wakes    uint64 // rounds made for Post and for work put off
+	Panics   uint64 // recovered
+}
+
+// Stats fills s. Any goroutine; each number is exact, though not all are of the same moment.
+func (r *Reactor) Stats(s *Stats) {
+	*s = Stats{Queued: r.queued.Load(), PerLoop: s.PerLoop[:0]}
+	for _, l := range r.loops {
+		c := &l.stat
+		s.PerLoop = append(s.PerLoop, c.conns.Load())
+		s.Conns += c.conns.Load()
+		for i := range c.closed {
+			s.Closed[i] += c.closed[i].Load()
+		}
+		for i := range c.refused {
+			s.Refused[i] += c.refused[i].Load()
+		}
+		for _, sum := range [...]struct {
+			to   *uint64
+			from *atomic.Uint64
+		}{
+			{&s.Accepted, &c.accepted}, {&s.Dialed, &c.dialed}, {&s.Shed, &c.shed},
+			{&s.Reads, &c.reads}, {&s.BytesIn, &c.bytesIn}, {&s.Writes, &c.writes}, {&s.BytesOut, &c.bytesOut},
+			{&s.Blocked, &c.blocked}, {&s.Slow, &c.slow},
+			{&s.Timers, &c.timers}, {&s.Work, &c.work}, {&s.Wakes, &c.wakes}, {&s.Panics, &c.panics},
+		} {
+			*sum.to += sum.from.Load()
+		}
+	}
+}

@@ -1,0 +1,187 @@
+package engine
+
+import (
+	"maps"
+	"sync"
+	"time"
+
+	"ticketgate/engine/frame"
+	"ticketgate/engine/reactor"
+	"ticketgate/internal/stat"
+	"ticketgate/limiter"
+	"ticketgate/ticket"
+)
+
+// stats count one loop's doings. The counters have one writer, the loop; what is rare and has many labels lies in maps
+// under a lock.
+type stats struct {
+	streams []streamStats         // by stream index
+	limits  [][]limiter.Decisions // by plan and limit index
+	results [ticket.RedeemUnsent + 1]stat.Counter
+	took    [ticket.RedeemUnsent + 1]stat.Histogram // by result: from the first of a batch to its answer
+
+	age stat.Histogram // of tickets whose socket opened
+
+	mu       sync.Mutex
+	rejected map[string]uint64
+	ended    map[Ended]uint64
+}
+
+type streamStats struct {
+	openedTotal, closedTotal, slowTotal stat.Counter
+	messages, bytes                     [2]stat.Counter // by limiter.Direction
+	lasted                              stat.Histogram
+}
+
+// Ended is how sockets end: the labels of connections_closed_total.
+type Ended struct {
+	Stream string
+	Code   frame.Code
+	By     By
+}
+
+func newStats(p *Policy) *stats {
+	s := &stats{rejected: map[string]uint64{}, ended: map[Ended]uint64{}}
+	s.streams = make([]streamStats, len(p.streams))
+	s.limits = make([][]limiter.Decisions, len(p.plans))
+	for i, plan := range p.plans {
+		s.limits[i] = make([]limiter.Decisions, len(plan.Limits()))
+	}
+	return s
+}
+
+func (s *stats) opened(stream uint16) { s.streams[stream].openedTotal.Add(1) }
+
+func (s *stats) slow(stream uint16) { s.streams[stream].slowTotal.Add(1) }
+
+func (s *stats) in(stream uint16, first bool, n int) {
+	s.streams[stream].count(limiter.In, first, int64(n))
+}
+
+func (s *stats) out(stream uint16, first bool, n int64) {
+	s.streams[stream].count(limiter.Out, first, n)
+}
+
+func (t *streamStats) count(d limiter.Direction, first bool, n int64) {
+	if first {
+		t.messages[d].Add(1)
+	}
+	t.bytes[d].Add(uint64(n))
+}
+
+func (s *stats) closed(stream string, i uint16, how End, lasted time.Duration) {
+	s.streams[i].closedTotal.Add(1)
+	s.streams[i].lasted.Observe(lasted)
+	s.mu.Lock()
+	s.ended[Ended{stream, how.Code, how.By}]++
+	s.mu.Unlock()
+}
+
+func (s *stats) refused(reason string) {
+	s.mu.Lock()
+	s.rejected[reason]++
+	s.mu.Unlock()
+}
+
+func (s *stats) redeem(r ticket.RedeemResult, took time.Duration) {
+	s.results[r].Add(1)
+	s.took[r].Observe(took)
+}
+
+// Stats is what the engine has counted since its start.
+type Stats struct {
+	Reactor  reactor.Stats
+	Streams  []StreamStats
+	Limits   []LimitStats
+	Rejected map[string]uint64 // by Refusal.Reason
+	Ended    map[Ended]uint64
+	Redeemed map[ticket.RedeemResult]uint64
+	Took     map[ticket.RedeemResult]*stat.Snapshot // of redemptions
+	Age      stat.Snapshot                          // of tickets when their socket opened
+	Live     int64                                  // accepted sockets
+	Held     int64                                  // bytes of incomplete messages
+}
+
+// StreamStats are one stream's counts, over all loops.
+type StreamStats struct {
+	Name         string
+	Open         int64
+	Opened, Slow uint64
+	Messages     [2]uint64 // by limiter.Direction
+	Bytes        [2]uint64
+	Lasted       stat.Snapshot
+}
+
+// LimitStats are one limit's decisions, over all loops.
+type LimitStats struct {
+	Plan, Limit         string
+	Allow, Refuse, Soft uint64
+}
+
+// Stats adds up the loops' counts; any goroutine may call it.
+func (e *Engine) Stats() *Stats {
+	t := &Stats{Rejected: map[string]uint64{}, Ended: map[Ended]uint64{}, Redeemed: map[ticket.RedeemResult]uint64{}, Took: map[ticket.RedeemResult]*stat.Snapshot{},
+		Live: e.live.Load(), Held: e.held.Load()}
+	e.r.Stats(&t.Reactor)
+	p := e.policy.Load()
+	for i := range p.streams {
+		t.Streams = append(t.Streams, e.streamStats(i, p.streams[i].Name))
+	}
+	for i, plan := range p.plans {
+		for j, l := range plan.Limits() {
+			t.Limits = append(t.Limits, e.limitStats(i, j, plan.Name, l.Name))
+		}
+	}
+	for _, w := range e.workers {
+		w.stats.add(t)
+	}
+	return t
+}
+
+func (e *Engine) streamStats(i int, name string) StreamStats {
+	t := StreamStats{Name: name}
+	for _, w := range e.workers {
+		s := &w.stats.streams[i]
+		opened := s.openedTotal.Load()
+		t.Opened += opened
+		t.Open += int64(opened - s.closedTotal.Load())
+		t.Slow += s.slowTotal.Load()
+		for d := range t.Messages {
+			t.Messages[d] += s.messages[d].Load()
+			t.Bytes[d] += s.bytes[d].Load()
+		}
+		s.lasted.Snapshot(&t.Lasted)
+	}
+	return t
+}
+
+func (e *Engine) limitStats(plan, limit int, planName, limitName string) LimitStats {
+	t := LimitStats{Plan: planName, Limit: limitName}
+	for _, w := range e.workers {
+		d := &w.stats.limits[plan][limit]
+		t.Allow += d.Allow.Load()
+		t.Refuse += d.Refuse.Load()
+		t.Soft += d.Soft.Load()
+	}
+	return t
+}
+
+func (s *stats) add(t *Stats) {
+	for r := range s.results {
+		k := ticket.RedeemResult(r)
+		t.Redeemed[k] += s.results[r].Load()
+		if t.Took[k] == nil {
+			t.Took[k] = new(stat.Snapshot)
+		}
+		s.took[r].Snapshot(t.Took[k])
+	}
+	s.age.Snapshot(&t.Age)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, v := range maps.All(s.rejected) {
+		t.Rejected[k] += v
+	}
+	for k, v := range maps.All(s.ended) {
+		t.Ended[k] += v
+	}
+}

@@ -1,0 +1,221 @@
+package engine
+
+import (
+	"math/rand/v2"
+
+	"ticketgate/engine/frame"
+	"ticketgate/engine/reactor"
+	"ticketgate/engine/upgrade"
+	"ticketgate/limiter"
+	"ticketgate/ticket"
+)
+
+// worker is one loop's share of the engine. Only its loop touches it, but for stats.
+type worker struct {
+	e       *Engine
+	l       *reactor.Loop
+	src     *rand.ChaCha8
+	rnd     *rand.Rand // draws from src
+	checker *ticket.Checker
+	req     upgrade.Request // the head being looked at
+	scratch []byte          // frames and answers being built
+	text    []byte          // notices being built
+	found   frame.Event     // what the bytes being looked at hold; here, because a stream's method makes it escape
+	behind  bool            // the client whose bytes are being looked at has not taken all of what was sent before
+	joining reactor.ID      // whose Stream.Join is on the stack
+
+	batch   *ticket.Batch // redemptions of this round
+	batches []*ticket.Batch
+	waiting map[uint32]*parked // by slot: between the store's answer and the 101
+
+	names names
+	holds holds
+	stats *stats
+}
+
+func newWorker(e *Engine, src *rand.ChaCha8) *worker {
+	return &worker{e: e, src: src, rnd: rand.New(src), checker: e.o.Keys.NewChecker(), waiting: map[uint32]*parked{},
+		names: newNames(), stats: newStats(e.policy.Load())}
+}
+
+// handler is the engine as the reactor sees it: kind 0, accepted sockets.
+type handler Engine
+
+func (h *handler) worker(l *reactor.Loop) *worker {
+	w := h.workers[l.Index()]
+	w.l = l
+	return w
+}
+
+// Open implements reactor.Handler.
+func (h *handler) Open(l *reactor.Loop, id reactor.ID) {
+	w := h.worker(l)
+	h.live.Add(1)
+	s := h.rows.At(id.Slot())
+	*s = session{state: stateHead, opened: l.Now()}
+	w.rearm(id, s)
+}
+
+// Data implements reactor.Handler.
+func (h *handler) Data(l *reactor.Loop, id reactor.ID, in []byte) int {
+	w := h.worker(l)
+	s := h.rows.At(id.Slot())
+	switch s.state {
+	case stateOpen:
+		return w.frames(id, s, in)
+	case stateHead:
+		return w.head(id, s, in)
+	case stateAsked:
+		if len(in) > int(s.head) {
+			w.refuse(id, s, ErrEarly)
+			return len(in)
+		}
+		return 0
+	case stateJoining:
+		return w.join(id, s, in)
+	default:
+		return len(in)
+	}
+}
+
+// Drained implements reactor.Handler.
+func (h *handler) Drained(l *reactor.Loop, id reactor.ID) {
+	w := h.worker(l)
+	s := h.rows.At(id.Slot())
+	s.flags &^= flagPong
+	if s.state == stateOpen {
+		w.entry(s).Stream.Drained(Conn{w, id})
+	}
+}
+
+// Timer implements reactor.Handler.
+func (h *handler) Timer(l *reactor.Loop, id reactor.ID) {
+	h.worker(l).timer(id, h.rows.At(id.Slot()))
+}
+
+// Closed implements reactor.Handler.
+func (h *handler) Closed(l *reactor.Loop, id reactor.ID, why reactor.Cause, _ error) {
+	w := h.worker(l)
+	s := h.rows.At(id.Slot())
+	if s.state == stateOpen {
+		w.closed(id, s, End{By: ByNetwork, Reason: why.String()})
+	}
+	w.leave(id, s, End{By: ByNetwork})
+	w.releaseSlot(s)
+	*s = session{}
+	if h.live.Add(-1) == 0 && h.draining.Load() {
+		(*Engine)(h).noneLeft()
+	}
+}
+
+// Fault implements reactor.Handler: a panic while this socket was served.
+func (h *handler) Fault(l *reactor.Loop, id reactor.ID, _ any) {
+	w := h.worker(l)
+	s := h.rows.At(id.Slot())
+	w.joining = 0
+	if s.state == stateOpen {
+		w.end(id, s, frame.CloseFault, "", ByGateway)
+		return
+	}
+	w.refuse(id, s, ErrFault)
+}
+
+// work runs what goroutines have brought.
+func (e *Engine) work(l *reactor.Loop, k *reactor.Work) {
+	w := (*handler)(e).worker(l)
+	switch k.Op {
+	case opAnswers:
+		w.answers(k.P.(*ticket.Batch))
+	case opHand:
+		w.hand()
+	case opDo:
+		k.P.(func(*reactor.Loop))(l)
+	}
+}
+
+func (w *worker) entry(s *session) *StreamEntry { return &w.e.policy.Load().streams[s.stream] }
+
+func (w *worker) plan(s *session) *limiter.Plan { return w.e.policy.Load().plans[s.plan] }
+
+// names are the strings of open sockets, once for each client and key of the loop.
+type names struct {
+	all  []name
+	free []uint32
+	by   map[nameKey]uint32
+}
+
+type nameKey struct{ client, key string }
+
+type name struct {
+	nameKey
+	refs uint32
+}
+
+func newNames() names { return names{all: make([]name, 1), by: map[nameKey]uint32{}} } // index 0 is nobody
+
+func (n *names) hold(c *ticket.Claims) uint32 {
+	k := nameKey{c.Client, c.Key}
+	i, ok := n.by[k]
+	switch {
+	case ok:
+	case len(n.free) > 0:
+		i = n.free[len(n.free)-1]
+		n.free = n.free[:len(n.free)-1]
+	default:
+		i = uint32(len(n.all))
+		n.all = append(n.all, name{})
+	}
+	n.by[k] = i
+	n.all[i].nameKey = k
+	n.all[i].refs++
+	return i
+}
+
+func (n *names) release(i uint32) {
+	if i == 0 {
+		return
+	}
+	if n.all[i].refs--; n.all[i].refs == 0 {
+		delete(n.by, n.all[i].nameKey)
+		n.all[i].nameKey = nameKey{}
+		n.free = append(n.free, i)
+	}
+}
+
+// holds are the messages that have begun and not ended, by index; a socket holds at most one.
+type holds struct {
+	all   [][]byte
+	free  []uint32
+	spare [][]byte // empty buffers of at most spareMax bytes
+}
+
+const (
+	spareMax   = 64 << 10 // larger buffers are not kept
+	sparesKept = 64       // at most 4 MiB a loop
+)
+
+// begin returns the index+1 of an empty buffer.
+func (h *holds) begin() uint32 {
+	var b []byte
+	if n := len(h.spare); n > 0 {
+		b, h.spare = h.spare[n-1], h.spare[:n-1]
+	}
+	if n := len(h.free); n > 0 {
+		i := h.free[n-1]
+		h.free = h.free[:n-1]
+		h.all[i] = b
+		return i + 1
+	}
+	h.all = append(h.all, b)
+	return uint32(len(h.all))
+}
+
+// end gives the buffer of index+1 back; what it held may be read until the next begin.
+func (h *holds) end(i uint32) {
+	b := h.all[i-1]
+	h.all[i-1] = nil
+	h.free = append(h.free, i-1)
+	if cap(b) <= spareMax && len(h.spare) < sparesKept {
+		h.spare = append(h.spare, b[:0])
+	}
+}

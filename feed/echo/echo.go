@@ -1,0 +1,82 @@
+// Package echo is the built-in stream that sends every message back: for trying out tickets, limits and clients.
+package echo
+
+import (
+	"ticketgate/engine"
+	"ticketgate/engine/frame"
+)
+
+// Echo implements engine.Stream; its methods belong to the loops. It keeps what it must know of a socket in the socket's
+// word, so one Echo serves all sockets of all loops. Text comes back whole. Binary comes back as it arrives, each part as
+// a frame of its own (RFC 6455 section 5.4 lets fragments change), so that pings and close frames always stand between
+// frames. A limit on what goes out that asks for a pause is not obeyed: the source is the client, whom messages-in limits.
+type Echo struct{}
+
+var _ engine.Stream = Echo{}
+
+// highWater is how many bytes may wait for a client before it is not read any more; it is read again once all are gone.
+const highWater = 64 << 10
+
+// What a socket's word says.
+const (
+	started  = 1 << iota // a part of the message under way has gone back
+	dropping             // a limit drops the message under way
+	waiting              // the client is not read until Drained
+)
+
+// Join accepts every client, with the subprotocol that the engine chooses.
+func (Echo) Join(c engine.Conn, _ *engine.Join) { c.Accept(nil) }
+
+// Receive sends the part back.
+func (Echo) Receive(c engine.Conn, ev *frame.Event) {
+	if ev.First && ev.Last {
+		c.Send(ev.Op, ev.Payload)
+	} else {
+		part(c, ev)
+	}
+	if c.Queued() > highWater {
+		c.Body(nil) // sends what the kernel takes now: what still waits then is what Drained will tell of
+	}
+	if c.Queued() > highWater {
+		c.SetWord(c.Word() | waiting)
+		c.Pause()
+	}
+}
+
+// part sends back what has come of a longer message.
+func part(c engine.Conn, ev *frame.Event) {
+	word := c.Word()
+	if ev.Head && word&dropping == 0 && c.Begin(ev.First, ev.FrameLen).Sent == engine.SentDrop {
+		if word&started != 0 { // a limit by length: what has begun can be neither finished nor taken back
+			c.Close(frame.CloseLimit, "", engine.ByGateway)
+			return
+		}
+		word |= dropping
+	}
+	if word&dropping == 0 && (ev.Last || len(ev.Payload) > 0) {
+		h := frame.Header{Fin: ev.Last, Op: ev.Op, Len: int64(len(ev.Payload))}
+		if word&started != 0 {
+			h.Op = frame.Continuation
+		}
+		if c.Head(h) == engine.SentGone {
+			return
+		}
+		c.Body(ev.Payload)
+		word |= started
+	}
+	if ev.Last {
+		word &^= started | dropping
+	}
+	c.SetWord(word)
+}
+
+// Drained reads the client again.
+func (Echo) Drained(c engine.Conn) {
+	if word := c.Word(); word&waiting != 0 {
+		c.SetWord(word &^ waiting)
+		c.Resume()
+	}
+}
+
+// Gone has nothing to free.
+func (Echo) Gone(engine.Conn, engine.End) {}

@@ -1,0 +1,182 @@
+package echo_test
+
+import (
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"ticketgate/engine/frame"
+	"ticketgate/feed/echo"
+	"ticketgate/feed/feedtest"
+	"ticketgate/limiter"
+)
+
+func open(t *testing.T, o feedtest.Options) (*feedtest.Gate, *feedtest.Peer) {
+	t.Helper()
+	o.Stream = echo.Echo{}
+	g := feedtest.NewMemory(t, o, nil)
+	c := g.Client(t, "")
+	c.Opened()
+	return g, c
+}
+
+func expect(t *testing.T, c *feedtest.Peer, want ...feedtest.Message) {
+	t.Helper()
+	if got := c.Messages(); !slices.Equal(got, want) {
+		t.Errorf("client got %.200v, want %.200v", got, want)
+	}
+}
+
+func TestEcho(t *testing.T) {
+	_, c := open(t, feedtest.Options{})
+	for _, n := range []int{0, 1, 125, 126, 0xffff, 64 << 10} {
+		text := strings.Repeat("x", n)
+		for _, op := range []frame.Op{frame.Text, frame.Binary} {
+			c.Frame(true, op, text)
+			got := c.Messages()
+			if len(got) != 1 || got[0].Op != op || got[0].Text != text {
+				t.Errorf("%d bytes of opcode %d came back as %d messages", n, op, len(got))
+			}
+		}
+	}
+	c.Frame(false, frame.Text, "gr\xc3")
+	c.Frame(true, frame.Continuation, "\xbcn")
+	expect(t, c, feedtest.Data(frame.Text, "grün", 1))
+	c.Frame(false, frame.Binary, "a")
+	c.Frame(false, frame.Continuation, "")
+	c.Frame(true, frame.Continuation, "")
+	expect(t, c, feedtest.Data(frame.Binary, "a", 2))
+	c.CloseFrame(1000, "")
+	expect(t, c, feedtest.Closing(1000, ""))
+}
+
+// TestBinaryComesBackInParts: what has come of a frame is sent as a frame of its own, so a ping fits between.
+func TestBinaryComesBackInParts(t *testing.T) {
+	g, c := open(t, feedtest.Options{})
+	wire := c.Wire(true, frame.Binary, "abcdef")
+	c.Write(wire[:len(wire)-2])
+	expect(t, c)
+	if got := c.Partial().Text; got != "abcd" {
+		t.Errorf("%q came back of the first part, want abcd", got)
+	}
+	c.Frame(true, frame.Ping, "") // in place of the frame's end: its first two bytes are payload
+	c.Raw()
+	_ = g
+}
+
+func TestRandomFragments(t *testing.T) {
+	_, c := open(t, feedtest.Options{})
+	rnd := rand.New(rand.NewPCG(3, 4))
+	for range 50 {
+		text := strings.Repeat(string(rune('a'+rnd.IntN(26))), rnd.IntN(50_000))
+		var got []feedtest.Message
+		for wire := c.Fragmented(rnd, text); len(wire) > 0; {
+			n := min(1+rnd.IntN(30_000), len(wire))
+			c.Write(wire[:n])
+			wire = wire[n:]
+			got = append(got, c.Messages()...)
+		}
+		if len(got) != 1 || got[0].Text != text {
+			t.Fatalf("%d bytes came back as %d messages", len(text), len(got))
+		}
+	}
+}
+
+// TestSlowClientIsNotRead: what it does not take it cannot send either, and all comes back once it reads.
+func TestSlowClientIsNotRead(t *testing.T) {
+	for _, op := range []frame.Op{frame.Text, frame.Binary} {
+		g, c := open(t, feedtest.Options{})
+		c.Window(0)
+		message := strings.Repeat("m", 50_000)
+		const n = 30
+		for range n {
+			c.Frame(true, op, message)
+		}
+		sent := c.Pending()
+		g.Memory.Run()
+		if taken := sent - c.Pending(); taken > 300_000 {
+			t.Errorf("opcode %d: %d bytes were taken from a client that does not read", op, taken)
+		}
+		c.Window(1 << 20)
+		var back int
+		for {
+			got := c.Messages()
+			if len(got) == 0 {
+				break
+			}
+			back += len(got)
+		}
+		if back != n {
+			t.Errorf("opcode %d: %d messages came back, want %d", op, back, n)
+		}
+	}
+}
+
+// TestLongTextToAFastClient: more than the high-water mark at once is no reason to wait if the client takes it.
+func TestLongTextToAFastClient(t *testing.T) {
+	_, c := open(t, feedtest.Options{MaxMessage: 200_000})
+	c.Window(1 << 20)
+	for range 3 {
+		text := strings.Repeat("x", 150_000)
+		c.Text(text)
+		expect(t, c, feedtest.Data(frame.Text, text, 1))
+	}
+}
+
+func TestLimits(t *testing.T) {
+	limited := func(name, rate, action string) feedtest.Options {
+		r, err := limiter.ParseRate(rate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return feedtest.Options{Limits: map[string]limiter.Options{name: {Rate: &r, WhenExceeded: action}}}
+	}
+	one := feedtest.Data(frame.Text, "one", 1)
+	for _, x := range []struct {
+		name  string
+		limit feedtest.Options
+		want  []feedtest.Message
+	}{
+		{"drop messages", limited("messages-out", "1/1minute", "drop-newest"), []feedtest.Message{one}},
+		{"close", limited("messages-out", "1/1minute", "close"), []feedtest.Message{one, feedtest.Closing(frame.CloseLimit, "limit:messages-out")}},
+		{"drop bytes", limited("bytes-out", "10/1minute", "drop-newest"), []feedtest.Message{one, feedtest.Data(frame.Text, "four", 1)}},
+		{"drop bytes of a message that has begun", limited("bytes-out", "5/1minute", "drop-newest"),
+			[]feedtest.Message{one, feedtest.Closing(frame.CloseLimit, "limit")}},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			g, c := open(t, x.limit)
+			c.Text("one")
+			c.Frame(false, frame.Binary, "tw")
+			g.Memory.Run()
+			c.Frame(false, frame.Continuation, "o and much")
+			c.Frame(true, frame.Continuation, " more")
+			c.Text("four")
+			expect(t, c, x.want...)
+			g.Memory.Advance(time.Second)
+		})
+	}
+}
+
+func TestEchoDoesNotAllocate(t *testing.T) {
+	g, c := open(t, feedtest.Options{})
+	for _, op := range []frame.Op{frame.Text, frame.Binary} {
+		wire := c.Wire(true, op, strings.Repeat("x", 512))
+		for _, cut := range []int{len(wire), len(wire) / 2} {
+			step := func() {
+				for _, part := range [][]byte{wire[:cut], wire[cut:]} {
+					c.Write(part)
+					g.Memory.Run()
+					c.Read()
+				}
+			}
+			for range 10 {
+				step()
+			}
+			if n := testing.AllocsPerRun(200, step); n != 0 {
+				t.Errorf("opcode %d, cut at %d of %d: %v allocations, want 0", op, cut, len(wire), n)
+			}
+		}
+	}
+}

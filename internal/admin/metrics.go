@@ -1,0 +1,269 @@
+package admin
+
+import (
+	"os"
+	"runtime"
+	"strconv"
+	"syscall"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"ticketgate/engine"
+	"ticketgate/engine/reactor"
+	"ticketgate/feed/relay"
+	"ticketgate/handshake"
+	"ticketgate/internal/stat"
+	"ticketgate/limiter"
+	"ticketgate/store/redis"
+	"ticketgate/ticket"
+)
+
+// Metrics is every metric of a node. The rooms count in place; here their figures are read when somebody asks. Labels are
+// names from the configuration or from fixed lists, so the number of series does not grow with clients.
+type Metrics struct {
+	Version   string
+	Engine    func() *engine.Stats
+	Handshake func(*handshake.Stats)
+	Plans     []*limiter.Plan
+	Relays    []*relay.Relay
+	Redis     *redis.Store // nil: the store is in memory
+	Ready     func() error // of the store's side of the node
+	Draining  func() bool
+}
+
+func family(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("ticketgate_"+name, help, labels, nil)
+}
+
+// The families, in the order of the product's reference.
+var (
+	buildInfo      = family("build_info", "The build that runs; always 1.", "version", "goversion")
+	connections    = family("connections", "Open sockets.", "stream")
+	opened         = family("connections_opened_total", "Sockets opened.", "stream")
+	closed         = family("connections_closed_total", "Sockets closed, by close code (0: none) and who began it.", "stream", "code", "by")
+	acceptErrors   = family("accept_errors_total", "Connections that could not be accepted.", "reason")
+	rejected       = family("handshake_rejected_total", "Upgrades refused at the gate.", "reason")
+	issued         = family("tickets_issued_total", "Tickets issued.", "stream", "plan")
+	ticketsRefused = family("tickets_rejected_total", "Requests to the handshake API that were refused.", "reason")
+	redeemed       = family("tickets_redeemed_total", "Tickets that the store was asked to spend.", "result")
+	issueSeconds   = family("ticket_issue_duration_seconds", "From a request for a ticket to its answer.", "result")
+	redeemSeconds  = family("ticket_redeem_duration_seconds", "From a loop's first redemption of a batch to the store's answers.", "result")
+	redeemAge      = family("ticket_age_at_redeem_seconds", "Age of a ticket when its socket opened.", "result")
+	messages       = family("messages_total", "Messages begun that passed the limits.", "stream", "direction")
+	messageBytes   = family("message_bytes_total", "Payload bytes of messages that passed the limits.", "stream", "direction")
+	lasted         = family("connection_duration_seconds", "How long sockets were open.", "stream")
+	decisions      = family("limit_decisions_total", "What limits said.", "limit", "plan", "decision")
+	configured     = family("limit_configured", "A limit as configured: sockets, or events a second.", "limit", "plan")
+	slowConsumers  = family("slow_consumer_total", "Sockets that did not take what was sent to them.", "stream", "action")
+	queueBytes     = family("send_queue_bytes", "Bytes that wait for slow sockets.")
+	backendUp      = family("backend_up", "1 while the last attempt to reach the target succeeded.", "backend", "target")
+	backendConns   = family("backend_connections", "Relayed sockets.", "backend", "target")
+	backendDial    = family("backend_dial_seconds", "From the dial to the backend's 101, or to the failure.", "backend", "result")
+	storeUp        = family("store_up", "1 while tickets can be issued and redeemed.")
+	storeDegraded  = family("store_degraded", "1 while the store refuses some operations or does not answer.")
+	storeOps       = family("store_op_seconds", "Operations on the store.", "op", "result")
+	openFiles      = family("open_files", "Descriptors in use.")
+	openFilesLimit = family("open_files_limit", "Descriptors that the process may have.")
+	loopConns      = family("loop_connections", "Sockets of an event loop, those to backends included.", "loop")
+	panics         = family("panics_total", "Panics while a socket was served; each closed that socket alone.")
+	draining       = family("draining", "1 while the node drains.")
+)
+
+var all = []*prometheus.Desc{
+	buildInfo, connections, opened, closed, acceptErrors, rejected, issued, ticketsRefused, redeemed, issueSeconds,
+	redeemSeconds, redeemAge, messages, messageBytes, lasted, decisions, configured, slowConsumers, queueBytes, backendUp,
+	backendConns, backendDial, storeUp, storeDegraded, storeOps, openFiles, openFilesLimit, loopConns, panics, draining,
+}
+
+// Describe implements prometheus.Collector.
+func (*Metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range all {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
+	s := sink{ch, stat.Bounds()}
+	s.gauge(buildInfo, 1, m.Version, runtime.Version())
+	s.gauge(draining, flag(m.Draining()))
+	m.engine(&s)
+	m.handshake(&s)
+	m.plans(&s)
+	for _, r := range m.Relays {
+		s.relay(r)
+	}
+	m.store(&s)
+	s.files()
+}
+
+// sink turns figures into samples.
+type sink struct {
+	ch     chan<- prometheus.Metric
+	bounds []float64
+}
+
+func (s *sink) gauge(d *prometheus.Desc, v float64, labels ...string) {
+	s.ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+func (s *sink) counter(d *prometheus.Desc, v uint64, labels ...string) {
+	s.ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+}
+
+func (s *sink) histogram(d *prometheus.Desc, h *stat.Snapshot, labels ...string) {
+	buckets := make(map[float64]uint64, len(s.bounds))
+	var n uint64
+	for i, b := range s.bounds {
+		n += h.Buckets[i]
+		buckets[b] = n
+	}
+	s.ch <- prometheus.MustNewConstHistogram(d, h.Count(), h.Sum(), buckets, labels...)
+}
+
+func flag(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+var directions = [2]string{limiter.In: "in", limiter.Out: "out"}
+
+func (m *Metrics) engine(s *sink) {
+	e := m.Engine()
+	for i := range e.Streams {
+		t := &e.Streams[i]
+		s.gauge(connections, float64(t.Open), t.Name)
+		s.counter(opened, t.Opened, t.Name)
+		s.counter(slowConsumers, t.Slow, t.Name, "close")
+		s.histogram(lasted, &t.Lasted, t.Name)
+		for d, name := range directions {
+			s.counter(messages, t.Messages[d], t.Name, name)
+			s.counter(messageBytes, t.Bytes[d], t.Name, name)
+		}
+	}
+	for k, n := range e.Ended {
+		s.counter(closed, n, k.Stream, strconv.Itoa(int(k.Code)), k.By.String())
+	}
+	for reason, n := range e.Rejected {
+		s.counter(rejected, n, reason)
+	}
+	for i := range e.Limits {
+		l := &e.Limits[i]
+		s.counter(decisions, l.Allow, l.Limit, l.Plan, "allow")
+		s.counter(decisions, l.Refuse, l.Limit, l.Plan, "refuse")
+		s.counter(decisions, l.Soft, l.Limit, l.Plan, "soft")
+	}
+	s.redemptions(e)
+	s.reactor(&e.Reactor)
+}
+
+// redemptions maps the store's answers to the results of the product's reference. A ticket that was spent by the wrong
+// origin or address was right for the store and wrong for us.
+func (s *sink) redemptions(e *engine.Stats) {
+	bound := e.Rejected["binding"]
+	s.counter(redeemed, e.Redeemed[ticket.RedeemOK]-min(bound, e.Redeemed[ticket.RedeemOK]), "ok")
+	s.counter(redeemed, e.Redeemed[ticket.RedeemUnknown], "unknown")
+	s.counter(redeemed, e.Redeemed[ticket.RedeemSecret], "secret")
+	s.counter(redeemed, bound, "origin")
+	s.counter(redeemed, e.Redeemed[ticket.RedeemEpoch]+e.Redeemed[ticket.RedeemDoubt]+e.Redeemed[ticket.RedeemUnsent], "error")
+	var ok, other stat.Snapshot
+	for r, h := range e.Took {
+		if r == ticket.RedeemOK {
+			ok.Merge(h)
+		} else {
+			other.Merge(h)
+		}
+	}
+	s.histogram(redeemSeconds, &ok, "ok")
+	s.histogram(redeemSeconds, &other, "refused")
+	s.histogram(redeemAge, &e.Age, "ok")
+}
+
+func (s *sink) reactor(r *reactor.Stats) {
+	s.gauge(queueBytes, float64(r.Queued))
+	for i, n := range r.PerLoop {
+		s.gauge(loopConns, float64(n), strconv.Itoa(i))
+	}
+	for i, n := range r.Refused {
+		s.counter(acceptErrors, n, reactor.Refused(i).String())
+	}
+	s.counter(panics, r.Panics)
+}
+
+func (m *Metrics) handshake(s *sink) {
+	var h handshake.Stats
+	m.Handshake(&h)
+	for k, n := range h.Issued {
+		s.counter(issued, n, k.Stream, k.Plan)
+	}
+	for reason, n := range h.Rejected {
+		s.counter(ticketsRefused, n, reason)
+	}
+	for k, n := range h.Decisions {
+		s.counter(decisions, n, k.Limit, k.Plan, k.Decision)
+	}
+	s.histogram(issueSeconds, &h.IssueOK, "ok")
+	s.histogram(issueSeconds, &h.IssueRefused, "refused")
+	s.counter(acceptErrors, h.AcceptErrors, "handshake")
+}
+
+func (m *Metrics) plans(s *sink) {
+	for _, p := range m.Plans {
+		s.gauge(configured, float64(p.Connections.Count), "connections", p.Name)
+		s.gauge(configured, perSecond(p.Tickets.Rate), "tickets", p.Name)
+		for i := range p.Limits() {
+			l := &p.Limits()[i]
+			s.gauge(configured, perSecond(l.Rate), l.Name, p.Name)
+		}
+	}
+}
+
+func perSecond(r limiter.Rate) float64 { return float64(r.N) / r.Per.Seconds() }
+
+func (s *sink) relay(r *relay.Relay) {
+	var t relay.Stats
+	r.Stats(&t)
+	dials := map[string]*stat.Snapshot{}
+	for i := range t.Targets {
+		u := &t.Targets[i]
+		s.gauge(backendUp, flag(u.Up), t.Name, u.URL)
+		s.gauge(backendConns, float64(u.Open), t.Name, u.URL)
+		for j := range u.Dials {
+			d := &u.Dials[j]
+			if dials[d.Result] == nil {
+				dials[d.Result] = new(stat.Snapshot)
+			}
+			dials[d.Result].Merge(&d.Seconds)
+		}
+	}
+	for result, h := range dials {
+		s.histogram(backendDial, h, t.Name, result)
+	}
+}
+
+func (m *Metrics) store(s *sink) {
+	up := m.Ready() == nil
+	s.gauge(storeUp, flag(up))
+	if m.Redis == nil {
+		s.gauge(storeDegraded, flag(!up))
+		return
+	}
+	r := m.Redis.Stats()
+	s.gauge(storeDegraded, flag(r.Degraded))
+	for i := range r.Ops {
+		s.histogram(storeOps, &r.Ops[i].Latency, r.Ops[i].Op, r.Ops[i].Result)
+	}
+}
+
+// files says how near the process is to its limit of descriptors. What cannot be read is not reported.
+func (s *sink) files() {
+	if list, err := os.ReadDir("/proc/self/fd"); err == nil {
+		s.gauge(openFiles, float64(len(list)-1)) // less the one that reads the list
+	}
+	var l syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l) == nil {
+		s.gauge(openFilesLimit, float64(l.Cur))
+	}
+}

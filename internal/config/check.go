@@ -1,0 +1,198 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"ticketgate/handshake/auth"
+	"ticketgate/limiter"
+)
+
+// check reports what is wrong between values. A rule is silent where one of its values has a problem already.
+func (l *loader) check() {
+	l.checkVersion()
+	l.checkListen()
+	l.checkStore()
+	l.checkStreams()
+	l.checkSources()
+	l.checkProducts()
+	l.checkPlans()
+	l.checkKeys()
+}
+
+// rule reports a problem with the first of paths unless one of them has one already or good holds.
+func (l *loader) rule(good bool, paths []string, format string, args ...any) {
+	if !good && l.sound(paths...) {
+		l.wrong(paths[0], format, args...)
+	}
+}
+
+func (l *loader) checkVersion() {
+	if _, set := l.where["version"]; !set {
+		l.rule(false, []string{"version"}, `missing; write "version: 1"`)
+	}
+	l.rule(l.cfg.Version == 1, []string{"version"}, "%d is not known; this ticketgate reads version 1", l.cfg.Version)
+}
+
+func (l *loader) checkListen() {
+	in := &l.cfg.Listen
+	l.rule(in.Gate.PublicURL != "", []string{"listen.gate.public_url"},
+		`missing; write how clients reach the gate, such as "wss://rt.example.com"`)
+	l.rule(in.Gate.Deadlines.Head <= in.Gate.Deadlines.Admit, []string{"listen.gate.deadlines.head", "listen.gate.deadlines.admit"},
+		"%v is more than admit, %v, which runs from the same moment", in.Gate.Deadlines.Head, in.Gate.Deadlines.Admit)
+	l.rule(!in.Admin.Token.Empty() || isLoopback(in.Admin.Address), []string{"listen.admin.address", "listen.admin.token"},
+		"%q can be reached from elsewhere; set listen.admin.token or listen on 127.0.0.1", in.Admin.Address)
+	addresses := []string{in.Handshake.Address, in.Gate.Address, in.Admin.Address}
+	names := []string{"listen.handshake.address", "listen.gate.address", "listen.admin.address"}
+	for i, a := range addresses {
+		for j := range i {
+			clash := a == addresses[j] && !strings.HasSuffix(a, ":0")
+			l.rule(!clash, []string{names[i], names[j]}, "%q is taken by %s", a, names[j])
+		}
+	}
+}
+
+func isLoopback(address string) bool {
+	a, err := netip.ParseAddrPort(address)
+	return err == nil && a.Addr().Unmap().IsLoopback()
+}
+
+func (l *loader) checkStore() {
+	s := &l.cfg.Store
+	redis := s.Kind == "redis"
+	l.rule(!redis || !s.URL.Empty(), []string{"store.url", "store.kind"}, "missing; a redis store needs one")
+	l.rule(redis || s.URL.Empty(), []string{"store.url", "store.kind"}, "a %s store has none; write kind: redis", s.Kind)
+	l.rule(!redis || !l.cfg.Secrets.TicketKeys.Empty(), []string{"secrets.ticket_keys", "store.kind"},
+		"missing; nodes that share a store need the same ticket keys")
+	l.rule(!redis || !l.cfg.Secrets.KeyHash.Empty(), []string{"secrets.key_hash", "store.kind"},
+		"missing; nodes that share a store need the same hash keys")
+	c := &l.cfg.Cluster
+	l.rule(c.Lease >= 3*c.Heartbeat, []string{"cluster.lease", "cluster.heartbeat"},
+		"%v is less than three heartbeats of %v: one lost answer would end it", c.Lease, c.Heartbeat)
+}
+
+func (l *loader) checkStreams() {
+	for name, s := range l.cfg.Streams {
+		at := "streams." + name
+		switch {
+		case s.Backend != "" && s.Feed != "":
+			l.rule(false, []string{at}, "has a backend and a feed; a stream is one of both")
+		case s.Backend != "":
+			refer(l, at+".backend", "backend", s.Backend, l.cfg.Backends)
+			_, set := l.where[at+".format"]
+			l.rule(!set, []string{at + ".format"}, "is for feeds; a backend's messages pass as they are")
+		case s.Feed != "":
+			refer(l, at+".feed", "feed", s.Feed, l.cfg.Feeds)
+		default:
+			l.rule(false, []string{at}, "missing; a stream needs a backend or a feed")
+		}
+	}
+}
+
+// mask is msg, which may show values from under path, unless one of them comes from ${...}.
+func (l *loader) mask(path, msg string) string {
+	for masked := range l.masked {
+		if within(masked, path) {
+			return "not accepted, with what ${...} says"
+		}
+	}
+	return msg
+}
+
+// refer reports that no entry of among has the name that stands at path.
+func refer[V any](l *loader, path, what, name string, among map[string]V) {
+	if _, ok := among[name]; !ok {
+		l.rule(false, []string{path}, "no %s is called %s%s", what, l.quote(path, name), suggest(name, mapKeys(among)))
+	}
+}
+
+// quote shows the text at path in quotes unless it comes from ${...}.
+func (l *loader) quote(path, text string) string {
+	if l.masked[path] {
+		return "what ${...} says"
+	}
+	return fmt.Sprintf("%q", shorten(text))
+}
+
+func (l *loader) checkSources() {
+	for name, b := range l.cfg.Backends {
+		at := "backends." + name
+		l.rule(b.Kind != "" || len(b.Targets) > 0, []string{at}, "missing; a backend needs targets or kind: echo")
+		l.rule(b.Kind == "" || len(b.Targets) == 0, []string{at}, "has targets and a kind; a built-in backend has no targets")
+	}
+	for name, f := range l.cfg.Feeds {
+		l.rule(f.Kind != "", []string{"feeds." + name}, "missing; a feed needs a kind, such as clock")
+	}
+}
+
+func (l *loader) checkProducts() {
+	for name, p := range l.cfg.Products {
+		at := "products." + name
+		for i, s := range p.Streams {
+			refer(l, fmt.Sprintf("%s.streams[%d]", at, i), "stream", s, l.cfg.Streams)
+		}
+		for i, s := range p.Plans {
+			refer(l, fmt.Sprintf("%s.plans[%d]", at, i), "plan", s, l.cfg.Plans)
+		}
+	}
+}
+
+// checkPlans compiles the limits.
+func (l *loader) checkPlans() {
+	if !l.sound("limit_defaults") {
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(l.cfg.Plans)) {
+		p := l.cfg.Plans[name]
+		if !l.sound("plans." + name) {
+			continue
+		}
+		compiled, problems := limiter.Compile(name, p.Limits, l.cfg.LimitDefaults)
+		for _, bad := range problems {
+			path := strings.Join(bad.Path, ".")
+			if !l.failed[path] { // those of limit_defaults come with every plan
+				limit := strings.Join(bad.Path[:min(4, len(bad.Path))], ".")
+				l.wrong(path, "%s", l.mask(limit, bad.Msg))
+			}
+		}
+		p.Compiled = compiled
+		l.cfg.Plans[name] = p
+	}
+}
+
+// checkKeys looks at the entries of all keys files together: an id stands for one key, whichever file it is in.
+func (l *loader) checkKeys() {
+	for i, k := range l.cfg.Keys {
+		at := fmt.Sprintf("keys[%d]", i)
+		if k.Plan != "" {
+			refer(l, at+".plan", "plan", k.Plan, l.cfg.Plans)
+		}
+		product, ok := l.cfg.Products[k.Product]
+		if k.Product != "" {
+			refer(l, at+".product", "product", k.Product, l.cfg.Products)
+		}
+		l.rule(!ok || slices.Contains(product.Plans, k.Plan), []string{at + ".plan", at + ".product", "products"},
+			"product %q does not have the plan %q", k.Product, k.Plan)
+		l.rule(k.Expires == nil || k.Expires.After(time.Unix(0, 0)), []string{at + ".expires"}, "before 1970")
+	}
+	if len(l.cfg.Keys) == 0 || !l.sound("secrets.key_hash") {
+		return
+	}
+	if l.cfg.Secrets.KeyHash.Empty() {
+		l.wrong("secrets.key_hash", "missing; the keys in auth.keys.source cannot be checked without it")
+		return
+	}
+	ring, err := auth.ParseRing(l.cfg.Secrets.KeyHash.Reveal())
+	if err != nil {
+		return // its form is checked where it is read
+	}
+	_, problems := auth.NewKeys(l.cfg.Keys, ring)
+	for _, bad := range problems {
+		path := fmt.Sprintf("keys[%d].%s", bad.Index, bad.Field)
+		l.rule(false, []string{path}, "%s", l.mask(path, bad.Message))
+	}
+}

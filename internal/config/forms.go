@@ -1,0 +1,251 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"ticketgate/handshake/auth"
+	"ticketgate/internal/unit"
+	"ticketgate/ticket"
+)
+
+// A Secret is text that nobody prints by accident. The zero Secret is "there is none".
+type Secret struct{ text string }
+
+// Reveal returns the text.
+func (s Secret) Reveal() string { return s.text }
+
+// Empty reports whether there is no secret.
+func (s Secret) Empty() bool { return s.text == "" }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (s *Secret) UnmarshalText(text []byte) error {
+	s.text = string(text)
+	return nil
+}
+
+// Format writes "(secret)" or "(none)" for every verb.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.masked()) }
+
+// MarshalText is what Format writes.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.masked()), nil }
+
+// LogValue implements slog.LogValuer with what Format writes.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(s.masked()) }
+
+func (s Secret) masked() string {
+	if s.Empty() {
+		return "(none)"
+	}
+	return "(secret)"
+}
+
+// A Pattern is a regular expression that has to match a whole value: a caller's parameter that merely contains a match is
+// refused. It matches in linear time.
+type Pattern struct{ *regexp.Regexp }
+
+// patternMax bounds a pattern's text.
+const patternMax = 1 << 10
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (p *Pattern) UnmarshalText(text []byte) error {
+	if len(text) > patternMax {
+		return fmt.Errorf("a pattern of %d bytes; at most %d", len(text), patternMax)
+	}
+	// On its own first: "a)(b" closes the group that is put around it.
+	if _, err := regexp.Compile(string(text)); err != nil {
+		return fmt.Errorf("%q is not a regular expression of RE2: %w", text, err)
+	}
+	whole, err := regexp.Compile(`\A(?:` + string(text) + `)\z`)
+	if err != nil {
+		return fmt.Errorf("%q is not a regular expression of RE2: %w", text, err)
+	}
+	p.Regexp = whole
+	return nil
+}
+
+// keyRules is how the keys of a map look, by their keys tag.
+var keyRules = map[string]*regexp.Regexp{
+	"name":  regexp.MustCompile(`\A[a-z0-9][a-z0-9_-]{0,62}\z`),
+	"param": regexp.MustCompile(`\A[A-Za-z_][A-Za-z0-9_]{0,31}\z`),
+}
+
+var keyWants = map[string]string{
+	"name":  "a name is 1 to 63 of a-z, 0-9, - and _, and begins with a letter or digit",
+	"param": "a parameter's name is 1 to 32 letters, digits and _, and begins with none of the digits",
+}
+
+// none stands in a list of origins for clients that send no Origin.
+const none = "none"
+
+// forms are the checks of single texts, by their form tag. The errors go on with a sentence that begins with the value.
+var forms = map[string]func(string) error{
+	"node":           checkNode,
+	"address":        checkAddress,
+	"tls":            checkTLS,
+	"origin":         checkOrigin,
+	"origin-or-none": checkOriginOrNone,
+	"public-url":     checkPublicURL,
+	"redis-url":      checkRedisURL,
+	"prefix":         checkPrefix,
+	"memory-limit":   checkMemoryLimit,
+	"target":         checkTarget,
+	"key-source":     checkKeySource,
+	"ticket-keys":    func(s string) error { _, err := ticket.ParseKeyRing(s); return misread(err) },
+	"key-hash":       func(s string) error { _, err := auth.ParseRing(s); return misread(err) },
+}
+
+func misread(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("is not a key ring: %w", err)
+}
+
+var nodeName = regexp.MustCompile(`\A[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?\z`)
+
+func checkNode(s string) error {
+	if !nodeName.MatchString(s) {
+		return errors.New("is not a node's name: 1 to 63 of a-z, 0-9, . and -")
+	}
+	return nil
+}
+
+// checkAddress wants an IP address, or nothing for all of them, and a port. Names are refused: what they stand for can
+// change between two starts.
+func checkAddress(s string) error {
+	wrong := errors.New(`is not an address such as "127.0.0.1:8080", "[::1]:8080" or ":8080"`)
+	host, port, found := cutLast(s, ':')
+	if n, err := strconv.ParseUint(port, 10, 16); !found || err != nil || strconv.FormatUint(n, 10) != port {
+		return wrong
+	}
+	if host == "" {
+		return nil
+	}
+	if _, err := netip.ParseAddrPort(s); err != nil {
+		return wrong
+	}
+	return nil
+}
+
+func cutLast(s string, sep byte) (before, after string, found bool) {
+	if i := strings.LastIndexByte(s, sep); i >= 0 {
+		return s[:i], s[i+1:], true
+	}
+	return s, "", false
+}
+
+func checkTLS(s string) error {
+	if s != none {
+		return errors.New("is known, but TLS is not available in this version; write none and let a proxy in front end it")
+	}
+	return nil
+}
+
+// hostForm is a lower-case host or bracketed IPv6 address, with a port or without.
+var hostForm = regexp.MustCompile(`\A(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?\z`)
+
+func isHost(s string) bool {
+	parts := hostForm.FindStringSubmatch(s)
+	if parts == nil {
+		return false
+	}
+	port, _ := strconv.Atoi(parts[1]) // "" is 0
+	return port <= 65535
+}
+
+// checkOrigin wants an origin as browsers write it (RFC 6454, 6.2), because it is compared byte by byte.
+func checkOrigin(s string) error {
+	scheme, host, _ := strings.Cut(s, "://")
+	if scheme != "https" && scheme != "http" || !isHost(host) {
+		return errors.New(`is not an origin such as "https://app.example.com": lower case, no path, no wildcard`)
+	}
+	if scheme == "https" && strings.HasSuffix(host, ":443") || scheme == "http" && strings.HasSuffix(host, ":80") {
+		return errors.New("names the scheme's own port, which browsers leave out")
+	}
+	return nil
+}
+
+func checkOriginOrNone(s string) error {
+	if s == none {
+		return nil
+	}
+	return checkOrigin(s)
+}
+
+func checkPublicURL(s string) error {
+	scheme, host, _ := strings.Cut(s, "://")
+	if scheme != "ws" && scheme != "wss" || !isHost(host) {
+		return errors.New(`is not a URL such as "wss://rt.example.com": lower case, no path`)
+	}
+	return nil
+}
+
+// checkRedisURL never shows the URL: it may hold a password.
+func checkRedisURL(s string) error {
+	u, err := url.Parse(s)
+	if err != nil {
+		return errors.New("is not a URL")
+	}
+	if u.Scheme != "redis" && u.Scheme != "rediss" || !isHost(u.Host) {
+		return errors.New(`is not a URL such as "redis://10.0.0.5:6379/0" (rediss:// with TLS)`)
+	}
+	return nil
+}
+
+var prefixForm = regexp.MustCompile(`\A[A-Za-z0-9:._-]{1,32}\z`)
+
+// checkPrefix refuses braces: they would move every key of a Redis Cluster into one slot.
+func checkPrefix(s string) error {
+	if !prefixForm.MatchString(s) {
+		return errors.New("is not 1 to 32 letters, digits and :._-")
+	}
+	return nil
+}
+
+// memoryMin is what a gateway without sockets needs, with room to start.
+const memoryMin = unit.Size(64 << 20)
+
+func checkMemoryLimit(s string) error {
+	var size unit.Size
+	if s == "auto" {
+		return nil
+	}
+	if size.UnmarshalText([]byte(s)) != nil {
+		return errors.New("is neither auto nor a size such as 8GiB")
+	}
+	if size < memoryMin {
+		return fmt.Errorf("is out of range: %v or more", memoryMin)
+	}
+	return nil
+}
+
+func checkTarget(s string) error {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil || u.Scheme != "ws" && u.Scheme != "wss" || !isHost(u.Host):
+		return errors.New(`is not a URL such as "ws://10.0.1.11:7001/ws"`)
+	case u.Scheme == "wss":
+		return errors.New("is known, but wss:// is not available in this version; want ws://")
+	case u.User != nil || u.Fragment != "" || strings.HasSuffix(s, "#"):
+		return errors.New("has a user or fragment, which no WebSocket request carries")
+	}
+	return nil
+}
+
+func checkKeySource(s string) error {
+	switch s {
+	case "":
+		return errors.New("is not a path")
+	case "store":
+		return errors.New("is known, but keys in the store are not available in this version; name files")
+	}
+	return nil
+}

@@ -1,0 +1,382 @@
+package limiter
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"ticketgate/internal/mono"
+	"ticketgate/internal/stat"
+)
+
+// The path of a message through its plan, in the order of this file:
+//
+//	Bind     opening socket   finds the session's buckets once
+//	Message  each frame       looks at all limits of the direction, then takes from all or from none
+//	Tally    each frame       counts what was decided, in the loop's own counters
+//	Unbind   closing socket   gives the shared buckets back
+
+// A Plan is the limits of one plan, compiled. It is immutable: a reload compiles new ones and Rebinds the sessions.
+type Plan struct {
+	Name        string
+	Connections Connections
+	Tickets     Tickets
+
+	limits []Limit // what Message asks
+	rules  [2][]rule
+}
+
+// Connections is how many sockets there may be at once.
+type Connections struct {
+	Count uint32
+	Per   Per // PerClient or PerKey
+}
+
+// Tickets is how often tickets may be asked for.
+type Tickets struct {
+	Rate  Rate
+	Burst uint64
+	Per   Per  // PerClient or PerKey
+	Hard  bool // false: count what exceeds it, and issue
+	Meter Meter
+}
+
+func newTickets(r Rate, burst uint64, per Per, hard bool) Tickets {
+	if burst == 0 {
+		burst = r.N
+	}
+	return Tickets{r, burst, per, hard, NewMeter(r, burst)}
+}
+
+// A Limit is one limit on messages or bytes.
+type Limit struct {
+	Index  int    // its place in Plan.Limits, and that of its Decisions
+	Name   string // as configured
+	Reason string // "limit:<name>", for the close frame
+	Counts string // MessagesIn, MessagesOut, BytesIn or BytesOut
+	Per    Per
+	Rate   Rate
+	Burst  uint64
+	Action Action // when it is exceeded
+	Meter  Meter
+}
+
+// Bytes says that l counts bytes, not messages.
+func (l *Limit) Bytes() bool { return l.Counts == BytesIn || l.Counts == BytesOut }
+
+// Limits returns the limits that Message asks, by Index. The slice is the plan's: nobody writes to it.
+func (p *Plan) Limits() []Limit { return p.limits }
+
+// An Action is what happens to a message, from the mildest to the most severe.
+type Action uint8
+
+// The actions. A message under Pass, Warn and Pause goes on.
+const (
+	Pass  Action = iota
+	Warn         // a soft limit was exceeded: count and log
+	Pause        // the message goes on; then do not read from its sender for Verdict.Wait
+	Drop         // this message is lost, whole; tell the sender
+	Close        // close the socket with 4429 and the limit's Reason
+)
+
+var actions = map[string]Action{"close": Close, "drop-newest": Drop, "pause": Pause, "warn": Warn}
+
+// Direction is which way a message goes, seen from the gateway's client.
+type Direction uint8
+
+// The directions: from the client, and to it.
+const (
+	In Direction = iota
+	Out
+)
+
+// A rule is a Limit as Message reads it, in less than a cache line.
+type rule struct {
+	meter  Meter
+	limit  *Limit
+	action Action
+	kind   uint8 // messages or bytes
+	shared bool
+	word   uint8 // of the Row, which is the limit's Index
+}
+
+const (
+	messages = iota
+	payload
+)
+
+func (p *Plan) arrange() {
+	for i := range p.limits {
+		l := &p.limits[i]
+		d := In
+		if l.Counts == MessagesOut || l.Counts == BytesOut {
+			d = Out
+		}
+		u := rule{meter: l.Meter, limit: l, action: l.Action, shared: l.Per != PerConnection, word: uint8(i)}
+		if l.Bytes() {
+			u.kind = payload
+		}
+		p.rules[d] = append(p.rules[d], u)
+	}
+}
+
+// Sees tells what Message wants to know in direction d: the beginnings of messages; the lengths of frames; whole: a
+// message's full length before its first frame goes on, since one that is dropped must not have begun.
+func (p *Plan) Sees(d Direction) (messages, bytes, whole bool) {
+	for _, r := range p.rules[d] {
+		sized := r.limit.Bytes()
+		messages = messages || !sized
+		bytes = bytes || sized
+		whole = whole || sized && r.action == Drop
+	}
+	return messages, bytes, whole
+}
+
+// rowWords is how many limits on messages and bytes a plan may have.
+const rowWords = 5
+
+// Row is a session's share of its plan's limits, 40 bytes without pointers: by Limit.Index the bucket itself, or the Ref of
+// a shared one. The zero Row is not bound. Its loop owns it.
+type Row struct{ words [rowWords]int64 }
+
+// Who is whose messages they are.
+type Who struct{ Client, Key string }
+
+// ErrFull is a Table without room for another bucket: the session cannot be limited, so it is refused.
+var ErrFull = errors.New("limiter: every shared bucket is in use")
+
+// ErrNoName is a session without the name that a limit of its plan adds up by. It is refused: nameless sessions would
+// use up one common bucket.
+var ErrNoName = errors.New("limiter: the session has no name to be limited by")
+
+// Bind fills r, which is zero, with full buckets of its own and with the shared ones that w names. On ErrFull and ErrNoName
+// r is zero and nothing is held. The row's loop calls it, once, before the first Message.
+func (p *Plan) Bind(r *Row, t *Table, w Who) error {
+	for i := range p.limits {
+		l := &p.limits[i]
+		if l.Per == PerConnection {
+			continue
+		}
+		ref, err := p.hold(l, t, w)
+		if err != nil {
+			p.Unbind(r, t)
+			return err
+		}
+		r.words[i] = int64(ref)
+	}
+	return nil
+}
+
+func (p *Plan) hold(l *Limit, t *Table, w Who) (Ref, error) {
+	name := w.Client
+	if l.Per == PerKey {
+		name = w.Key
+	}
+	if name == "" {
+		return 0, fmt.Errorf("%s per %s: %w", l.Name, l.Per, ErrNoName)
+	}
+	ref, ok := t.Hold(t.Key(p.Name+"/"+l.Name, string(l.Per), name))
+	if !ok {
+		return 0, ErrFull
+	}
+	return ref, nil
+}
+
+// Unbind gives back what r holds and makes it zero; of a zero Row it does nothing. The row's loop calls it.
+func (p *Plan) Unbind(r *Row, t *Table) {
+	for i := range p.limits {
+		if p.limits[i].Per != PerConnection && r.words[i] != 0 {
+			t.Release(Ref(r.words[i]))
+		}
+	}
+	*r = Row{}
+}
+
+// Rebind moves r from the plan it is bound to, from, to p: limits of the same name and per keep what has been taken, under
+// the new rate. On an error r stays bound to from. The row's loop calls it.
+func (p *Plan) Rebind(r *Row, t *Table, from *Plan, w Who) error {
+	var row Row
+	if err := p.Bind(&row, t, w); err != nil {
+		return err
+	}
+	for i := range p.limits {
+		for j := range from.limits {
+			l, was := &p.limits[i], &from.limits[j]
+			if l.Per == PerConnection && was.Per == PerConnection && l.Name == was.Name {
+				row.words[i] = r.words[j]
+			}
+		}
+	}
+	from.Unbind(r, t)
+	*r = row
+	return nil
+}
+
+// A Verdict is what the limits say of a message.
+type Verdict struct {
+	Action Action
+	Limit  *Limit        // the one whose action it is; nil if all passed
+	Wait   time.Duration // until it would have passed, or Never; with Pause, until reading goes on
+
+	over uint8 // bit i: rule i of the direction was exceeded
+}
+
+// Message asks all limits of direction d: with first those on messages, and those on bytes for the given payload bytes.
+// Call it for every frame as it begins, first for the first of a message, which is one call for both; where Sees says
+// whole, once for the message with all its bytes. Of a message that was dropped nothing more is asked.
+//
+// The most severe action of the limits that are exceeded is the verdict, and of equal ones the first by name (of pauses,
+// the longest). If that is Drop or Close, nothing is taken from any bucket; else from all but the exceeded Warn limits.
+// An exceeded Pause limit is charged as well: its bucket goes into debt, and Wait is how long until the debt is paid. So
+// in the time t at most burst + rate*t, one message more, and what the caller had read before it stopped go on. A debt
+// reaches at most 4.6 years.
+//
+// When another loop empties a shared bucket between the look and the taking, the verdict changes to that limit's action,
+// and what had been taken is put back; but a shared bucket that another loop changed in those nanoseconds keeps it, so
+// that no limit is ever exceeded.
+//
+// The row's loop calls it. It takes no lock, looks nothing up and does not allocate.
+func (p *Plan) Message(r *Row, t *Table, d Direction, first bool, bytes int64, now mono.Time) Verdict {
+	rules := p.rules[d]
+	if len(rules) == 0 {
+		return Verdict{}
+	}
+	a := asked{row: r, table: t, now: now, n: [2]int64{0, bytes}}
+	if first {
+		a.n[messages] = 1
+	}
+	v := a.look(rules)
+	if v.Action == Pass {
+		a.take(rules, &v)
+	}
+	return v
+}
+
+// asked is what Message was asked.
+type asked struct {
+	row   *Row
+	table *Table
+	now   mono.Time
+	n     [2]int64 // how many messages, 1 or 0 for a frame that continues one, and bytes
+}
+
+// next returns bucket's word after the message, how long until it would pass or its debt is paid, and whether it goes on.
+func (u *rule) next(word int64, a *asked) (after int64, until time.Duration, ok bool) {
+	if u.action == Pause {
+		after, until = u.meter.owe(word, a.now, a.n[u.kind])
+		return after, until, true
+	}
+	return u.meter.try(word, a.now, a.n[u.kind])
+}
+
+// look returns the verdict of the rules that refuse, and takes nothing.
+func (a *asked) look(rules []rule) (v Verdict) {
+	for i := range rules {
+		u := &rules[i]
+		if u.action < Drop {
+			continue
+		}
+		word := a.row.words[u.word]
+		if u.shared {
+			word = a.table.At(Ref(word)).Load()
+		}
+		if _, until, ok := u.next(word, a); !ok {
+			v.note(i, u, until)
+		}
+	}
+	return v
+}
+
+// note makes u's action the verdict, unless it is milder than what v has.
+func (v *Verdict) note(i int, u *rule, until time.Duration) {
+	v.over |= 1 << i
+	if u.action > v.Action || u.action == Pause && v.Action == Pause && until > v.Wait {
+		v.Action, v.Limit, v.Wait = u.action, u.limit, until
+	}
+}
+
+// take takes from all rules, of which none refused when look saw them.
+func (a *asked) take(rules []rule, v *Verdict) {
+	var before [rowWords]int64
+	for i := range rules {
+		u := &rules[i]
+		old, until, ok := a.charge(u)
+		if !ok && u.action >= Drop {
+			a.undo(rules[:i], &before, v.over)
+			*v = Verdict{}
+		}
+		if !ok || until > 0 {
+			v.note(i, u, until)
+		}
+		if v.Action >= Drop {
+			return
+		}
+		before[i] = old
+	}
+}
+
+// charge takes the message from u's bucket and returns the word before.
+func (a *asked) charge(u *rule) (old int64, until time.Duration, ok bool) {
+	own := &a.row.words[u.word]
+	if !u.shared {
+		old = *own
+		*own, until, ok = u.next(old, a)
+		return old, until, ok
+	}
+	w := a.table.At(Ref(*own))
+	for {
+		old = w.Load()
+		after, until, ok := u.next(old, a)
+		if !ok || w.CompareAndSwap(old, after) {
+			return old, until, ok
+		}
+	}
+}
+
+// undo puts back what was taken from rules, unless somebody else has taken from the bucket since. Those in over warned and
+// took nothing, or owe.
+func (a *asked) undo(rules []rule, before *[rowWords]int64, over uint8) {
+	for i := range rules {
+		u := &rules[i]
+		if u.action == Warn && over&(1<<i) != 0 {
+			continue
+		}
+		own := &a.row.words[u.word]
+		if !u.shared {
+			*own = before[i]
+			continue
+		}
+		after, _, _ := u.next(before[i], a)
+		a.table.At(Ref(*own)).CompareAndSwap(after, before[i])
+	}
+}
+
+// Decisions is how often a limit allowed and not, for one loop: that loop writes, any goroutine reads. A loop keeps one for
+// each of Plan.Limits, by Index.
+type Decisions struct {
+	Allow  stat.Counter
+	Refuse stat.Counter // also a pause, which enforces the limit
+	Soft   stat.Counter // exceeded, but only warned
+}
+
+// Tally counts a verdict of Message, asked with the same d and first, in ds. When a message is refused, the limits that did
+// not refuse it count nothing. Only the loop that owns ds calls it.
+func (p *Plan) Tally(ds []Decisions, d Direction, first bool, v Verdict) {
+	for i := range p.rules[d] {
+		u := &p.rules[d][i]
+		if u.kind == messages && !first {
+			continue
+		}
+		c := &ds[u.word]
+		switch {
+		case v.over&(1<<i) == 0:
+			if v.Action < Drop {
+				c.Allow.Add(1)
+			}
+		case u.action == Warn:
+			c.Soft.Add(1)
+		default:
+			c.Refuse.Add(1)
+		}
+	}
+}

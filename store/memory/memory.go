@@ -1,0 +1,165 @@
+// Package memory is a ticket store inside one process, for dev and tests: exact, and gone on exit.
+//
+// All state of a subject lies in one of 64 stripes, under the stripe's lock, as it lies under one tag in Redis:
+//
+//	subject ──> stripe ─┬─ tickets by hash, and the same in a heap by expiry
+//	                    └─ accounts by subject: reservations, held sockets per incarnation
+package memory
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"ticketgate/internal/mono"
+	"ticketgate/ticket"
+)
+
+// Options configure a Store. Clock and Rand are required.
+type Options struct {
+	Clock   mono.Clock
+	Rand    io.Reader // draws the epoch; read once, by New
+	Tickets int       // tickets not yet expired, spent ones too, 0 for 2,097,152. Over it Issue fails with ErrUnavailable
+}
+
+const (
+	stripeCount    = 64
+	ticketsDefault = 1 << 21
+	deadKept       = time.Hour // how long the end of an incarnation is told
+)
+
+var errFull = fmt.Errorf("%w: no room for another ticket", ticket.ErrUnavailable)
+
+var errClosed = fmt.Errorf("%w: closed", ticket.ErrUnavailable)
+
+// A Store implements ticket.Store. Any goroutine may use it; calls never wait and ignore their contexts.
+type Store struct {
+	clock   mono.Clock
+	start   mono.Time
+	wall    time.Time // at start: the store's clock never steps
+	epoch   ticket.Epoch
+	room    atomic.Int64 // tickets that may still be put
+	closed  atomic.Bool
+	nodes   nodes
+	stripes [stripeCount]stripe
+}
+
+var _ ticket.Store = (*Store)(nil)
+
+// New returns an empty store of a new random epoch. It fails only if o.Rand does.
+func New(o Options) (*Store, error) {
+	var b [4]byte
+	if _, err := io.ReadFull(o.Rand, b[:]); err != nil {
+		return nil, fmt.Errorf("memory store: random source: %w", err)
+	}
+	if o.Tickets < 0 {
+		return nil, errors.New("memory store: Tickets is negative")
+	}
+	if o.Tickets == 0 {
+		o.Tickets = ticketsDefault
+	}
+	s := &Store{clock: o.Clock, start: o.Clock.Now(), wall: o.Clock.Wall(), epoch: max(1, ticket.Epoch(binary.BigEndian.Uint32(b[:])))}
+	s.room.Store(int64(o.Tickets))
+	s.nodes.init()
+	for i := range s.stripes {
+		s.stripes[i].init(&s.room)
+	}
+	return s, nil
+}
+
+// locked returns the stripe of u, locked and swept up to now.
+func (s *Store) locked(u ticket.Subject) (*stripe, mono.Time) {
+	t := &s.stripes[(uint64(u)*0x9e3779b97f4a7c15)>>58] // Fibonacci hashing: the top 6 bits
+	t.mu.Lock()
+	now := s.clock.Now()
+	t.sweep(now)
+	return t, now
+}
+
+// Issue implements ticket.Store.
+func (s *Store) Issue(_ context.Context, r *ticket.IssueRequest) (ticket.IssueAnswer, error) {
+	if s.closed.Load() {
+		return ticket.IssueAnswer{}, errClosed
+	}
+	if r.Epoch != s.epoch {
+		return ticket.IssueAnswer{Result: ticket.IssueEpoch}, nil
+	}
+	t, now := s.locked(r.Subject)
+	defer t.mu.Unlock()
+	return t.issue(r, now)
+}
+
+// Redeem implements ticket.Store.
+func (s *Store) Redeem(_ context.Context, rs []ticket.RedeemRequest, as []ticket.RedeemAnswer) {
+	closed := s.closed.Load()
+	for i := range rs {
+		r := &rs[i]
+		switch {
+		case closed:
+			as[i] = ticket.RedeemAnswer{Result: ticket.RedeemUnsent}
+		case r.Epoch != s.epoch:
+			as[i] = ticket.RedeemAnswer{Result: ticket.RedeemEpoch}
+		default:
+			t, now := s.locked(r.Held.Subject)
+			as[i] = t.redeem(r, now)
+			t.mu.Unlock()
+		}
+	}
+}
+
+// Assert implements ticket.Store.
+func (s *Store) Assert(_ context.Context, hs []ticket.Held) error {
+	if s.closed.Load() {
+		return errClosed
+	}
+	for i := range hs {
+		t, now := s.locked(hs[i].Subject)
+		t.assert(&hs[i], now)
+		t.mu.Unlock()
+	}
+	return nil
+}
+
+// Revoke implements ticket.Store.
+func (s *Store) Revoke(_ context.Context, r *ticket.RevokeRequest) (bool, error) {
+	if s.closed.Load() {
+		return false, errClosed
+	}
+	t, now := s.locked(r.Subject)
+	defer t.mu.Unlock()
+	return t.revoke(r, now), nil
+}
+
+// Used implements ticket.Store.
+func (s *Store) Used(_ context.Context, u ticket.Subject, dead []ticket.Incarnation) (uint32, error) {
+	if s.closed.Load() {
+		return 0, errClosed
+	}
+	t, _ := s.locked(u)
+	defer t.mu.Unlock()
+	if a := t.accounts[u]; a != nil {
+		return a.used(dead), nil
+	}
+	return 0, nil
+}
+
+// Renew implements ticket.Store.
+func (s *Store) Renew(_ context.Context, r *ticket.RenewRequest) (ticket.View, error) {
+	if s.closed.Load() {
+		return ticket.View{}, errClosed
+	}
+	now := s.clock.Now()
+	v, err := s.nodes.renew(r, now)
+	v.Epoch, v.Time = s.epoch, s.wall.Add(now.Sub(s.start))
+	return v, err
+}
+
+// Close implements ticket.Store: every later call is ErrUnavailable, and nothing was started that would have to end.
+func (s *Store) Close() error {
+	s.closed.Store(true)
+	return nil
+}

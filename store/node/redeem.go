@@ -1,0 +1,186 @@
+package node
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"ticketgate/internal/mono"
+	"ticketgate/ticket"
+)
+
+const (
+	senders   = 4
+	roundTrip = 256  // redemptions in one, unless a single batch has more
+	flyingMax = 8192 // redemptions queued or sent; what comes on top is refused
+)
+
+// queue is a list of batches and who waits for them. Any goroutine may use it.
+type queue struct {
+	mu    sync.Mutex
+	more  sync.Cond
+	list  []*ticket.Batch
+	ended bool
+}
+
+func (q *queue) init() { q.more.L = &q.mu }
+
+// put adds b; false: the queue has ended.
+func (q *queue) put(b *ticket.Batch) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.ended {
+		return false
+	}
+	q.list = append(q.list, b)
+	q.more.Signal()
+	return true
+}
+
+// end refuses further batches; those in the list are still taken.
+func (q *queue) end() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.ended = true
+	q.more.Broadcast()
+}
+
+// take waits for a batch and appends to dst as many, at least one, as have at most limit requests together. None: the queue
+// has ended and is empty.
+func (q *queue) take(dst []*ticket.Batch, limit int) []*ticket.Batch {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.list) == 0 && !q.ended {
+		q.more.Wait()
+	}
+	n := 0
+	for n < len(q.list) && (n == 0 || len(q.list[n].Reqs) <= limit) {
+		limit -= len(q.list[n].Reqs)
+		n++
+	}
+	dst = append(dst, q.list[:n]...)
+	q.list = slices.Delete(q.list, 0, n)
+	return dst
+}
+
+// Redeem takes b over, returns at once, and has b.Done called when b.Answers is filled, one answer for each of b.Reqs: on a
+// goroutine of the node, or on one made for it after Close. The incarnation in the requests is filled in here. Any goroutine
+// may call it.
+//
+// RedeemUnsent means that nothing was asked: the node is not able to redeem, or has 8,192 redemptions under way.
+func (n *Node) Redeem(b *ticket.Batch) {
+	b.Answers = slices.Grow(b.Answers[:0], len(b.Reqs))[:len(b.Reqs)]
+	q := &n.asks
+	if n.flying.Add(int64(len(b.Reqs))) > flyingMax {
+		q = &n.refuse
+	}
+	if !q.put(b) {
+		go n.unsent(b) // a late loop during shutdown; it must not be called back on its own goroutine
+	}
+}
+
+// unsent answers b without asking.
+func (n *Node) unsent(b *ticket.Batch) {
+	for i := range b.Answers {
+		b.Answers[i] = ticket.RedeemAnswer{Result: ticket.RedeemUnsent}
+	}
+	n.done(b)
+}
+
+func (n *Node) done(b *ticket.Batch) {
+	n.flying.Add(-int64(len(b.Reqs)))
+	b.Done(b)
+}
+
+func (n *Node) refusing() {
+	var batches []*ticket.Batch
+	for {
+		batches = n.refuse.take(batches[:0], roundTrip)
+		if len(batches) == 0 {
+			return
+		}
+		for _, b := range batches {
+			n.unsent(b)
+		}
+	}
+}
+
+func (n *Node) sending() {
+	s := sender{n: n}
+	for {
+		s.batches = n.asks.take(s.batches[:0], roundTrip)
+		if len(s.batches) == 0 {
+			return
+		}
+		s.round()
+		clear(s.batches)
+	}
+}
+
+// sender makes round trips, one at a time. Its slices are used again.
+type sender struct {
+	n       *Node
+	batches []*ticket.Batch
+	reqs    []ticket.RedeemRequest
+	answers []ticket.RedeemAnswer
+}
+
+// round answers s.batches.
+func (s *sender) round() {
+	now, l := s.n.o.Clock.Now(), s.n.life.Load()
+	oldest := s.join(now, l)
+	if len(s.batches) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), s.n.o.Timeout-now.Sub(oldest))
+	s.n.o.Store.Redeem(ctx, s.reqs, s.answers)
+	cancel()
+	rest := s.answers
+	for _, b := range s.batches {
+		copy(b.Answers, rest[:len(b.Reqs)])
+		rest = rest[len(b.Reqs):]
+		s.check(b, l.incarnation)
+		s.n.done(b)
+	}
+	clear(s.answers) // the grants are the loops' now
+}
+
+// join collects the requests of all batches that may be sent and answers the others. It returns when the oldest began.
+func (s *sender) join(now mono.Time, l *life) (oldest mono.Time) {
+	s.reqs, oldest = s.reqs[:0], now
+	s.batches = slices.DeleteFunc(s.batches, func(b *ticket.Batch) bool {
+		if !l.leased(now) || !l.registered || now.Sub(b.Since) >= s.n.o.Timeout {
+			s.n.keeper.kick()
+			s.n.unsent(b)
+			return true
+		}
+		oldest = min(oldest, b.Since)
+		for i := range b.Reqs {
+			b.Reqs[i].Held.Incarnation = l.incarnation
+		}
+		s.reqs = append(s.reqs, b.Reqs...)
+		return false
+	})
+	s.answers = slices.Grow(s.answers[:0], len(s.reqs))[:len(s.reqs)]
+	return oldest
+}
+
+// check is the one that counts: a socket opens only if the answer came in time, in the life that asked, with its lease
+// still held and the epoch still the store's. Else the ticket is spent in vain, and the count is asserted.
+func (s *sender) check(b *ticket.Batch, asked ticket.Incarnation) {
+	now, l := s.n.o.Clock.Now(), s.n.life.Load()
+	late := now.Sub(b.Since) > s.n.o.Timeout || l.incarnation != asked
+	for i := range b.Answers {
+		q, a := &b.Reqs[i], &b.Answers[i]
+		if a.Result == ticket.RedeemOK && (late || !l.able(now, q.Epoch)) {
+			*a = ticket.RedeemAnswer{Result: ticket.RedeemDoubt}
+		}
+		switch a.Result {
+		case ticket.RedeemDoubt:
+			s.n.Touch(q.Held.Subject)
+			s.n.keeper.kick()
+		case ticket.RedeemEpoch, ticket.RedeemUnsent:
+			s.n.keeper.kick()
+		}
+	}
+}

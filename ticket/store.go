@@ -1,0 +1,147 @@
+package ticket
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Hash is a keyed hash of a locator's random part: how a ticket is named in the store, the cache and its public id.
+// It opens nothing.
+type Hash [16]byte
+
+// SecretHash is a keyed hash of the second secret.
+type SecretHash [32]byte
+
+// Subject is a keyed hash of what a plan's connections limit counts (the client, or the key). All state of a subject
+// lies in one Redis Cluster hash slot.
+type Subject uint64
+
+// Tag is the shard tag, 0 to 16383, that every store key of the subject carries as {tag}.
+func (s Subject) Tag() uint16 { return uint16(s & 0x3fff) }
+
+// Incarnation names one life of one node: random, new at each start and after each lost lease. Zero is none.
+type Incarnation uint64
+
+// Epoch names a history of the store. A ticket of another epoch is refused, because a store that lost its latest writes
+// could bring a spent ticket back. Zero is "not known yet" and never matches.
+type Epoch uint32
+
+// Held is the absolute number of sockets (open, or being redeemed) that one incarnation holds for one subject, and the
+// number of the reading: a store keeps the reading with the highest Number and ignores the rest, so repeating and
+// reordering are harmless.
+type Held struct {
+	Subject     Subject
+	Incarnation Incarnation
+	Count       uint32
+	Number      uint64
+}
+
+// IssueRequest puts a ticket and reserves a slot, or does neither.
+type IssueRequest struct {
+	Ticket      Hash
+	Secret      SecretHash
+	Subject     Subject
+	Limit       uint32        // slots of the subject, NoLimit for any number
+	Outstanding uint32        // unused tickets the subject may have, at least 1
+	Life        time.Duration // the store forgets the ticket after it; 1 ms or more
+	Owner       string        // who may revoke it: id of the credential that asked
+	Grant       []byte        // what Redeem gives back; AppendClaims. Not kept after the call
+	Epoch       Epoch         // the epoch in the locator
+	Dead        []Incarnation // incarnations whose slots no longer count, from the last View
+}
+
+// IssueAnswer says how an issue ended.
+type IssueAnswer struct {
+	Result IssueResult
+	Used   uint32 // reserved + held slots of the subject after the call; 0 with IssueEpoch
+}
+
+// IssueResult is how an issue ended.
+type IssueResult uint8
+
+// The results of Issue.
+const (
+	IssueOK          IssueResult = iota + 1
+	IssueFull                    // the connections limit is reached
+	IssueOutstanding             // too many unused tickets
+	IssueEpoch                   // the store's epoch is not the request's: learn the epoch (Renew) and try again
+	IssueDuplicate               // the ticket hash exists already: a broken random source
+)
+
+// RedeemRequest spends a ticket. Its Held counts this redemption.
+type RedeemRequest struct {
+	Ticket Hash
+	Secret SecretHash
+	Epoch  Epoch
+	Held   Held
+}
+
+// RedeemAnswer is the verdict on one RedeemRequest.
+type RedeemAnswer struct {
+	Result RedeemResult
+	Grant  []byte // RedeemOK only; belongs to the caller
+}
+
+// RedeemResult is how a redemption ended.
+type RedeemResult uint8
+
+// The results of Redeem. All but RedeemOK mean that no socket opens.
+const (
+	RedeemOK      RedeemResult = iota + 1
+	RedeemUnknown              // never issued, expired, revoked or spent
+	RedeemSecret               // wrong second secret: the ticket is spent now
+	RedeemEpoch                // the store's epoch is not the request's
+	RedeemDoubt                // no answer: it may be spent. Refuse with 503 and assert later
+	RedeemUnsent               // nothing was asked (store known to be down, queue full, no lease): still unused. Refuse with 503
+)
+
+// RevokeRequest takes an unused ticket back.
+type RevokeRequest struct {
+	Ticket  Hash
+	Subject Subject
+	Owner   string // must equal the Owner at issue
+}
+
+// RenewRequest prolongs a node's lease.
+type RenewRequest struct {
+	Incarnation Incarnation
+	Name        string        // the node's name, for people
+	Lease       time.Duration // from the store's time of the call
+	Former      []Incarnation // lives of this node that are proven over: marked dead at once
+}
+
+// View is what a store says of itself and of the nodes.
+type View struct {
+	Epoch Epoch
+	Time  time.Time // the store's clock
+	Alive []Incarnation
+	Dead  []Incarnation // lease ended; their slots no longer count
+}
+
+// A Store is the one authority on which tickets are unused and how many slots are taken. Any goroutine may call it.
+// A call that fails with ErrUnavailable may have happened or not; it is never repeated by the store itself.
+type Store interface {
+	// Issue reserves a slot and puts the ticket in one step.
+	Issue(ctx context.Context, r *IssueRequest) (IssueAnswer, error)
+	// Redeem spends each of rs in one step of its own: look-up, deletion, and the reservation becomes a held slot. It
+	// fills as[i] for rs[i]; len(as) == len(rs). What got no answer is RedeemDoubt, what was never sent RedeemUnsent;
+	// it returns no error of its own.
+	Redeem(ctx context.Context, rs []RedeemRequest, as []RedeemAnswer)
+	// Assert writes held counts. On error any of them may be missing; asserting again is harmless.
+	Assert(ctx context.Context, hs []Held) error
+	// Revoke deletes an unused ticket and its reservation; false: no such unused ticket of this owner.
+	Revoke(ctx context.Context, r *RevokeRequest) (bool, error)
+	// Used tells the reserved + held slots of a subject.
+	Used(ctx context.Context, s Subject, dead []Incarnation) (uint32, error)
+	// Renew enters or prolongs an incarnation and answers the view. ErrLeaseLost: it had ended; take a new incarnation.
+	Renew(ctx context.Context, r *RenewRequest) (View, error)
+	// Close ends the store's own goroutines and connections.
+	Close() error
+}
+
+// ErrUnavailable is the store being down, slow or cut off.
+var ErrUnavailable = errors.New("ticket store unavailable")
+
+// ErrLeaseLost is a renewal of an incarnation whose lease has ended.
+var ErrLeaseLost = errors.New("node lease lost")

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"ticketgate/tools/rig"
+)
+
+// cluster is what most tests sit in front of: some nodes, a Redis, and a key that may ask for everything.
+type cluster struct {
+	nodes []*rig.Node
+	redis *rig.Redis
+	ring  string
+	key   rig.Key
+	http  *http.Client
+	dir   string
+}
+
+// clusterOptions say what a test needs beyond the defaults.
+type clusterOptions struct {
+	nodes   int
+	memory  bool   // one node with the memory store
+	backend string // ws:// address of a backend for the stream "relay", "" for none
+	yaml    string // further lines of the configuration, at its top level
+	limits  string // further limits of plan "p", as lines indented by six
+	count   int    // connections of a client; 0: 10
+	limit   uint64 // RLIMIT_NOFILE of the nodes
+}
+
+const baseYAML = `version: 1
+listen:
+  handshake: { address: "127.0.0.1:0" }
+  gate: { address: "127.0.0.1:0", public_url: "ws://gate.test" }
+  admin: { address: "127.0.0.1:0" }
+secrets: { ticket_keys: "${file:ring}", key_hash: "${file:ring}" }
+auth: { keys: { source: [keys.yaml] } }
+drain: { over: 0s, grace: 1s }
+products:
+  all: { streams: [%s], plans: [p] }
+plans:
+  p:
+    limits:
+      connections: { count: %d, per: client }
+      tickets: { rate: 1000000/1second, per: client }
+%sstreams:
+  echo: { backend: builtin }
+  clock: { feed: clock }
+%sbackends:
+  builtin: { kind: echo }
+%sfeeds:
+  clock: { kind: clock, every: 10ms }
+store: %s
+%s`
+
+func (o *clusterOptions) config(redis *rig.Redis) string {
+	streams, stream, backend := "echo, clock", "", ""
+	if o.backend != "" {
+		streams, stream = "echo, clock, relay", "  relay: { backend: pool }\n"
+		backend = fmt.Sprintf("  pool: { targets: [%q] }\n", o.backend)
+	}
+	store := "{ kind: memory }"
+	if redis != nil {
+		store = fmt.Sprintf("{ kind: redis, url: \"redis://%s\" }", redis.Addr)
+	}
+	count := o.count
+	if count == 0 {
+		count = 10
+	}
+	return fmt.Sprintf(baseYAML, streams, count, o.limits, stream, backend, store, o.yaml)
+}
+
+// start runs the nodes; close ends them.
+func start(ctx context.Context, x *exam, o clusterOptions) (c *cluster, err error) {
+	c = &cluster{dir: x.dir, http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: 30 * time.Second}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.close())
+		}
+	}()
+	bin, err := rig.Binary(ctx, os.TempDir())
+	if err != nil {
+		return c, err
+	}
+	if c.ring, err = rig.Ring(); err != nil {
+		return c, err
+	}
+	if c.key, err = rig.NewKey(c.ring, "exam", "exam", "all", "p", "delegate"); err != nil {
+		return c, err
+	}
+	if !o.memory {
+		if c.redis, err = rig.StartRedis(ctx, c.dir); err != nil {
+			return c, err
+		}
+	}
+	for i := range max(1, o.nodes) {
+		dir := filepath.Join(x.dir, "node"+strconv.Itoa(i))
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return c, err
+		}
+		n, err := rig.Start(ctx, &rig.StartOptions{Binary: bin, Dir: dir, Config: o.config(c.redis), Limit: o.limit,
+			Files: map[string]string{"ring": c.ring, "keys.yaml": c.key.Entry}})
+		if err != nil {
+			return c, err
+		}
+		c.nodes = append(c.nodes, n)
+	}
+	return c, nil
+}
+
+func (c *cluster) close() error {
+	var errs []error
+	for _, n := range c.nodes {
+		errs = append(errs, n.Stop())
+	}
+	if c.redis != nil {
+		errs = append(errs, c.redis.Stop())
+	}
+	c.http.CloseIdleConnections()
+	return errors.Join(errs...)
+}
+
+// request is the body of POST /v1/tickets.
+type request struct {
+	Stream string `json:"stream"`
+	Client string `json:"client,omitempty"`
+}
+
+// issue asks node i for a ticket.
+func (c *cluster) issue(ctx context.Context, i int, q request) (*rig.Ticket, error) {
+	return rig.Issue(ctx, c.http, c.nodes[i].Handshake, c.key.Text, q)
+}

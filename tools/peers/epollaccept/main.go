@@ -1,0 +1,62 @@
+// Command epollaccept answers a request with a fixed 101 and keeps the socket; the next bytes, the client's close frame,
+// get a close frame and the end of the connection. It checks nothing: what the gateway's admission costs is compared
+// with it. It prints its address and ends on SIGTERM.
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+
+	"ticketgate/tools/peers/loop"
+)
+
+const (
+	// The answer to the sample nonce of RFC 6455 1.3, which the load tool sends.
+	switching = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+		"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: ticketgate.v1\r\n\r\n"
+	goodbye = "\x88\x02\x03\xe8" // close, code 1000
+)
+
+func main() {
+	address := flag.String("address", "127.0.0.1:0", "where to listen")
+	flag.Parse()
+	if err := loop.Serve(*address, func() loop.Peer { return &gate{heads: make(map[int][]byte)} }); err != nil {
+		fmt.Fprintln(os.Stderr, "epollaccept:", err)
+		os.Exit(1)
+	}
+}
+
+type gate struct {
+	open  []bool         // by descriptor: has its 101
+	heads map[int][]byte // parts of heads that came in pieces
+}
+
+// Data implements loop.Peer.
+func (g *gate) Data(fd int, b []byte) bool {
+	if fd >= len(g.open) {
+		g.open = append(g.open, make([]bool, fd+1)...)
+	}
+	if g.open[fd] {
+		loop.Write(fd, []byte(goodbye))
+		return false
+	}
+	if part := g.heads[fd]; part != nil {
+		b = append(part, b...)
+	}
+	if !bytes.HasSuffix(b, []byte("\r\n\r\n")) {
+		g.heads[fd] = bytes.Clone(b)
+		return len(b) < 16<<10
+	}
+	g.open[fd] = true
+	return loop.Write(fd, []byte(switching))
+}
+
+// Gone implements loop.Peer.
+func (g *gate) Gone(fd int) {
+	if fd < len(g.open) {
+		g.open[fd] = false
+	}
+	delete(g.heads, fd)
+}

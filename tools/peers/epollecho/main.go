@@ -1,0 +1,28 @@
+// Command epollecho returns every byte that it receives: no WebSocket, no tickets, no limits, no timers. An echo through
+// the gateway is compared with it. It prints its address and ends on SIGTERM.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+
+	"ticketgate/tools/peers/loop"
+)
+
+func main() {
+	address := flag.String("address", "127.0.0.1:0", "where to listen")
+	flag.Parse()
+	if err := loop.Serve(*address, func() loop.Peer { return echo{} }); err != nil {
+		fmt.Fprintln(os.Stderr, "epollecho:", err)
+		os.Exit(1)
+	}
+}
+
+type echo struct{}
+
+// Data implements loop.Peer.
+func (echo) Data(fd int, b []byte) bool { return loop.Write(fd, b) }
+
+// Gone implements loop.Peer.
+func (echo) Gone(int) {}

@@ -1,0 +1,196 @@
+// Package rig runs real gateways for the tests and programs that look at one from outside: it builds the binary, starts
+// nodes on free loopback ports, asks for tickets and opens sockets. Every process it starts dies with its own.
+package rig
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+)
+
+var build struct {
+	sync.Mutex
+	path string
+}
+
+// Binary builds cmd/ticketgate once for this process and returns its path. dir is where it is put.
+func Binary(ctx context.Context, dir string) (string, error) {
+	build.Lock()
+	defer build.Unlock()
+	if build.path != "" {
+		return build.path, nil
+	}
+	path := filepath.Join(dir, "ticketgate")
+	_, file, _, _ := runtime.Caller(0)
+	c := exec.CommandContext(ctx, "go", "build", "-o", path, "./cmd/ticketgate")
+	c.Dir = filepath.Join(filepath.Dir(file), "..", "..")
+	if out, err := c.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build ticketgate: %w\n%s", err, out)
+	}
+	build.path = path
+	return path, nil
+}
+
+// Node is a running "ticketgate serve".
+type Node struct {
+	Handshake string // host:port of each listener
+	Gate      string
+	Admin     string
+	Dir       string // holds its configuration
+
+	cmd  *exec.Cmd
+	log  *tail
+	done chan struct{}
+	err  error
+}
+
+// StartOptions say how to start a node.
+type StartOptions struct {
+	Binary string
+	Dir    string            // an empty folder of its own
+	Config string            // YAML; listeners on port 0
+	Files  map[string]string // further files beside the configuration, by name
+	Env    []string          // beside the process's own
+	Limit  uint64            // RLIMIT_NOFILE of the node, 0: inherited
+}
+
+// Start runs a node and returns when it takes connections.
+func Start(ctx context.Context, o *StartOptions) (*Node, error) {
+	for name, text := range o.Files {
+		if err := os.WriteFile(filepath.Join(o.Dir, name), []byte(text), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	path := filepath.Join(o.Dir, "ticketgate.yaml")
+	if err := os.WriteFile(path, []byte(o.Config), 0o600); err != nil {
+		return nil, err
+	}
+	args := []string{o.Binary, "serve", "--config", path}
+	if o.Limit > 0 {
+		args = append([]string{"prlimit", fmt.Sprintf("--nofile=%d:%d", o.Limit, o.Limit)}, args...)
+	}
+	n := &Node{Dir: o.Dir, log: new(tail), done: make(chan struct{})}
+	n.cmd = exec.Command(args[0], args[1:]...)
+	n.cmd.Env = append(os.Environ(), append([]string{"TICKETGATE_LOG__FORMAT=json"}, o.Env...)...)
+	ready := make(chan struct{})
+	n.cmd.Stderr = &follower{n: n, ready: ready}
+	ended, err := startChild(n.cmd)
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		n.err = <-ended
+		close(n.done)
+	}()
+	select {
+	case <-ready:
+		return n, nil
+	case <-n.done:
+		return nil, fmt.Errorf("ticketgate ended before it was ready: %w\n%s", n.err, n.log)
+	case <-ctx.Done():
+		return nil, errors.Join(fmt.Errorf("ticketgate is not ready: %w\n%s", ctx.Err(), n.log), n.Kill())
+	}
+}
+
+// follower takes a node's log and learns the addresses from the line "serving".
+type follower struct {
+	n     *Node
+	part  []byte
+	ready chan struct{} // closed at that line; nil afterwards
+}
+
+// Write implements io.Writer, for one goroutine.
+func (f *follower) Write(b []byte) (int, error) {
+	f.part = append(f.part, b...)
+	for {
+		line, rest, whole := bytes.Cut(f.part, []byte("\n"))
+		if !whole {
+			return len(b), nil
+		}
+		f.line(line)
+		f.part = bytes.Clone(rest)
+	}
+}
+
+func (f *follower) line(line []byte) {
+	f.n.log.add(line)
+	var l struct{ Msg, Handshake, Gate, Admin string }
+	if f.ready != nil && json.Unmarshal(line, &l) == nil && l.Msg == "serving" {
+		f.n.Handshake, f.n.Gate, f.n.Admin = l.Handshake, l.Gate, l.Admin
+		close(f.ready)
+		f.ready = nil
+	}
+}
+
+// PID is the node's process.
+func (n *Node) PID() int { return n.cmd.Process.Pid }
+
+// Signal sends s to the node.
+func (n *Node) Signal(s os.Signal) error { return n.cmd.Process.Signal(s) }
+
+// Wait returns when the node has ended, with its exit error.
+func (n *Node) Wait(ctx context.Context) error {
+	select {
+	case <-n.done:
+		return n.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Kill ends the node at once and waits for it.
+func (n *Node) Kill() error {
+	if err := n.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	<-n.done
+	return nil
+}
+
+// Stop asks the node to end, and ends it after 10 s.
+func (n *Node) Stop() error {
+	if err := n.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if n.Wait(ctx); ctx.Err() != nil {
+		return errors.Join(errors.New("ticketgate did not end within 10 s"), n.Kill())
+	}
+	return nil
+}
+
+// Log is what the node has logged lately.
+func (n *Node) Log() string { return n.log.String() }
+
+// tail keeps the last lines of a log.
+type tail struct {
+	mu    sync.Mutex
+	lines [][]byte
+}
+
+const tailLines = 400
+
+func (t *tail) add(line []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.lines) == tailLines {
+		t.lines = t.lines[1:]
+	}
+	t.lines = append(t.lines, bytes.Clone(line))
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(bytes.Join(t.lines, []byte("\n")))
+}

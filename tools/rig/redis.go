@@ -1,0 +1,83 @@
+package rig
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Redis is a redis-server process for programs; tests have store/redistest.
+type Redis struct {
+	Addr  string // host:port
+	cmd   *exec.Cmd
+	ended <-chan error
+}
+
+// StartRedis runs a server without persistence in the empty folder dir and returns when it answers.
+func StartRedis(ctx context.Context, dir string) (*Redis, error) {
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		return nil, errors.New("redis-server is not installed: apt-get install redis-server")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	r := &Redis{Addr: l.Addr().String()}
+	_, port, _ := net.SplitHostPort(r.Addr)
+	if err := l.Close(); err != nil {
+		return nil, err
+	}
+	r.cmd = exec.Command("redis-server", "--bind", "127.0.0.1", "--port", port, "--dir", dir, "--save", "",
+		"--maxmemory-policy", "noeviction", "--logfile", dir+"/log")
+	if r.ended, err = startChild(r.cmd); err != nil {
+		return nil, err
+	}
+	for {
+		select {
+		case <-r.ended:
+			text, _ := os.ReadFile(dir + "/log")
+			return nil, fmt.Errorf("redis-server ended at its start: %s", text)
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), r.Stop())
+		default:
+			if r.ping() {
+				return r, nil
+			}
+		}
+	}
+}
+
+func (r *Redis) ping() bool {
+	c, err := net.DialTimeout("tcp", r.Addr, time.Second)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	if c.SetDeadline(time.Now().Add(time.Second)) != nil {
+		return false
+	}
+	if _, err := c.Write([]byte("PING\r\n")); err != nil {
+		return false
+	}
+	line, err := bufio.NewReader(c).ReadString('\n')
+	return err == nil && strings.HasPrefix(line, "+PONG")
+}
+
+// Signal sends s, such as SIGSTOP, to the server.
+func (r *Redis) Signal(s syscall.Signal) error { return r.cmd.Process.Signal(s) }
+
+// Stop ends the server and waits for it.
+func (r *Redis) Stop() error {
+	if err := r.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	<-r.ended
+	return nil
+}
