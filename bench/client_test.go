@@ -198,11 +198,10 @@ func TestEchoInPieces(t *testing.T) {
 			return
 		}
 		for {
-			f, err := ws.ReadFrame(s)
+			f, err := readFrame(s)
 			if err != nil {
 				return
 			}
-			f = ws.UnmaskFrame(f)
 			if f.Header.OpCode == ws.OpPong {
 				if string(f.Payload) != "there?" {
 					return
@@ -593,11 +592,11 @@ func (f *frontEnd) open(c net.Conn) {
 		return
 	}
 	for {
-		fr, err := ws.ReadFrame(c)
+		fr, err := readFrame(c)
 		if err != nil {
 			return
 		}
-		if f.frame(ws.UnmaskFrame(fr)) {
+		if f.frame(fr) {
 			_, _ = c.Write(ws.MustCompileFrame(ws.NewCloseFrame(ws.NewCloseFrameBody(1000, ""))))
 			return
 		}
@@ -727,7 +726,7 @@ func TestAdmissionsCut(t *testing.T) {
 	l := newLoop(t, bench.Options{})
 	address := serve(t, func(c net.Conn) {
 		if _, err := ws.Upgrade(c); err == nil {
-			_, _ = ws.ReadFrame(c)
+			_, _ = readFrame(c)
 		}
 	})
 	a := &bench.Admissions{Loop: l, Gate: target(t, address), Heads: [][]byte{bench.AppendUpgrade(nil, address, []byte("/t/x"), nil)}}

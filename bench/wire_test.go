@@ -3,6 +3,8 @@ package bench_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"io"
 	"strings"
 	"testing"
 
@@ -13,15 +15,32 @@ import (
 
 var payloadSizes = []int{0, 1, 125, 126, 127, 65535, 65536, 70000}
 
+// readFrame reads one frame of the client and unmasks it.
+func readFrame(r io.Reader) (ws.Frame, error) {
+	h, err := ws.ReadHeader(r)
+	if err != nil {
+		return ws.Frame{}, err
+	}
+	if h.Length > 1<<20 {
+		return ws.Frame{}, fmt.Errorf("a frame of %d bytes: no test sends it", h.Length)
+	}
+	f := ws.Frame{Header: h, Payload: make([]byte, h.Length)}
+	if _, err := io.ReadFull(r, f.Payload); err != nil {
+		return ws.Frame{}, err
+	}
+	ws.Cipher(f.Payload, h.Mask, 0)
+	return f, nil
+}
+
 // What AppendFrame writes, another library reads.
 func TestAppendFrame(t *testing.T) {
 	for _, size := range payloadSizes {
 		payload := bytes.Repeat([]byte("0123456"), size/7+1)[:size]
-		f, err := ws.ReadFrame(bytes.NewReader(bench.AppendFrame(nil, 1, payload)))
+		f, err := readFrame(bytes.NewReader(bench.AppendFrame(nil, 1, payload)))
 		if err != nil || !f.Header.Masked || !f.Header.Fin || f.Header.OpCode != ws.OpText {
 			t.Fatalf("%d bytes: %+v, %v", size, f.Header, err)
 		}
-		if got := ws.UnmaskFrame(f).Payload; !bytes.Equal(got, payload) {
+		if !bytes.Equal(f.Payload, payload) {
 			t.Errorf("%d bytes: payload differs", size)
 		}
 	}

@@ -307,14 +307,21 @@ func TestMessages(t *testing.T) {
 	if got := r.heard(p); got != "byte by byte \u20ac" || r.stream.parts != 2 {
 		t.Errorf("dribbled: %q in %d parts", got, r.stream.parts)
 	}
-	r.say(p, client(frame.Binary, false, "a"), client(frame.Continuation, true, "b"))
-	if r.stream.parts != 4 {
-		t.Errorf("binary fragments: %d parts", r.stream.parts-2)
+	if got := r.say(p, client(frame.Binary, false, "a"), client(frame.Continuation, true, "b")); got != "ab" || r.stream.parts != 3 {
+		t.Errorf("binary in two frames: %q in %d parts", got, r.stream.parts-2)
+	}
+	once := client(frame.Binary, true, "ab")
+	p.Write(once[:len(once)-1])
+	r.mem.Run()
+	p.Write(once[len(once)-1:])
+	r.mem.Run()
+	if r.stream.parts != 5 {
+		t.Errorf("binary in one frame that came in two parts: %d parts", r.stream.parts-3)
 	}
 	if got := r.say(p, client(frame.Text, false, "\xe2\x82"), client(frame.Continuation, true, "(")); got != "close 1007 " {
 		t.Errorf("bad UTF-8 over two fragments: %q", got)
 	}
-	if r.stream.parts != 4 {
+	if r.stream.parts != 5 {
 		t.Error("a part of a bad text reached the stream")
 	}
 }

@@ -71,7 +71,9 @@ func (w *worker) assembly(id reactor.ID, s *session) {
 	}
 }
 
-// data takes one part of a message.
+// data takes one part of a message. Text may turn out not to be UTF-8, and a message of several frames may break the rules
+// of framing in a later one: those are passed on when they are whole, so that no byte of a bad message reaches a backend. A
+// binary message of one frame can only be cut off; it is passed on as it arrives.
 func (w *worker) data(id reactor.ID, s *session, ev *frame.Event) {
 	e := w.entry(s)
 	if e.MayNot {
@@ -94,7 +96,7 @@ func (w *worker) data(id reactor.ID, s *session, ev *frame.Event) {
 	}
 	w.stats.in(s.stream, ev.First, len(ev.Payload))
 	s.last = w.l.Now()
-	if hold := ev.Op == frame.Text || whole || e.Whole; hold && !(ev.First && ev.Last) {
+	if mustBeWhole := ev.Op == frame.Text || ev.First && !ev.Fin || s.hold != 0 || whole || e.Whole; mustBeWhole && !(ev.First && ev.Last) {
 		w.keep(id, s, e, plan, ev)
 		return
 	}

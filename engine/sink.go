@@ -15,9 +15,10 @@ type Stream interface {
 	// Join is called when c's ticket has been spent. It leads to c.Accept or c.Refuse, at once or later on the same loop.
 	// j and all it refers to but j.Claims die with the call.
 	Join(c Conn, j *Join)
-	// Receive gets what the client sent, after the limits: a text message always whole and valid UTF-8 (First and Last
-	// set), a binary message in the parts in which it arrived. ev.Payload dies with the call. Control frames are answered
-	// by the engine and do not come here.
+	// Receive gets what the client sent, after the limits. A text message is always whole and valid UTF-8, and so is a
+	// binary message of several frames: First and Last are set, and it looks like one frame. A binary message of one frame
+	// comes in the parts in which it arrived. ev.Payload may be written to and dies with the call. Control frames are
+	// answered by the engine and do not come here.
 	Receive(c Conn, ev *frame.Event)
 	// Drained says that what Send left queued has gone out.
 	Drained(c Conn)

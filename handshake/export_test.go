@@ -1,6 +1,9 @@
 package handshake
 
-import "net"
+import (
+	"net"
+	"time"
+)
 
 // ParseAsk is the decoder of a ticket request, for the fuzz test.
 func ParseAsk(body []byte) (stream, client, origin string, params, protocols []string, problem string) {
@@ -53,3 +56,6 @@ func (s *Server) SetListener(l net.Listener) { s.listener = l }
 
 // Listener returns what Listen opened.
 func (s *Server) Listener() net.Listener { return s.listener }
+
+// NewConn is what Serve puts between an accepted socket and fasthttp.
+func (s *Server) NewConn(c net.Conn) net.Conn { return &conn{Conn: c, s: s, since: time.Now()} }

@@ -3,7 +3,9 @@ package handshake_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -72,8 +74,12 @@ func TestGoodHeads(t *testing.T) {
 // The verdict does not depend on how the bytes were cut.
 func TestHeadsByteByByte(t *testing.T) {
 	for _, row := range badHeads() {
-		_, _, whole, _ := handshake.ReadRequest([]byte(row.text))
-		n, status := handshake.FeedBytes([]byte(row.text))
+		text := []byte(strings.ReplaceAll(row.text, "KEY", "tgk_app_"+strings.Repeat("A", 43)))
+		_, _, whole, _ := handshake.ReadRequest(text)
+		if whole != row.status {
+			t.Errorf("%s: %d before fasthttp sees it, want %d", row.name, whole, row.status)
+		}
+		n, status := handshake.FeedBytes(text)
 		if n == 0 && status != whole {
 			t.Errorf("%s: %d at once, %d byte by byte", row.name, whole, status)
 		}
@@ -86,6 +92,38 @@ func TestHeadsByteByByte(t *testing.T) {
 	if a := w.read(); a.StatusCode != 201 {
 		t.Errorf("%d %s", a.StatusCode, a.body)
 	}
+}
+
+// Whoever reads on after a refusal finds nothing.
+func TestNothingIsReadBehindARefusal(t *testing.T) {
+	g := start(t, nil)
+	far, near := net.Pipe()
+	defer func() { g.must(far.Close()) }()
+	go func() { // the answer has to be taken, for a pipe holds nothing
+		_, _ = io.WriteString(far, "GET  / HTTP/1.1\r\n\r\nGET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+		_, _ = io.Copy(io.Discard, far)
+	}()
+	c := g.NewConn(near)
+	for range 2 {
+		if n, err := c.Read(make([]byte, 100)); n != 0 || err != io.EOF {
+			t.Errorf("%d bytes, %v", n, err)
+		}
+	}
+	if n := g.stats().Rejected["head"]; n != 1 {
+		t.Errorf("refused %d times", n)
+	}
+}
+
+// A connection that becomes idle when Shutdown has already looked at it ends by itself.
+func TestNothingIsReadAfterShutdown(t *testing.T) {
+	g := start(t, nil)
+	g.must(g.Shutdown(context.Background()))
+	far, near := net.Pipe()
+	go func() { _, _ = io.WriteString(far, "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n") }()
+	if n, err := g.NewConn(near).Read(make([]byte, 100)); n != 0 || err != io.EOF {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	g.must(far.Close())
 }
 
 func TestPipelinedRequestsAreAnsweredInOrder(t *testing.T) {

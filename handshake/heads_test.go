@@ -10,6 +10,8 @@ const (
 	wanted = `{"stream":"chat"}`
 	auth1  = "X-API-Key: KEY\r\nContent-Type: application/json\r\n"
 	length = "Content-Length: 17\r\n"
+
+	inChunks = "11\r\n" + wanted + "\r\n0\r\n\r\n" // 27 bytes
 )
 
 // badHead is what must be refused before anything reads it as a request. All would get a ticket if the fault were not seen.
@@ -71,6 +73,7 @@ func badHeads() []badHead {
 		{"length with an underscore in the name", with("Content_Length: 17\r\n"), 400},
 		{"length with a space before the colon", with("Content-Length : 17\r\n"), 400},
 		{"length with a tab before the colon", with("Content-Length\t: 17\r\n"), 400},
+		{"both lengths, each right", strings.TrimSuffix(with("Content-Length: 27\r\nTransfer-Encoding: chunked\r\n"), wanted) + inChunks, 400},
 		// Transfer codings.
 		{"identity", with("Transfer-Encoding: identity\r\n"), 501},
 		{"gzip", with("Transfer-Encoding: gzip\r\n"), 501},
@@ -88,7 +91,9 @@ func badHeads() []badHead {
 		{"coding with a space before the colon", with("Transfer-Encoding : chunked\r\n"), 400},
 		{"folded coding", with("Transfer-Encoding:\r\n chunked\r\n"), 501},
 		{"chunked in HTTP/1.0", strings.Replace(with("Transfer-Encoding: chunked\r\n"), "HTTP/1.1", "HTTP/1.0", 1), 400},
+		{"chunked in HTTP/1.0, complete", strings.Replace(chunkedBody(inChunks), "HTTP/1.1", "HTTP/1.0", 1), 400},
 		// Chunks.
+		{"chunk size with another byte for CR", chunkedBody("11;\n" + wanted + "\r\n0\r\n\r\n"), 400},
 		{"chunk extension", chunkedBody("11;a=b\r\n" + wanted + "\r\n0\r\n\r\n"), 400},
 		{"chunk size with LF", chunkedBody("11\n" + wanted + "\r\n0\r\n\r\n"), 400},
 		{"chunk with LF", chunkedBody("11\r\n" + wanted + "\n0\r\n\r\n"), 400},

@@ -242,6 +242,20 @@ func TestRefusedCredentialsLookTheSame(t *testing.T) {
 	}
 }
 
+// A pattern that nobody anchored does not let more through than it says.
+func TestPatternsMatchTheWholeValue(t *testing.T) {
+	g := start(t, func(_ *rig, o *handshake.Options) {
+		p := *o.Policy()
+		p.Streams = map[string]handshake.Stream{"quotes": {Params: map[string]*regexp.Regexp{"symbol": regexp.MustCompile("[A-Z]{1,6}")}}}
+		o.Policy = func() *handshake.Policy { return &p }
+	})
+	for value, status := range map[string]int{"ACME": 201, "ACME.>": 400, "*ACME": 400, "ACMEACME": 400, "": 400} {
+		if a := g.do(call{key: g.key, body: `{"stream":"quotes","params":{"symbol":"` + value + `"}}`}); a.StatusCode != status {
+			t.Errorf("%q: %d %s", value, a.StatusCode, a.body)
+		}
+	}
+}
+
 func TestCarriers(t *testing.T) {
 	g := start(t, func(_ *rig, o *handshake.Options) { o.KeyHeader = "X-IBM-Client-Id" })
 	for _, h := range []http.Header{

@@ -19,13 +19,12 @@ import (
 // with sixteenths it is 0.7 %. The price is range: a word holds 18 years, and takes are right while the machine has been
 // up for less than 13.
 //
-// What a take of n costs is ceil(n*c) ticks, c = 16*Per/N, so that a take is never cheaper than it should be and at most
-// one tick dearer. The window is what the burst costs when it is taken one by one, burst*ceil(c), but no more than
-// ceil(burst*c) + floor(c) - 1. The costs admitted in a stretch of time t sum up to at most window + 16t ticks, whatever
-// the bucket held when it began, and each is at least n*c. Hence:
+// A take of n costs n*c ticks, c = 16*Per/N, rounded up by less than two, so that it is never too cheap. The window is what
+// the burst costs when it is taken one by one, but no more than what it costs at once and floor(c) - 2. The costs
+// admitted in a stretch of time t sum up to at most window + 16t ticks, whatever the bucket held when it began. Hence:
 //
 //	takes of 1:      admitted <= burst + N/Per*t; the whole burst is there while burst < c (800,000 at 20,000/second)
-//	takes of any n:  admitted <  burst + N/Per*t + 1, for (1 tick + floor(c) - 1)/c is at most one event
+//	takes of any n:  admitted <  burst + N/Per*t + 1, for 2 ticks and floor(c) - 2 are at most one event
 const (
 	ticks   = 16      // of one nanosecond
 	horizon = 1 << 61 // ticks, 4.6 years: no debt reaches further
@@ -56,12 +55,12 @@ func NewMeter(r Rate, burst uint64) Meter {
 	m := Meter{whole: per / r.N}
 	frac, rest := bits.Div64(per%r.N, 0, r.N)
 	if rest != 0 {
-		frac++ // below 2^64, as r.N is at most 2^44
+		frac++ // no carry: rest/N is at most 1 - 2^-44
 	}
 	m.frac = frac
 	m.burst = int64(min(burst, burstMax(r)))
-	one := m.cost(1)
-	m.window = m.cost(m.burst) + min(m.burst*one-m.cost(m.burst), int64(m.whole)-1)
+	once := m.cost(m.burst)
+	m.window = once + min(m.burst*m.cost(1)-once, int64(m.whole)-2)
 	return m
 }
 
@@ -72,14 +71,11 @@ func burstMax(r Rate) uint64 {
 	return n
 }
 
-// cost returns ceil(n*c) for n from 0 to burst; exactly while n*N < 2^64, else at most one tick below.
-//
-// frac is too large by less than one unit, so n*frac is by less than n. If its low word is below n, the true product
-// may be a whole number; it is one, because products lie at least 2^64/N apart, which is above n.
+// cost returns what n costs, n from 0 to burst: n*c ticks, rounded up by less than two.
 func (m *Meter) cost(n int64) int64 {
 	carry, low := bits.Mul64(uint64(n), m.frac)
 	c := uint64(n)*m.whole + carry
-	if low >= uint64(n) && low != 0 {
+	if low != 0 {
 		c++
 	}
 	return int64(c)

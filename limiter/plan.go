@@ -236,31 +236,35 @@ type Verdict struct {
 // that no limit is ever exceeded.
 //
 // The row's loop calls it. It takes no lock, looks nothing up and does not allocate.
-func (p *Plan) Message(r *Row, t *Table, d Direction, first bool, bytes int64, now mono.Time) Verdict {
+func (p *Plan) Message(r *Row, t *Table, d Direction, first bool, bytes int64, now mono.Time) (v Verdict) {
 	rules := p.rules[d]
 	if len(rules) == 0 {
-		return Verdict{}
+		return v
 	}
 	a := asked{row: r, table: t, now: now, n: [2]int64{0, bytes}}
 	if first {
 		a.n[messages] = 1
 	}
-	v := a.look(rules)
-	if v.Action == Pass {
+	a.look(rules, &v)
+	if v.Action < Drop {
 		a.take(rules, &v)
 	}
 	return v
 }
 
-// asked is what Message was asked.
+// asked is what Message was asked, and what it saw.
 type asked struct {
 	row   *Row
 	table *Table
 	now   mono.Time
 	n     [2]int64 // how many messages, 1 or 0 for a frame that continues one, and bytes
+	saw   [rowWords]step
 }
 
-// next returns bucket's word after the message, how long until it would pass or its debt is paid, and whether it goes on.
+// A step is a bucket's word before the message and after it; equal if nothing is to be taken.
+type step struct{ old, after int64 }
+
+// next returns the word after the message, how long until it would pass or its debt is paid, and whether it goes on.
 func (u *rule) next(word int64, a *asked) (after int64, until time.Duration, ok bool) {
 	if u.action == Pause {
 		after, until = u.meter.owe(word, a.now, a.n[u.kind])
@@ -269,85 +273,81 @@ func (u *rule) next(word int64, a *asked) (after int64, until time.Duration, ok 
 	return u.meter.try(word, a.now, a.n[u.kind])
 }
 
-// look returns the verdict of the rules that refuse, and takes nothing.
-func (a *asked) look(rules []rule) (v Verdict) {
+// look finds the verdict of all rules and takes nothing.
+func (a *asked) look(rules []rule, v *Verdict) {
 	for i := range rules {
 		u := &rules[i]
-		if u.action < Drop {
-			continue
-		}
 		word := a.row.words[u.word]
 		if u.shared {
 			word = a.table.At(Ref(word)).Load()
 		}
-		if _, until, ok := u.next(word, a); !ok {
+		after, until, ok := u.next(word, a)
+		a.saw[i] = step{word, after}
+		if !ok || until > 0 {
 			v.note(i, u, until)
 		}
 	}
-	return v
 }
 
-// note makes u's action the verdict, unless it is milder than what v has.
+// note makes u's action the verdict, unless it is milder than what v has. Of a message that is refused, only those that
+// refuse it remain noted.
 func (v *Verdict) note(i int, u *rule, until time.Duration) {
+	switch {
+	case v.Action >= Drop && u.action < Drop:
+		return
+	case v.Action < Drop && u.action >= Drop:
+		v.over = 0
+	}
 	v.over |= 1 << i
 	if u.action > v.Action || u.action == Pause && v.Action == Pause && until > v.Wait {
 		v.Action, v.Limit, v.Wait = u.action, u.limit, until
 	}
 }
 
-// take takes from all rules, of which none refused when look saw them.
+// take takes from all buckets, which look found willing.
 func (a *asked) take(rules []rule, v *Verdict) {
-	var before [rowWords]int64
 	for i := range rules {
-		u := &rules[i]
-		old, until, ok := a.charge(u)
-		if !ok && u.action >= Drop {
-			a.undo(rules[:i], &before, v.over)
-			*v = Verdict{}
+		u, s := &rules[i], a.saw[i]
+		word := &a.row.words[u.word]
+		switch {
+		case !u.shared:
+			*word = s.after
+		case s.old == s.after || a.table.At(Ref(*word)).CompareAndSwap(s.old, s.after):
+		case !a.retake(i, u, v):
+			a.undo(rules[:i])
+			return
 		}
+	}
+}
+
+// retake takes from the shared bucket of rule i, which another loop has changed since it was looked at; false: it refuses
+// now, and v says so.
+func (a *asked) retake(i int, u *rule, v *Verdict) bool {
+	w := a.table.At(Ref(a.row.words[u.word]))
+	for {
+		old := w.Load()
+		after, until, ok := u.next(old, a)
+		if ok && !w.CompareAndSwap(old, after) {
+			continue
+		}
+		a.saw[i] = step{old, after}
 		if !ok || until > 0 {
 			v.note(i, u, until)
 		}
-		if v.Action >= Drop {
-			return
-		}
-		before[i] = old
+		return ok || u.action < Drop
 	}
 }
 
-// charge takes the message from u's bucket and returns the word before.
-func (a *asked) charge(u *rule) (old int64, until time.Duration, ok bool) {
-	own := &a.row.words[u.word]
-	if !u.shared {
-		old = *own
-		*own, until, ok = u.next(old, a)
-		return old, until, ok
-	}
-	w := a.table.At(Ref(*own))
-	for {
-		old = w.Load()
-		after, until, ok := u.next(old, a)
-		if !ok || w.CompareAndSwap(old, after) {
-			return old, until, ok
-		}
-	}
-}
-
-// undo puts back what was taken from rules, unless somebody else has taken from the bucket since. Those in over warned and
-// took nothing, or owe.
-func (a *asked) undo(rules []rule, before *[rowWords]int64, over uint8) {
+// undo puts back what was taken under rules, unless somebody else has taken from a bucket since.
+func (a *asked) undo(rules []rule) {
 	for i := range rules {
-		u := &rules[i]
-		if u.action == Warn && over&(1<<i) != 0 {
-			continue
+		u, s := &rules[i], a.saw[i]
+		word := &a.row.words[u.word]
+		if u.shared {
+			a.table.At(Ref(*word)).CompareAndSwap(s.after, s.old)
+		} else {
+			*word = s.old
 		}
-		own := &a.row.words[u.word]
-		if !u.shared {
-			*own = before[i]
-			continue
-		}
-		after, _, _ := u.next(before[i], a)
-		a.table.At(Ref(*own)).CompareAndSwap(after, before[i])
 	}
 }
 

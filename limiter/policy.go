@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -45,6 +46,9 @@ const (
 func (p *Per) UnmarshalYAML(decode func(any) error) error {
 	var list []string
 	if decode(&list) == nil {
+		if list != nil && len(list) == 0 {
+			return errors.New("an empty list; name whose use the limit adds up, such as client")
+		}
 		*p = Per(strings.Join(list, ","))
 		return nil
 	}

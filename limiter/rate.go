@@ -17,8 +17,8 @@ type Rate struct {
 }
 
 const (
-	countMax  = 1 << 44                                             // 16 TiB: with it n*N of a 1 MiB take stays below 2^64, which cost needs
-	perSecMax = 1 << 33                                             // 8 GiB/s: an event costs more than a tick of a bucket's word
+	countMax  = 1 << 44                                             // 16 TiB
+	perSecMax = 1 << 32                                             // 4 GiB/s: an event costs at least 3 ticks of a bucket's word
 	periodMax = 52 * 7 * 24 * time.Hour                             // also the longest that a bucket may take to fill
 	example   = `write "20/1second", "3/1minute" or "1MiB/1second"` // ends every complaint about a rate's form
 )

@@ -25,8 +25,8 @@ var goodRates = []struct {
 	{"1MiB/1second", limiter.Rate{N: 1 << 20, Per: time.Second, Bytes: true}, ""},
 	{"64KiB/second", limiter.Rate{N: 64 << 10, Per: time.Second, Bytes: true}, "64KiB/1second"},
 	{"1000B/1second", limiter.Rate{N: 1000, Per: time.Second, Bytes: true}, ""},
-	{"8GiB/1second", limiter.Rate{N: 8 << 30, Per: time.Second, Bytes: true}, ""},
-	{"16384GiB/1hour", limiter.Rate{N: 1 << 44, Per: time.Hour, Bytes: true}, ""},
+	{"4GiB/1second", limiter.Rate{N: 4 << 30, Per: time.Second, Bytes: true}, ""},
+	{"16384GiB/2hour", limiter.Rate{N: 1 << 44, Per: 2 * time.Hour, Bytes: true}, ""},
 }
 
 func TestParseRate(t *testing.T) {
@@ -65,7 +65,7 @@ var badRates = []struct{ text, says string }{
 	{"18446744073709551615/1week", "at most 16384GiB"},
 	{"17592186044417/1week", "at most 16384GiB"},
 	{"99999999999GiB/1week", `"99999999999GiB" is above 16384GiB`},
-	{"9GiB/1second", "at most 8GiB per second"},
+	{"5GiB/1second", "at most 4GiB per second"},
 	{"1MB/1second", `unknown size "MB" (B, KiB, MiB or GiB`},
 	{"1kib/1second", `unknown size "kib"`},
 	{"3/1minutes", `did you mean "minute"?`},

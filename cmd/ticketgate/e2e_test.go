@@ -126,7 +126,7 @@ listen:
   handshake: { address: "127.0.0.1:0" }
   gate: { address: "127.0.0.1:0", public_url: "ws://gate.test", origins: [none, "https://app.example.com"] }
   admin: { address: "127.0.0.1:0" }
-store: { kind: redis, url: "%s" }
+store: { kind: redis, url: "%s", timeout: 1s }
 secrets: { ticket_keys: "${file:ring}", key_hash: "${file:ring}" }
 auth: { keys: { source: [keys.yaml] } }
 products:

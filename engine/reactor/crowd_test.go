@@ -118,13 +118,15 @@ func TestDescriptorsRunOut(t *testing.T) {
 		}
 	}
 	before := ask()
+	pace := time.NewTicker(50 * time.Millisecond)
+	defer pace.Stop()
 	for turn := range 20 {
 		for i, c := range honest {
 			msg := fmt.Sprintf("turn %d of %d", turn, i)
 			_, _ = io.WriteString(c, msg)
 			expect(t, c, msg)
 		}
-		<-time.NewTimer(50 * time.Millisecond).C
+		<-pace.C
 	}
 	full := ask()
 	if full.shed == 0 || full.refused == 0 || full.refused > 60 || full.conns < 40 {

@@ -1,6 +1,7 @@
 package reactor
 
 import (
+	"syscall"
 	"time"
 	"unsafe"
 )
@@ -39,3 +40,20 @@ func (m *Memory) Linked() (rows int, ticking bool) {
 func (m *Memory) Inject(loop int, slot uint32) {
 	m.r.loops[loop].event(int(slot), readyRead|readyWrite)
 }
+
+// Connected asks the kernel about the dial of fd.
+func Connected(fd int) syscall.Errno { return new(linux).connected(fd) }
+
+// ConnsFor is the default of Options.MaxConns.
+func ConnsFor(reserve int) int { return connsFor(reserve) }
+
+// A RealKernel is the kernel of one loop without the loop.
+type RealKernel struct{ k *linux }
+
+func OpenRealKernel() (RealKernel, error) {
+	k, err := openLinux()
+	return RealKernel{k}, err
+}
+
+func (r RealKernel) Watch(fd int, had, want uint8) syscall.Errno { return r.k.watch(fd, had, want) }
+func (r RealKernel) End()                                        { r.k.end() }

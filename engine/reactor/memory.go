@@ -20,6 +20,7 @@ type Memory struct {
 	r       *Reactor
 	kernels []*virtual
 	fds     []*Pipe // nil: free
+	lowest  int     // no number below it is free
 	onDial  func(netip.AddrPort) (*Pipe, error)
 	next    int // loop of the next Connect
 }
@@ -76,7 +77,8 @@ func NewMemory(o Options, clock *mono.Manual) *Memory {
 	return m
 }
 
-// Reactor is the reactor inside. Start does nothing that is needed here; Stop works; Listen is for real kernels only.
+// Reactor is the reactor inside. Its Start does nothing and its Listen is of no use here; the rest works. What Post brings
+// is done in Run, so posting more than 4,096 units before that would wait for ever.
 func (m *Memory) Reactor() *Reactor { return m.r }
 
 // Connect makes a connection from from, to the loops in turn. The reactor learns of it in Run.
@@ -135,14 +137,14 @@ func (m *Memory) Advance(d time.Duration) {
 
 // number gives p the lowest free descriptor.
 func (m *Memory) number(p *Pipe) int {
-	for fd, other := range m.fds {
-		if other == nil {
-			m.fds[fd] = p
-			return fd
-		}
+	for m.lowest < len(m.fds) && m.fds[m.lowest] != nil {
+		m.lowest++
 	}
-	m.fds = append(m.fds, p)
-	return len(m.fds) - 1
+	if m.lowest == len(m.fds) {
+		m.fds = append(m.fds, nil)
+	}
+	m.fds[m.lowest] = p
+	return m.lowest
 }
 
 // Write sends b to the reactor. There is no bound but memory; Pending tells what it has not read.
@@ -332,7 +334,7 @@ func (k *virtual) shut(fd int) { k.m.fds[fd].finOut = true }
 
 func (k *virtual) close(fd int, reset bool) {
 	p := k.m.fds[fd]
-	k.m.fds[fd] = nil
+	k.m.fds[fd], k.m.lowest = nil, min(k.m.lowest, fd)
 	p.watch, p.closed = 0, true
 	if p.listens {
 		for _, q := range p.backlog {

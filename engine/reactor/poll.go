@@ -156,7 +156,11 @@ func (k *linux) accept(fd int) (int, netip.AddrPort, syscall.Errno) {
 	if errno != 0 {
 		return -1, netip.AddrPort{}, errno
 	}
-	return int(n), addrOf(&from), 0
+	peer := addrOf(&from)
+	if !peer.IsValid() { // a unix socket inherits nothing: see tune for why
+		_ = unix.SetsockoptInt(int(n), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
+	}
+	return int(n), peer, 0
 }
 
 // addrOf reads a kernel's address; families other than IP have none here.

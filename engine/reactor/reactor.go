@@ -177,7 +177,7 @@ func connsFor(reserve int) int {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return 0
 	}
-	return int(min(limit.Cur, slotMax)/100*95+min(limit.Cur, slotMax)%100*95/100) - reserve
+	return int(min(limit.Cur, slotMax)*95/100) - reserve
 }
 
 // Loops is how many loops there are.
@@ -190,8 +190,8 @@ func (r *Reactor) Failed() <-chan error { return r.failed }
 func (r *Reactor) Start() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.started || r.stopped {
-		return
+	if r.started || r.stopped || r.loops[0].real == nil {
+		return // Memory turns its loops itself
 	}
 	r.started = true
 	r.running.Store(int32(len(r.loops)))

@@ -76,7 +76,6 @@ func (r *Reactor) Post(loop int, w Work) {
 			return
 		}
 	}
-	l.pass() // there may be room for the next one who waits
 }
 
 // TryPost is Post that reports false instead of waiting. Any goroutine, a loop's too.
@@ -90,7 +89,7 @@ func (l *Loop) post(w *Work) bool {
 	return true
 }
 
-// pass lets one waiting poster try again.
+// pass lets one waiting poster try again. Each unit taken passes once, so the unit of one who waited frees the next.
 func (l *Loop) pass() {
 	if l.waiting.Load() == 0 {
 		return

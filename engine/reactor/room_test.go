@@ -30,15 +30,17 @@ func TestSlab(t *testing.T) {
 		}
 	}
 	var wg sync.WaitGroup
-	first := make([]*[3]uint64, 8)
-	for i := range first {
-		wg.Go(func() { first[i] = s.At(5000) })
+	var first [2][500]*[3]uint64
+	for i := range first { // both come to each new chunk at about the same time
+		wg.Go(func() {
+			for chunk := range first[i] {
+				first[i][chunk] = s.At(uint32(10+chunk) * 1024)
+			}
+		})
 	}
 	wg.Wait()
-	for _, p := range first {
-		if p != first[0] {
-			t.Error("two goroutines got different rows for one slot")
-		}
+	if first[0] != first[1] {
+		t.Error("two goroutines got different rows for one slot")
 	}
 }
 

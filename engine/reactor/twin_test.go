@@ -137,6 +137,9 @@ func TestLeftoverMaxStopsReading(t *testing.T) {
 	if seen != 128 || p.Pending() != 1000-128 {
 		t.Fatalf("unconsumed: Data saw %d bytes, %d not read, want 128 and 872", seen, p.Pending())
 	}
+	if m.Inject(0, id.Slot()); p.Pending() != 872 {
+		t.Fatalf("a stale event read on: %d not read", p.Pending())
+	}
 	used = 10 // 118 left: still too many
 	run(m, func(l *reactor.Loop) { l.Rerun(id) })
 	if p.Pending() != 872 {
@@ -417,10 +420,10 @@ func TestPauseAndResume(t *testing.T) {
 	}
 	run(m, func(l *reactor.Loop) { l.Rerun(id) })
 	d.expect(t, "e")
-	run(m, func(l *reactor.Loop) { l.Resume(id); l.Pause(id) })
-	d.expect(t, "") // the later word holds
 	run(m, func(l *reactor.Loop) { l.Resume(id) })
 	d.expect(t, "fgh")
+	run(m, func(l *reactor.Loop) { l.Resume(id); l.Pause(id) })
+	d.expect(t, "") // the later word holds, though "h" is left
 	run(m, func(l *reactor.Loop) { l.Resume(id) })
 	d.expect(t, "h")
 	run(m, func(l *reactor.Loop) { l.Rerun(id) })

@@ -35,6 +35,7 @@ var answers = []struct {
 	{"high bytes", upgradetest.Join(status101, upgradeLine, connectLine, acceptLine, "Server: \xe9t\xe9"), 101, nil},
 	{"behind 100 and 103", interimLine + earlyHints + upgradetest.Join(status101, upgradeLine, connectLine, acceptLine), 101, nil},
 	{"behind 8 times 100", strings.Repeat(interimLine, 8) + upgradetest.Join(status101, upgradeLine, connectLine, acceptLine), 101, nil},
+	{"behind 103 with the same fields", upgradetest.Join("HTTP/1.1 103 Early Hints", upgradeLine, acceptLine) + upgradetest.Join(status101, upgradeLine, connectLine, acceptLine), 101, nil},
 
 	{"behind 9 times 100", strings.Repeat(interimLine, 9) + upgradetest.Join(status101, upgradeLine, connectLine, acceptLine), 0, upgrade.ErrBackendAnswer},
 	{"100 for ever", strings.Repeat(interimLine, 1000), 0, upgrade.ErrBackendAnswer},

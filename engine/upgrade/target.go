@@ -7,12 +7,12 @@ import (
 
 // target takes the request target apart and refuses every form that somebody could read as another path: the bytes that
 // routing sees are the bytes that are sent on. Origin form, or absolute form with the authority that Host names
-// (RFC 9112 section 3.2); judge compares.
+// (RFC 9112 section 3.2); judge compares, so it has the form that Host has.
 func (r *Request) target(t []byte) *Problem {
 	r.Target = t
 	if rest, ok := afterScheme(t); ok {
 		end := bytes.IndexByte(rest, '/')
-		if end < 0 || !isHost(rest[:end]) {
+		if end < 0 {
 			return ErrCanonical
 		}
 		r.authority, t = rest[:end], rest[end:]

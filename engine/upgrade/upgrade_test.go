@@ -171,6 +171,9 @@ func TestRefusesEarly(t *testing.T) {
 		{"control character in a value", "GET / HTTP/1.1\r\nX: a\x01", upgrade.ErrControl},
 		{"folded line", "GET / HTTP/1.1\r\nX: a\r\n b\r\n", upgrade.ErrField},
 		{"body", "GET / HTTP/1.1\r\nContent-Length: 1\r\n", upgrade.ErrBody},
+		{"chunks", "GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n", upgrade.ErrBody},
+		{"chunks twice", "GET / HTTP/1.1\r\nTransfer-Encoding: chunked, chunked\r\n", upgrade.ErrField},
+		{"another coding", "GET / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n", upgrade.ErrCoding},
 		{"Host", "GET / HTTP/1.1\r\nHost: a@b\r\n", upgrade.ErrHost},
 		{"repeated", "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n", upgrade.ErrRepeated},
 		{"size", "GET / HTTP/1.1\r\nX: " + strings.Repeat("x", 16<<10), upgrade.ErrHeadSize},
@@ -234,6 +237,10 @@ func TestRequest(t *testing.T) {
 	for range r.Extensions {
 		break
 	}
+	// A key means nothing without the rest of the handshake.
+	if _, p := upgrade.Parse([]byte(upgradetest.Join("GET / HTTP/1.1", "Host: a", "Sec-WebSocket-Key: "+upgradetest.Key)), &upgrade.Scan{}, &r); p != nil || r.Key != nil {
+		t.Errorf("a plain request has key %q, %v", r.Key, p)
+	}
 	// The next head in the same Request sees nothing of this one.
 	if n, p := upgrade.Parse([]byte("GET / HTTP/1.1\r\nHost: b\r\n\r\n"), &upgrade.Scan{}, &r); p != nil || n == 0 || r.Upgrade {
 		t.Fatal(n, p, r.Upgrade)
@@ -249,6 +256,21 @@ func collect(seq func(func([]byte) bool)) string {
 		all = append(all, string(b))
 	}
 	return strings.Join(all, "|")
+}
+
+func TestHost(t *testing.T) {
+	for host, want := range map[string]*upgrade.Problem{
+		"a": nil, "a.": nil, "a_b-c.example:1": nil, "1.2.3.4:65535": nil, "[::]": nil, "[::1]:80": nil, "[1:2:3:4:5:6:7:8]": nil, "[1::8]": nil,
+		"[1:2:3:4:5:6:7::]": nil, "[::ffff:1.2.3.4]": nil, "[1:2:3:4:5:6:1.2.3.4]": nil, "[FE80::a]": nil,
+		"a:080": upgrade.ErrHost, "a:65536": upgrade.ErrHost, ".": upgrade.ErrHost, "[]": upgrade.ErrHost, "[:]": upgrade.ErrHost, "[1]": upgrade.ErrHost,
+		"[1:2:3:4:5:6:7]": upgrade.ErrHost, "[1:2:3:4:5:6:7:8:9]": upgrade.ErrHost, "[1:2:3:4:5:6:7::8]": upgrade.ErrHost, "[1::2::3]": upgrade.ErrHost,
+		"[:::]": upgrade.ErrHost, "[12345::]": upgrade.ErrHost, "[g::]": upgrade.ErrHost, "[::1.2.3.256]": upgrade.ErrHost, "[::1.2.3.04]": upgrade.ErrHost,
+		"[::1.2.3]": upgrade.ErrHost, "[::1.2.3.4:5]": upgrade.ErrHost, "[1.2.3.4::]": upgrade.ErrHost, "[1:2:3:4:5:6:7:1.2.3.4]": upgrade.ErrHost, "[::1]80": upgrade.ErrHost,
+	} {
+		if _, p := upgrade.Parse([]byte(upgradetest.Join("GET / HTTP/1.1", "Host: "+host)), &upgrade.Scan{}, &upgrade.Request{}); p != want {
+			t.Errorf("Host %s: %v, want %v", host, p, want)
+		}
+	}
 }
 
 func TestSecret(t *testing.T) {

@@ -7,9 +7,9 @@ import (
 )
 
 // Echo implements engine.Stream; its methods belong to the loops. It keeps what it must know of a socket in the socket's
-// word, so one Echo serves all sockets of all loops. Text comes back whole. Binary comes back as it arrives, each part as
-// a frame of its own (RFC 6455 section 5.4 lets fragments change), so that pings and close frames always stand between
-// frames. A limit on what goes out that asks for a pause is not obeyed: the source is the client, whom messages-in limits.
+// word, so one Echo serves all sockets of all loops. What the engine hands over whole comes back whole; a long binary frame
+// comes back as it arrives, each part as a frame of its own (RFC 6455 section 5.4 lets fragments change), so that pings and
+// close frames always stand between frames. A limit on what goes out that asks for a pause is not obeyed: the source is the client, whom messages-in limits.
 type Echo struct{}
 
 var _ engine.Stream = Echo{}
@@ -43,14 +43,10 @@ func (Echo) Receive(c engine.Conn, ev *frame.Event) {
 	}
 }
 
-// part sends back what has come of a longer message.
+// part sends back what has come of a longer message: a binary one of one frame, whose length is known from the start.
 func part(c engine.Conn, ev *frame.Event) {
 	word := c.Word()
-	if ev.Head && word&dropping == 0 && c.Begin(ev.First, ev.FrameLen).Sent == engine.SentDrop {
-		if word&started != 0 { // a limit by length: what has begun can be neither finished nor taken back
-			c.Close(frame.CloseLimit, "", engine.ByGateway)
-			return
-		}
+	if ev.First && c.Begin(true, ev.FrameLen).Sent == engine.SentDrop {
 		word |= dropping
 	}
 	if word&dropping == 0 && (ev.Last || len(ev.Payload) > 0) {

@@ -45,7 +45,7 @@ type Gate struct {
 	Clock  *mono.Manual    // of NewMemory
 	Addr   string          // host:port, of New
 
-	// Deadline ends 20 s after New: how long all that a test waits for may take.
+	// Deadline ends a minute after New: how long all that a test waits for may take.
 	Deadline context.Context
 
 	minter *ticket.Minter
@@ -95,7 +95,7 @@ func New(t testing.TB, o Options, bind func(*engine.Engine)) *Gate {
 	g.Engine.Start()
 	t.Cleanup(func() { g.stop(t) })
 	var cancel context.CancelFunc
-	g.Deadline, cancel = context.WithTimeout(context.Background(), 20*time.Second)
+	g.Deadline, cancel = context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	return g
 }

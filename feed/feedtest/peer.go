@@ -2,7 +2,9 @@ package feedtest
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -156,6 +158,18 @@ type Message struct {
 	Frames int
 }
 
+// String is m in a few words, for failures.
+func (m Message) String() string {
+	switch m.Kind {
+	case frame.KindData:
+		return fmt.Sprintf("opcode %d in %d frames, %d bytes: %.20q", m.Op, m.Frames, len(m.Text), m.Text)
+	case frame.KindClose:
+		return fmt.Sprintf("close %d %q", m.Code, m.Text)
+	default:
+		return fmt.Sprintf("kind %d %.20q", m.Kind, m.Text)
+	}
+}
+
 // Messages returns what has arrived: whole messages and control frames. Parts of an unfinished message are kept, see Partial.
 func (p *Peer) Messages() (all []Message) {
 	p.t.Helper()
@@ -178,6 +192,25 @@ func (p *Peer) Messages() (all []Message) {
 			p.part = Message{}
 		}
 	}
+}
+
+// Expect fails the test unless exactly want has arrived.
+func (p *Peer) Expect(want ...Message) {
+	p.t.Helper()
+	if got := p.Messages(); !slices.Equal(got, want) {
+		p.t.Errorf("%s got\n%v\nwant\n%v", p.name, lines(got), lines(want))
+	}
+}
+
+// lines prints messages one a line, and of many the first and the last.
+func lines(ms []Message) string {
+	var b strings.Builder
+	for i, m := range ms {
+		if i < 8 || i == len(ms)-1 {
+			fmt.Fprintf(&b, "  %d: %v\n", i, m)
+		}
+	}
+	return b.String()
 }
 
 // Partial is what Messages has seen of a message that has not ended.

@@ -218,7 +218,7 @@ func TestBackendSpeaksAtOnce(t *testing.T) {
 	c.Opened()
 	got := c.Messages()
 	if len(got) != 3 || got[0].Text != "hello" || len(got[1].Text) != 40<<10 || got[2] != feedtest.Closing(4000, "done") {
-		t.Errorf("client got\n%s", short(got))
+		t.Errorf("client got %v", got)
 	}
 	k.over(c, b)
 }
@@ -365,8 +365,8 @@ func TestAPanicEndsOnePair(t *testing.T) {
 	c, b := k.pair()
 	other, second := k.pair()
 	b.Text("BOOM")
-	expect(t, "client", c, feedtest.Closing(frame.CloseFault, "fault"))
-	expect(t, "other client", other)
+	c.Expect(feedtest.Closing(frame.CloseFault, "fault"))
+	other.Expect()
 	joining := k.Client(t, "")
 	k.Memory.Run()
 	third := k.peers[2]
@@ -375,6 +375,6 @@ func TestAPanicEndsOnePair(t *testing.T) {
 		t.Errorf("client of a backend that was not open yet got %s, want 500", got)
 	}
 	second.Text("still here")
-	expect(t, "other client", other, feedtest.Data(frame.Text, "still here", 1))
+	other.Expect(feedtest.Data(frame.Text, "still here", 1))
 	k.over(c, b, other, second, joining, third)
 }

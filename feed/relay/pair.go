@@ -12,11 +12,12 @@ import (
 
 // An open pair:
 //
-//	client ──> engine ──> Receive: fresh mask, same frames ───────────────> queue ──> backend
+//	client ──> engine ──> Receive: one frame a message, fresh mask ───────> queue ──> backend
 //	client <── queue <── pass: same frames, a long one in pieces <── Data <────────── backend
 //
-// A frame from the client goes on with its own length as soon as its head is here; until it is whole nothing of ours can
-// stand between, so a pong to the backend waits for its end. A frame from the backend that has not come whole goes on in
+// The engine hands over whole messages, and a binary message of one frame as it arrives. Such a frame goes on with its own
+// length as soon as its head is here; until it is whole nothing of ours can stand between, so a pong to the backend waits
+// for its end. A frame from the backend that has not come whole goes on in
 // pieces, each a frame of its own (RFC 6455 section 5.4 lets an intermediary do so without extensions): whatever becomes
 // of the backend, a ping or a close frame to the client always stands between two frames, and a message whose end never
 // comes is never finished.
@@ -57,10 +58,7 @@ func (r *Relay) Receive(c engine.Conn, ev *frame.Event) {
 func (r *Relay) forward(l *reactor.Loop, id reactor.ID, w *row, ev *frame.Event) error {
 	n := r.lane(l)
 	if ev.Head {
-		h := frame.Header{Fin: ev.Fin, Op: frame.Continuation, Masked: true, Mask: n.mask(), Len: ev.FrameLen}
-		if ev.First {
-			h.Op = ev.Op
-		}
+		h := frame.Header{Fin: true, Op: ev.Op, Masked: true, Mask: n.mask(), Len: ev.FrameLen}
 		w.mask, w.offset = h.Mask, 0
 		w.flags |= flagMidway
 		n.scratch = frame.Append(n.scratch[:0], h)

@@ -80,7 +80,7 @@ const _ = uint(80 - unsafe.Sizeof(row{}))
 // Bytes that one pair may hold at worst, with the defaults of the engine: queue 256 KiB, message limit 64 KiB, read buffer
 // 64 KiB.
 //
-//	client to backend   a text message not yet complete    64 KiB   engine
+//	client to backend   a message not yet complete         64 KiB   engine
 //	                    queue                             192 KiB   highWater, then at most one read and one message more
 //	backend to client   what a paused read had brought     80 KiB   one read behind pieceMin, in the reactor's leftover
 //	                    queue                             144 KiB   highWater, then at most that once more

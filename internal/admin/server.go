@@ -47,6 +47,7 @@ func New(o Options) (*Server, error) {
 	mux.Handle("GET /metrics", s.guard(promhttp.HandlerFor(reg, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelError)})))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", s.ready)
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, index) })
 	s.s = &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -72,6 +73,9 @@ func (s *Server) Serve() error {
 
 // Shutdown stops answering; requests under way may finish until ctx ends.
 func (s *Server) Shutdown(ctx context.Context) error { return s.s.Shutdown(ctx) }
+
+// index is what somebody sees who opens the address in a browser.
+const index = "ticketgate\n\n/metrics  Prometheus\n/healthz  the process is alive\n/readyz   the node takes newcomers, or why not"
 
 func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 	if err := s.o.Ready(); err != nil {

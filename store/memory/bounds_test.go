@@ -65,6 +65,22 @@ func TestRoomForTickets(t *testing.T) {
 	}
 }
 
+// TestSubjectsOfOneTag: a ticket is not redeemed for another subject, even of the same stripe.
+func TestSubjectsOfOneTag(t *testing.T) {
+	s, _ := open(t, 0)
+	epoch := epochOf(t, s)
+	as := make([]ticket.RedeemAnswer, 1)
+	for other := range ticket.Subject(200) { // some share the stripe of 1
+		r := numbered(uint64(other), 1, epoch)
+		issue(t, s, r)
+		q := ticket.RedeemRequest{Ticket: r.Ticket, Epoch: epoch, Held: ticket.Held{Subject: other, Incarnation: me, Number: 1}}
+		s.Redeem(context.Background(), []ticket.RedeemRequest{q}, as)
+		if (as[0].Result == ticket.RedeemOK) != (other == 1) {
+			t.Fatalf("a ticket of subject 1 redeemed for %d: %d", other, as[0].Result)
+		}
+	}
+}
+
 // TestNothingIsLeftBehind: the second and third 20,000 tickets of new clients fit into the memory of the first.
 func TestNothingIsLeftBehind(t *testing.T) {
 	s, clock := open(t, 0)

@@ -72,6 +72,7 @@ type fickle struct {
 	down    bool          // every call fails at once, without happening
 	deaf    bool          // asserts fail after they happened
 	lag     time.Duration // of redeems, after they happened
+	slow    time.Duration // of renewals, before they happen
 	redeems []int         // sizes of round trips
 	asserts []ticket.Held
 	renews  []ticket.RenewRequest
@@ -140,7 +141,11 @@ func (f *fickle) Renew(ctx context.Context, r *ticket.RenewRequest) (ticket.View
 	if down {
 		return ticket.View{}, ticket.ErrUnavailable
 	}
-	f.set(func() { f.renews = append(f.renews, *r) })
+	var slow time.Duration
+	f.set(func() { f.renews = append(f.renews, *r); slow = f.slow })
+	if slow > 0 {
+		<-time.After(slow)
+	}
 	return s.Renew(ctx, r)
 }
 
@@ -360,6 +365,10 @@ func TestAnswerInDoubt(t *testing.T) {
 			}
 			w.wantResults(b, ticket.RedeemDoubt)
 			w.wantUsed(1, 2) // spent: the store counts them
+			w.pass(0)
+			if len(w.store.asserts) != 1 {
+				t.Errorf("asserted %d times after a doubt, want once", len(w.store.asserts))
+			}
 			w.counts.change(1, -1)
 			w.counts.change(1, -1)
 			w.node.Touch(1)
@@ -381,6 +390,23 @@ func TestAnswerInDoubt(t *testing.T) {
 			qs := w.tickets(1, 1)
 			w.store.set(func() { w.store.lag = timeout - 1 })
 			w.wantResults(<-w.batch(qs...), ticket.RedeemOK)
+		})
+	})
+	t.Run("another life meanwhile", func(t *testing.T) {
+		inBubble(t, func(w *world) {
+			w.node.Start(w.Context())
+			qs := w.tickets(1, 1)
+			w.store.set(func() { w.store.lag = 100 * time.Millisecond })
+			done := w.batch(qs...)
+			synctest.Wait()
+			store, _ := w.store.state()
+			buried := ticket.RenewRequest{Incarnation: 9, Lease: lease, Former: []ticket.Incarnation{w.node.Incarnation()}}
+			if _, err := store.Renew(w.Context(), &buried); err != nil {
+				t.Fatal(err)
+			}
+			w.node.Learn(w.Context())
+			w.wantReady(nil) // the new life is able to redeem: what is in doubt is the old one's answer
+			w.wantResults(<-done, ticket.RedeemDoubt)
 		})
 	})
 	t.Run("another epoch meanwhile", func(t *testing.T) {
@@ -420,7 +446,10 @@ func TestLifeOverWhileAsked(t *testing.T) {
 			t.Fatal("the lease ended early")
 		}
 		store, _ := w.store.state()
-		w.store.set(func() { w.store.Store = redeemsOnly{ignoresContext{store, 100 * time.Millisecond}}; w.store.down = false })
+		w.store.set(func() {
+			w.store.Store = redeemsOnly{ignoresContext{store, 100 * time.Millisecond}}
+			w.store.down = false
+		})
 		b := <-w.batch(qs...)
 		w.wantResults(b, ticket.RedeemDoubt)
 		if w.lost.Load() != 1 {
@@ -481,6 +510,18 @@ func TestLeaseLost(t *testing.T) {
 			t.Errorf("life %x after %x, dead %x", w.node.Incarnation(), life, w.node.Dead())
 		}
 		w.wantUsed(5, 3) // what is still open counts under the new life
+	})
+}
+
+// TestLeaseCountsFromTheSending: the store may have counted from the moment it was asked.
+func TestLeaseCountsFromTheSending(t *testing.T) {
+	inBubble(t, func(w *world) {
+		w.store.set(func() { w.store.slow = 150 * time.Millisecond })
+		sent := w.clock.Now()
+		w.node.Start(w.Context())
+		if w.node.Leased(sent.Add(usable)) || !w.node.Leased(sent.Add(usable-1)) {
+			t.Errorf("the lease does not end %v after the renewal was sent", usable)
+		}
 	})
 }
 

@@ -116,6 +116,7 @@ func tune(o rueidis.ClientOption, t *tls.Config) rueidis.ClientOption {
 			o.TLSConfig.ServerName = name
 		}
 	}
+	o.ForceSingleClient = true // else it asks for a cluster first; a URL with master_set still means Sentinel
 	o.DisableRetry = true
 	o.DisableCache = true
 	o.PipelineMultiplex = -1

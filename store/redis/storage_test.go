@@ -176,7 +176,7 @@ func TestNewRefuses(t *testing.T) {
 func TestUserAndPassword(t *testing.T) {
 	server := redistest.Start(t)
 	c := raw(t, server)
-	rules := []string{"gw", "on", ">hunter2", "resetkeys", "~tg:*", "-@all", "+hello", "+client|setinfo", "+client|setname", "+cluster|slots", "+cluster|shards",
+	rules := []string{"gw", "on", ">hunter2", "resetkeys", "~tg:*", "-@all", "+hello", "+client",
 		"+ping", "+evalsha", "+script|load", "+info", "+time", "+get", "+set", "+getdel", "+del", "+exists", "+hget", "+hset", "+hvals", "+hgetall", "+hdel",
 		"+persist", "+pexpire", "+pexpireat", "+zadd", "+zrem", "+zcard", "+zcount", "+zscore", "+zrange", "+zrangebyscore", "+zremrangebyscore", "+auth"}
 	if err := c.Do(context.Background(), c.B().Arbitrary("ACL", "SETUSER").Args(rules...).Build()).Error(); err != nil {

@@ -67,7 +67,8 @@ func (o *clusterOptions) config(redis *rig.Redis) string {
 	}
 	store := "{ kind: memory }"
 	if redis != nil {
-		store = fmt.Sprintf("{ kind: redis, url: \"redis://%s\" }", redis.Addr)
+		// Longer than the default: these tests are not about a slow Redis, but may run on a busy machine.
+		store = fmt.Sprintf("{ kind: redis, url: \"redis://%s\", timeout: 2s }", redis.Addr)
 	}
 	count := o.count
 	if count == 0 {
@@ -84,7 +85,7 @@ func start(ctx context.Context, x *exam, o clusterOptions) (c *cluster, err erro
 			err = errors.Join(err, c.close())
 		}
 	}()
-	bin, err := rig.Binary(ctx, os.TempDir())
+	bin, err := rig.Binary(ctx, binDir)
 	if err != nil {
 		return c, err
 	}

@@ -83,6 +83,11 @@ func Main(ctx context.Context, args []string, out, errs io.Writer) int {
 		fmt.Fprintln(errs, "exam:", errors.Join(err, sizeError(*size)))
 		return 2
 	}
+	if binDir, err = os.MkdirTemp("", "exam-bin-"); err != nil {
+		fmt.Fprintln(errs, "exam:", err)
+		return 1
+	}
+	defer os.RemoveAll(binDir)
 	code := 0
 	for _, n := range numbers {
 		x := &exam{seed: *seed, rnd: rand.New(rand.NewPCG(*seed, uint64(n))), size: *size, duration: *duration, out: out}
@@ -92,6 +97,9 @@ func Main(ctx context.Context, args []string, out, errs io.Writer) int {
 	}
 	return code
 }
+
+// binDir holds the gateway that is examined.
+var binDir string
 
 func sizeError(size float64) error {
 	if size <= 0 {

@@ -12,7 +12,9 @@ import (
 	"ticketgate/tools/rig"
 )
 
-func init() { tests[18] = test{"one ticket, at most one socket: simultaneous uses over all nodes", replayRace} }
+func init() {
+	tests[18] = test{"one ticket, at most one socket: simultaneous uses over all nodes", replayRace}
+}
 
 const (
 	replayNodes  = 2

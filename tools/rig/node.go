@@ -26,10 +26,10 @@ var build struct {
 func Binary(ctx context.Context, dir string) (string, error) {
 	build.Lock()
 	defer build.Unlock()
-	if build.path != "" {
-		return build.path, nil
-	}
 	path := filepath.Join(dir, "ticketgate")
+	if build.path == path {
+		return path, nil
+	}
 	_, file, _, _ := runtime.Caller(0)
 	c := exec.CommandContext(ctx, "go", "build", "-o", path, "./cmd/ticketgate")
 	c.Dir = filepath.Join(filepath.Dir(file), "..", "..")

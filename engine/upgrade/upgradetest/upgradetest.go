@@ -120,6 +120,8 @@ func upgrades() []Head {
 		{"empty subprotocol in a list", Handshake("Sec-WebSocket-Protocol: a,,b"), 400},
 		{"subprotocol with a space", Handshake("Sec-WebSocket-Protocol: a b"), 400},
 		{"subprotocol with a quote", Handshake(`Sec-WebSocket-Protocol: "a"`), 400},
+		{"version under a name with '_'", Join(line, host, upgrade, connection, key, "Sec_WebSocket_Version: 13"), 400},
+		{"secret under a name with '_'", Handshake("Ticketgate_Secret: tgs_a"), 400},
 		{"Expect 100-continue", Handshake("Expect: 100-continue"), 400},
 		{"Expect of something unknown", Handshake("Expect: the-best"), 400},
 		{"HTTP/1.0", request("GET /t/abc HTTP/1.0"), 400},
@@ -160,7 +162,7 @@ func upgrades() []Head {
 		t = append(t, Head{m, request(m + " /t/abc HTTP/1.1"), 405})
 	}
 	for _, k := range []struct{ name, key string }{
-		{"empty", ""}, {"of 15 bytes", "MTIzNDU2Nzg5MDEyMzQ1"}, {"of 17 bytes", "MTIzNDU2Nzg5MDEyMzQ1Njc="}, {"without padding", "dGhlIHNhbXBsZSBub25jZQ"},
+		{"empty", ""}, {"of 15 bytes", "MTIzNDU2Nzg5MDEyMzQ1"}, {"of 18 bytes", "dGhlIHNhbXBsZSBub25jZQAA"}, {"of 17 bytes", "MTIzNDU2Nzg5MDEyMzQ1Njc="}, {"without padding", "dGhlIHNhbXBsZSBub25jZQ"},
 		{"with spare bits", "dGhlIHNhbXBsZSBub25jZR=="}, {"in the URL alphabet", "dGhlIHNhbXBsZSBub25jZ_=="}, {"with '-'", "dGhlIHNhbXBsZS1ub25j-Q=="},
 		{"with a space", "dGhlIHNhbXBsZSB ub25jZQ="}, {"with three '='", "dGhlIHNhbXBsZSBub25jZ==="}, {"not base64", "!!!!!!!!!!!!!!!!!!!!!!=="},
 		{"as a list", Key + ", " + Key},

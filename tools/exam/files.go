@@ -1,0 +1,259 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"ticketgate/engine/frame"
+)
+
+func init() {
+	tests[38] = test{"descriptor exhaustion: residents lose nothing, the loops rest, accepting resumes", fullOfFiles}
+}
+
+const (
+	filesLimit   = 2000
+	filesHonest  = 1000
+	filesFlood   = 3000
+	filesHeld    = 60 * time.Second
+	filesCPU     = 0.25 // of one core while full
+	filesResume  = time.Second
+	honestEvery  = time.Second
+	ticksASecond = 100 // USER_HZ of /proc on every Linux that Go runs on
+	floodSources = 20  // loopback addresses that the flood comes from
+)
+
+// fullOfFiles gives a node few descriptors, fills them, and looks after those who were there before.
+func fullOfFiles(ctx context.Context, x *exam) error {
+	c, err := start(ctx, x, clusterOptions{limit: filesLimit})
+	if err != nil {
+		return err
+	}
+	defer func() { x.want(c.close() == nil, "the node did not stop") }()
+	n := c.nodes[0]
+	sockets, err := c.openMany(ctx, filesHonest, "echo")
+	defer closeAll(sockets)
+	if err != nil {
+		return err
+	}
+	held := filesHeld
+	if x.duration > 0 {
+		held = x.duration
+	}
+	talking, stop := context.WithCancel(ctx)
+	defer stop()
+	honest := talk(talking, sockets)
+
+	flood := crowd(ctx, n.Gate, filesFlood)
+	before, begun := cpuSeconds(n.PID()), time.Now()
+	admin, logs := 0, 0
+	tick := time.NewTicker(held / 10)
+	for range 10 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			tick.Stop()
+			return ctx.Err()
+		}
+		if err := c.readyz(ctx); err == nil {
+			admin++
+		}
+		if _, err := c.issue(ctx, 0, request{Stream: "echo", Client: "late"}); err == nil {
+			logs++
+		}
+	}
+	tick.Stop()
+	busy := (cpuSeconds(n.PID()) - before) / time.Since(begun).Seconds()
+	open := openFiles(n.PID())
+	for _, f := range flood {
+		_ = f.Close()
+	}
+	released := time.Now()
+	resumed, err := c.accepts(ctx)
+	x.want(err == nil, "after the release: %v", err)
+	stop()
+	honest.wait()
+	x.figure("%d honest sockets: %d messages answered, %d lost, %d sockets lost", len(sockets), honest.answered.Load(), honest.lost.Load(), honest.gone.Load())
+	x.figure("%d more connections held %v: descriptors %d of %d, cpu %.0f %% of a core, admin answered %d of 10, tickets issued %d of 10",
+		len(flood), held, open, filesLimit, 100*busy, admin, logs)
+	x.figure("first socket opened %v after the release", resumed.Sub(released).Round(time.Millisecond))
+	x.want(honest.lost.Load() == 0 && honest.gone.Load() == 0, "%d messages and %d sockets lost", honest.lost.Load(), honest.gone.Load())
+	x.want(busy < filesCPU, "cpu %.0f %% of a core while full, want under %.0f %%", 100*busy, 100*filesCPU)
+	x.want(resumed.Sub(released) <= filesResume, "accepting resumed after %v", resumed.Sub(released))
+	x.want(admin == 10 && logs == 10, "admin answered %d of 10 times, tickets were issued %d of 10 times", admin, logs)
+	return nil
+}
+
+// crowd opens connections that say nothing, and as soon as one is closed another, until it has n; what cannot connect waits
+// in the gate's backlog, which is a connection for the client.
+func crowd(ctx context.Context, gate string, n int) []net.Conn {
+	conns := make([]net.Conn, n)
+	each(conns, openAtOnce, func(i int, _ net.Conn) {
+		d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+i%floodSources))}}
+		if c, err := d.DialContext(ctx, "tcp", gate); err == nil {
+			conns[i] = c
+		}
+	})
+	var up []net.Conn
+	for _, c := range conns {
+		if c != nil {
+			up = append(up, c)
+		}
+	}
+	return up
+}
+
+// readyz asks the admin address, on a connection of its own.
+func (c *cluster) readyz(ctx context.Context) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.nodes[0].Admin+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	r.Close = true
+	a, err := c.http.Do(r)
+	if err != nil {
+		return err
+	}
+	defer a.Body.Close()
+	_, err = io.Copy(io.Discard, a.Body)
+	if a.StatusCode != http.StatusOK {
+		return errors.Join(err, errors.New(a.Status))
+	}
+	return err
+}
+
+// accepts opens sockets until one is let in, and returns when that was.
+func (c *cluster) accepts(ctx context.Context) (time.Time, error) {
+	until := time.Now().Add(10 * time.Second)
+	for i := 0; ; i++ {
+		s, err := c.open(ctx, 0, request{Stream: "echo", Client: "after" + strconv.Itoa(i)})
+		if err == nil {
+			return time.Now(), s.Close()
+		}
+		if time.Now().After(until) {
+			return time.Now(), err
+		}
+	}
+}
+
+// talkers are honest sockets that say something every second and want it back.
+type talkers struct {
+	answered, lost, gone atomic.Int64
+	done                 sync.WaitGroup
+}
+
+// talk lets every socket echo a numbered message each second, spread over it, until ctx ends.
+func talk(ctx context.Context, sockets []*socket) *talkers {
+	t := new(talkers)
+	for i, s := range sockets {
+		t.done.Go(func() { t.one(ctx, i, len(sockets), s) })
+	}
+	return t
+}
+
+func (t *talkers) wait() { t.done.Wait() }
+
+func (t *talkers) one(ctx context.Context, i, of int, s *socket) {
+	first := time.NewTimer(honestEvery * time.Duration(i) / time.Duration(of))
+	defer first.Stop()
+	select {
+	case <-first.C:
+	case <-ctx.Done():
+		return
+	}
+	every := time.NewTicker(honestEvery)
+	defer every.Stop()
+	for n := 0; ; n++ {
+		switch err := s.echo(fmt.Sprintf("socket %d message %d", i, n)); {
+		case err == nil:
+			t.answered.Add(1)
+		case errors.Is(err, errLost):
+			t.lost.Add(1)
+		default:
+			t.gone.Add(1)
+			return
+		}
+		select {
+		case <-every.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+var errLost = errors.New("another message came back, or none")
+
+// echo sends text and waits for it.
+func (s *socket) echo(text string) error {
+	if err := s.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return err
+	}
+	if err := s.send(frame.Text, []byte(text)); err != nil {
+		return err
+	}
+	for {
+		f, err := s.read()
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return errLost
+		case err != nil:
+			return err
+		case f.op == frame.Ping:
+			if err := s.send(frame.Pong, f.payload); err != nil {
+				return err
+			}
+		case f.op == frame.Text && string(f.payload) == text:
+			return nil
+		case f.op == frame.Close:
+			return fmt.Errorf("closed with %d", f.code())
+		default:
+			return errLost
+		}
+	}
+}
+
+// send writes one masked frame.
+func (s *socket) send(op frame.Op, payload []byte) error {
+	h := frame.Header{Fin: true, Op: op, Masked: true, Mask: [4]byte{9, 8, 7, 6}, Len: int64(len(payload))}
+	b := frame.Append(nil, h)
+	at := len(b)
+	b = append(b, payload...)
+	frame.Mask(b[at:], h.Mask, 0)
+	_, err := s.Write(b)
+	return err
+}
+
+// cpuSeconds is the processor time that a process has used; 0 if it is gone.
+func cpuSeconds(pid int) float64 {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(text), ") ") // the name may have spaces
+	fields := strings.Fields(rest)
+	if len(fields) < 13 {
+		return 0
+	}
+	user, _ := strconv.ParseFloat(fields[11], 64)
+	system, _ := strconv.ParseFloat(fields[12], 64)
+	return (user + system) / ticksASecond
+}
+
+// openFiles is how many descriptors a process has; 0 if it is gone.
+func openFiles(pid int) int {
+	list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		return 0
+	}
+	return len(list)
+}

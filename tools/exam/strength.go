@@ -1,0 +1,512 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	mathrand "math/rand/v2"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"ticketgate/handshake"
+	"ticketgate/handshake/auth"
+	"ticketgate/internal/mono"
+	"ticketgate/limiter"
+	"ticketgate/store/memory"
+	"ticketgate/ticket"
+	"ticketgate/tools/rig"
+)
+
+func init() {
+	tests[19] = test{"ticket strength and storage: no repeats, nothing usable in Redis, no ticket without randomness", strength}
+	tests[21] = test{"same answer, same time: Welch's t over what an attacker could tell apart (in process)", sameTime}
+}
+
+const (
+	strengthTickets = 10_000_000
+	strengthStored  = 1000
+)
+
+func strength(ctx context.Context, x *exam) error {
+	if err := noRepeats(x); err != nil {
+		return err
+	}
+	if err := stored(ctx, x); err != nil {
+		return err
+	}
+	return noWeakFallback(ctx, x)
+}
+
+// noRepeats mints tickets and looks for two with the same random part or the same second secret. It keeps 64 bits of each:
+// of ten million true random ones two agree in one run of 370,000.
+func noRepeats(x *exam) error {
+	ring, err := ticket.NewKeyRing(rand.Reader)
+	if err != nil {
+		return err
+	}
+	minter := ring.NewMinter(rand.Reader)
+	n := x.n(strengthTickets, 10_000)
+	randoms, secrets := make([]uint64, n), make([]uint64, n)
+	bits := make([]int, 128+256)
+	expiry := time.Now().Add(30 * time.Second)
+	for i := range n {
+		m, err := minter.Mint(expiry, 1, ticket.Subject(i), 0)
+		if err != nil {
+			return err
+		}
+		secret, err := base64.RawURLEncoding.DecodeString(string(m.Secret[4:]))
+		if err != nil || len(secret) != 32 {
+			return fmt.Errorf("second secret of %d bytes: %v", len(secret), err)
+		}
+		randoms[i], secrets[i] = binary.LittleEndian.Uint64(m.Locator.Random[:]), binary.LittleEndian.Uint64(secret)
+		if i < 10_000 {
+			countBits(bits[:128], m.Locator.Random[:])
+			countBits(bits[128:], secret)
+		}
+	}
+	slices.Sort(randoms)
+	slices.Sort(secrets)
+	a, b := repeats(randoms), repeats(secrets)
+	worst := 0.0 // standard deviations by which the share of ones in a bit is off
+	sample := min(n, 10_000)
+	for _, ones := range bits {
+		worst = max(worst, math.Abs(float64(ones)-float64(sample)/2)/math.Sqrt(float64(sample)/4))
+	}
+	x.figure("%d tickets: repeated random parts %d, repeated second secrets %d, most biased of 384 bits %.1f sigma", n, a, b, worst)
+	x.want(a == 0 && b == 0, "%d random parts and %d secrets repeat", a, b)
+	x.want(worst < 6, "a bit is off by %.1f sigma", worst)
+	return nil
+}
+
+func countBits(count []int, b []byte) {
+	for i := range count {
+		count[i] += int(b[i/8] >> (i % 8) & 1)
+	}
+}
+
+func repeats(sorted []uint64) (n int) {
+	for i := 1; i < len(sorted); i++ {
+		if sorted[i] == sorted[i-1] {
+			n++
+		}
+	}
+	return n
+}
+
+// stored issues tickets at a real node and looks for any of them in all that Redis holds.
+func stored(ctx context.Context, x *exam) error {
+	c, err := start(ctx, x, clusterOptions{})
+	if err != nil {
+		return err
+	}
+	defer func() { x.want(c.close() == nil, "the node did not stop") }()
+	var needles [][]byte
+	n := x.n(strengthStored, 50)
+	for i := range n {
+		t, err := c.issue(ctx, 0, request{Stream: "echo", Client: "c" + strconv.Itoa(i)})
+		if err != nil {
+			return err
+		}
+		more, err := traces(t)
+		if err != nil {
+			return err
+		}
+		needles = append(needles, more...)
+	}
+	if err := c.headersOfIssue(ctx, x); err != nil {
+		return err
+	}
+	dump, keys, err := dumpRedis(ctx, c.redis.Addr)
+	if err != nil {
+		return err
+	}
+	found := 0
+	for _, needle := range needles {
+		if bytes.Contains(dump, needle) {
+			found++
+		}
+	}
+	x.figure("%d tickets in Redis: %d keys, %d bytes looked at, parts of tickets found %d of %d looked for", n, keys, len(dump), found, len(needles))
+	x.want(found == 0, "Redis holds %d parts of tickets", found)
+	x.want(keys >= n, "Redis holds %d keys for %d tickets: the dump is not whole", keys, n)
+	return nil
+}
+
+// traces are the forms in which t could stand somewhere: its texts, and the bytes that they stand for.
+func traces(t *rig.Ticket) ([][]byte, error) {
+	locator, secret := strings.TrimPrefix(t.Path(), "/t/"), strings.TrimPrefix(t.Secret(), "tgs_")
+	raw, err := base64.RawURLEncoding.DecodeString(locator)
+	if err != nil || len(raw) < 32 {
+		return nil, fmt.Errorf("locator %q: %v", locator, err)
+	}
+	rawSecret, err := base64.RawURLEncoding.DecodeString(secret)
+	if err != nil {
+		return nil, err
+	}
+	random, mac := raw[len(raw)-32:len(raw)-16], raw[len(raw)-16:]
+	return [][]byte{[]byte(locator), []byte(secret), random, mac, rawSecret, fmt.Appendf(nil, "%x", random), fmt.Appendf(nil, "%x", rawSecret)}, nil
+}
+
+func (c *cluster) headersOfIssue(ctx context.Context, x *exam) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+c.nodes[0].Handshake+"/v1/tickets", strings.NewReader(`{"stream":"echo"}`))
+	if err != nil {
+		return err
+	}
+	r.Header.Set("X-API-Key", c.key.Text)
+	r.Header.Set("Content-Type", "application/json")
+	a, err := c.http.Do(r)
+	if err != nil {
+		return err
+	}
+	defer a.Body.Close()
+	x.want(a.StatusCode == http.StatusCreated, "issue: %s", a.Status)
+	x.want(a.Header.Get("Cache-Control") == "no-store", "Cache-Control %q", a.Header.Get("Cache-Control"))
+	x.want(a.Header.Get("Referrer-Policy") == "no-referrer", "Referrer-Policy %q", a.Header.Get("Referrer-Policy"))
+	x.figure("answer to an issue: Cache-Control %q, Referrer-Policy %q", a.Header.Get("Cache-Control"), a.Header.Get("Referrer-Policy"))
+	return nil
+}
+
+// dumpRedis is all keys and values.
+func dumpRedis(ctx context.Context, address string) (all []byte, keys int, err error) {
+	r, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{address}, DisableCache: true})
+	if err != nil {
+		return nil, 0, err
+	}
+	defer r.Close()
+	names, err := r.Do(ctx, r.B().Keys().Pattern("*").Build()).AsStrSlice()
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, k := range names {
+		v, err := r.Do(ctx, r.B().Dump().Key(k).Build()).AsBytes()
+		if err != nil && !rueidis.IsRedisNil(err) {
+			return nil, 0, err
+		}
+		all = append(append(all, k...), v...)
+	}
+	return all, len(names), nil
+}
+
+// broken is a random source that fails once it has been told to.
+type broken struct{ on bool }
+
+func (b *broken) Read(p []byte) (int, error) {
+	if b.on {
+		return 0, errors.New("no randomness")
+	}
+	return rand.Read(p)
+}
+
+// alone is a node that is always ready.
+type alone struct{ epoch ticket.Epoch }
+
+func (a alone) Epoch() ticket.Epoch      { return a.epoch }
+func (alone) Dead() []ticket.Incarnation { return nil }
+func (alone) StoreTime() time.Time       { return time.Now() }
+func (alone) Ready() error               { return nil }
+
+// noWeakFallback takes the random source away from a front end: it must refuse with 503, and not issue something weaker.
+func noWeakFallback(ctx context.Context, x *exam) error {
+	src := new(broken)
+	s, key, err := frontEnd(ctx, src)
+	if err != nil {
+		return err
+	}
+	address, err := s.Listen()
+	if err != nil {
+		return err
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve() }()
+	c := &http.Client{Transport: &http.Transport{}}
+	_, before := rig.Issue(ctx, c, address.String(), key, request{Stream: "echo"})
+	src.on = true
+	_, after := rig.Issue(ctx, c, address.String(), key, request{Stream: "echo"})
+	c.CloseIdleConnections()
+	var refused *rig.Refused
+	ok := errors.As(after, &refused) && refused.Status == http.StatusServiceUnavailable
+	x.figure("random source fails: before %v, after %v", before, after)
+	x.want(before == nil, "with a random source: %v", before)
+	x.want(ok, "without a random source: %v, want 503", after)
+	over, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return errors.Join(s.Shutdown(over), <-served)
+}
+
+// frontEnd is a handshake server in this process with stream echo, plan p and one key.
+func frontEnd(ctx context.Context, src io.Reader) (*handshake.Server, string, error) {
+	ring, err := ticket.NewKeyRing(rand.Reader)
+	if err != nil {
+		return nil, "", err
+	}
+	text, err := rig.Ring()
+	if err != nil {
+		return nil, "", err
+	}
+	hashes, err := auth.ParseRing(text)
+	if err != nil {
+		return nil, "", err
+	}
+	key, rec, err := auth.Generate(rand.Reader, "exam", hashes)
+	if err != nil {
+		return nil, "", err
+	}
+	rec.Client, rec.Product, rec.Plan = "exam", "all", "p"
+	keys, problems := auth.NewKeys([]auth.Record{rec}, hashes)
+	if len(problems) > 0 {
+		return nil, "", fmt.Errorf("keys: %v", problems)
+	}
+	plan, wrong := limiter.Compile("p", nil, limiter.Defaults{})
+	if len(wrong) > 0 {
+		return nil, "", fmt.Errorf("plan: %v", wrong)
+	}
+	store, err := memory.New(memory.Options{Clock: mono.System, Rand: rand.Reader})
+	if err != nil {
+		return nil, "", err
+	}
+	view, err := store.Renew(ctx, &ticket.RenewRequest{Incarnation: 1, Name: "exam", Lease: time.Minute})
+	if err != nil {
+		return nil, "", err
+	}
+	policy := &handshake.Policy{
+		Streams:  map[string]handshake.Stream{"echo": {Name: "echo"}},
+		Plans:    map[string]*limiter.Plan{"p": plan},
+		Products: map[string]handshake.Product{"all": {Streams: []string{"echo"}, Plans: []string{"p"}}},
+		Keys:     keys,
+	}
+	s, err := handshake.New(handshake.Options{
+		Address: "127.0.0.1:0", GateURL: "ws://gate.test", Store: store, Keys: ring, Node: alone{view.Epoch},
+		Policy: func() *handshake.Policy { return policy }, Clock: mono.System, Rand: src, Log: slog.New(slog.DiscardHandler),
+	})
+	return s, key, err
+}
+
+const (
+	timeSamples = 20_000
+	timeT       = 4.5
+	timeTries   = 3 // a machine that others use as well disturbs a run now and then; a leak disturbs all of them
+)
+
+// sameTime compares the time of refusals that must not be told apart.
+func sameTime(ctx context.Context, x *exam) error {
+	for _, group := range []struct {
+		name string
+		make func(ctx context.Context) ([]contender, error)
+	}{
+		{"locators refused without the store", locatorContenders},
+		{"tickets refused by the store", storeContenders},
+		{"API keys", keyContenders},
+	} {
+		contenders, err := group.make(ctx)
+		if err != nil {
+			return err
+		}
+		worst, pair := math.Inf(1), ""
+		for range timeTries {
+			t, p := worstPair(x.rnd, contenders, max(2000, x.n(timeSamples, 2000)))
+			if t < worst {
+				worst, pair = t, p
+			}
+			if worst <= timeT {
+				break
+			}
+		}
+		x.figure("%s: largest |t| %.2f (%s)", group.name, worst, pair)
+		x.want(worst <= timeT, "%s: |t| %.2f between %s, want at most %.1f", group.name, worst, pair, timeT)
+	}
+	return nil
+}
+
+// contender is one kind of refusal. prepare is not measured.
+type contender struct {
+	name    string
+	prepare func()
+	run     func()
+}
+
+// worstPair measures all contenders in turn, n times, and returns the largest |t| of any two. The slowest tenth of each is
+// left out: that is the machine.
+func worstPair(rnd *mathrand.Rand, cs []contender, n int) (worst float64, pair string) {
+	times := make([][]float64, len(cs))
+	for range n {
+		for _, i := range rnd.Perm(len(cs)) { // by chance: what ran before shows in the caches
+			if cs[i].prepare != nil {
+				cs[i].prepare()
+			}
+			begun := time.Now()
+			cs[i].run()
+			times[i] = append(times[i], float64(time.Since(begun)))
+		}
+	}
+	for i := range times {
+		slices.Sort(times[i])
+		times[i] = times[i][:len(times[i])*9/10]
+	}
+	for i := range cs {
+		for j := range i {
+			if t := welch(times[i], times[j]); t >= worst {
+				worst, pair = t, cs[j].name+" and "+cs[i].name
+			}
+		}
+	}
+	return worst, pair
+}
+
+func welch(a, b []float64) float64 {
+	ma, va := moments(a)
+	mb, vb := moments(b)
+	se := math.Sqrt(va/float64(len(a)) + vb/float64(len(b)))
+	if se == 0 {
+		return 0
+	}
+	return math.Abs(ma-mb) / se
+}
+
+func moments(s []float64) (mean, variance float64) {
+	for _, v := range s {
+		mean += v
+	}
+	mean /= float64(len(s))
+	for _, v := range s {
+		variance += (v - mean) * (v - mean)
+	}
+	return mean, variance / float64(len(s)-1)
+}
+
+// locatorContenders are a forged locator (first, last byte of the MAC wrong) and an expired one.
+func locatorContenders(context.Context) ([]contender, error) {
+	ring, err := ticket.NewKeyRing(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	checker, minter := ring.NewChecker(), ring.NewMinter(rand.Reader)
+	mint := func(at time.Time) ([]byte, error) {
+		m, err := minter.Mint(at, 1, 1, 0)
+		if err != nil {
+			return nil, err
+		}
+		return m.Text[:], nil
+	}
+	good, err := mint(now.Add(time.Minute))
+	if err != nil {
+		return nil, err
+	}
+	expired, err := mint(now.Add(-time.Minute))
+	if err != nil {
+		return nil, err
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(string(good))
+	if err != nil {
+		return nil, err
+	}
+	forge := func(at int) []byte {
+		b := bytes.Clone(raw)
+		b[at] ^= 1
+		return base64.RawURLEncoding.AppendEncode(nil, b)
+	}
+	check := func(name string, text []byte) contender {
+		return contender{name: name, run: func() { _, _ = checker.Check(text, now, 1) }}
+	}
+	return []contender{
+		check("forged, first byte of the MAC", forge(len(raw)-16)),
+		check("forged, last byte of the MAC", forge(len(raw)-1)),
+		check("expired", expired),
+	}, nil
+}
+
+// storeContenders are a used ticket and a right one with a wrong secret (first, last byte), at the memory store.
+func storeContenders(ctx context.Context) ([]contender, error) {
+	store, err := memory.New(memory.Options{Clock: mono.System, Rand: rand.Reader})
+	if err != nil {
+		return nil, err
+	}
+	view, err := store.Renew(ctx, &ticket.RenewRequest{Incarnation: 1, Name: "exam", Lease: time.Hour})
+	if err != nil {
+		return nil, err
+	}
+	var number uint64
+	answers := make([]ticket.RedeemAnswer, 1)
+	ask := make([]ticket.RedeemRequest, 1)
+	redeem := func() { store.Redeem(ctx, ask, answers) }
+	prepare := func(spoil int) func() {
+		return func() {
+			number++
+			var h ticket.Hash
+			binary.LittleEndian.PutUint64(h[:], number)
+			secret := ticket.SecretHash{1, 2, 3}
+			_, _ = store.Issue(ctx, &ticket.IssueRequest{Ticket: h, Secret: secret, Subject: 7, Limit: ticket.NoLimit,
+				Outstanding: math.MaxUint32, Life: time.Hour, Owner: "k", Grant: []byte("grant"), Epoch: view.Epoch})
+			ask[0] = ticket.RedeemRequest{Ticket: h, Secret: secret, Epoch: view.Epoch,
+				Held: ticket.Held{Subject: 7, Incarnation: 1, Count: 1, Number: number}}
+			if spoil < 0 {
+				redeem() // used now
+				return
+			}
+			// As much as using it would have touched, but not it.
+			ask[0].Ticket[15] ^= 1
+			redeem()
+			ask[0].Ticket[15] ^= 1
+			ask[0].Secret[spoil] ^= 1
+		}
+	}
+	return []contender{
+		{"used", prepare(-1), redeem},
+		{"wrong secret, first byte", prepare(0), redeem},
+		{"wrong secret, last byte", prepare(31), redeem},
+	}, nil
+}
+
+// keyContenders are an unknown key id and a known one with a wrong secret (first, last byte).
+func keyContenders(context.Context) ([]contender, error) {
+	text, err := rig.Ring()
+	if err != nil {
+		return nil, err
+	}
+	ring, err := auth.ParseRing(text)
+	if err != nil {
+		return nil, err
+	}
+	key, rec, err := auth.Generate(rand.Reader, "known", ring)
+	if err != nil {
+		return nil, err
+	}
+	rec.Client, rec.Product, rec.Plan = "c", "p", "p"
+	keys, problems := auth.NewKeys([]auth.Record{rec}, ring)
+	if len(problems) > 0 {
+		return nil, fmt.Errorf("keys: %v", problems)
+	}
+	now, peer := time.Now(), netip.MustParseAddr("203.0.113.9")
+	try := func(name, text string) contender {
+		b := []byte(text)
+		return contender{name: name, run: func() { _, _ = keys.Authenticate(b, now, peer) }}
+	}
+	spoil := func(at int) string {
+		b := []byte(key)
+		if b[at] == 'A' {
+			b[at] = 'B'
+		} else {
+			b[at] = 'A'
+		}
+		return string(b)
+	}
+	last := len(key) - 2 // the last character carries two bits only, and another would be malformed
+	return []contender{
+		try("unknown id", strings.Replace(key, "known", "other", 1)),
+		try("wrong secret, first byte", spoil(len("tgk_known_"))),
+		try("wrong secret, last byte", spoil(last)),
+	}, nil
+}
