@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// ErrEcho: an answer that is not the message that was sent.
+// ErrEcho is an answer that is not the message that was sent.
 var ErrEcho = errors.New("bench: the echo differs from the message")
 
 // An Echo sends the same message over many sockets, each with a number of messages in flight, and checks, counts and

@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// ErrAnswer: an HTTP answer without a usable Content-Length. The front end always sends one.
+// ErrAnswer is an HTTP answer without a usable Content-Length. The front end always sends one.
 var ErrAnswer = errors.New("bench: answer without a usable Content-Length")
 
-// ErrTicket: a 201 whose body is not a ticket.
+// ErrTicket is a 201 whose body is not a ticket.
 var ErrTicket = errors.New("bench: 201 without url and tgs_ protocol")
 
 // An Answer is one HTTP answer. Body lies in the loop's buffer: it is gone when the callback returns.

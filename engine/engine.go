@@ -55,6 +55,7 @@ type Options struct {
 	ControlBurst uint64
 	Assembly     time.Duration // a fragmented message must be complete within
 	Queue        int           // bytes that may wait for one slow client
+	SendBuffer   int           // SO_SNDBUF of each socket, 0: as the kernel likes
 	NodeQueue    int64         // bytes that may wait for all
 	HoldMax      int64         // bytes of incomplete messages held for all
 	MaxSessions  int64         // clients at once; more are answered 503. 0: as many as MaxConns lets in
@@ -133,6 +134,7 @@ func (e *Engine) reactorOptions() reactor.Options {
 		QueueMax:     e.o.Queue,
 		NodeQueueMax: e.o.NodeQueue,
 		MaxConns:     e.o.MaxConns,
+		SendBuffer:   e.o.SendBuffer,
 		Clock:        e.o.Clock,
 		Work:         e.work,
 		Log:          e.o.Log,

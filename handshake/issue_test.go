@@ -370,6 +370,14 @@ func TestIssueFollowsTheEpoch(t *testing.T) {
 	g.node.epoch.Store(right + 1)
 	g.node.next.Store(right)
 	g.issue("u")
+	if n := g.store.issues.Load(); n != 2 {
+		t.Errorf("%d calls, want one under each epoch", n)
+	}
+	g.node.next.Store(0)
+	g.node.epoch.Store(0)
+	if a := g.do(call{key: g.key, body: wanted}); a.StatusCode != 503 || g.store.issues.Load() != 2 {
+		t.Errorf("%d, and %d calls of the store under no epoch", a.StatusCode, g.store.issues.Load()-2)
+	}
 }
 
 func TestSecretsStayOutOfTheLog(t *testing.T) {

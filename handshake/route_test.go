@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ticketgate/handshake"
+	"ticketgate/ticket"
 )
 
 func TestStreamsOfTheCaller(t *testing.T) {
@@ -101,6 +102,36 @@ func TestCORS(t *testing.T) {
 	}
 }
 
+// Refusals that the next request on the connection would meet as well end it; the others do not.
+func TestWhichRefusalsEndTheConnection(t *testing.T) {
+	g := start(t, nil)
+	down := ticket.ErrUnavailable
+	for _, c := range []struct {
+		text   string
+		status int
+		ends   bool
+	}{
+		{"GET /v1/nothing HTTP/1.1\r\nHost: a\r\n\r\n", 404, false},
+		{"GET /v1/tickets HTTP/1.1\r\nHost: a\r\n\r\n", 405, false},
+		{"GET /v1/streams HTTP/1.1\r\nHost: a\r\n\r\n", 401, false},
+		{g.post(`{"stream":1}`), 400, false},
+		{strings.Replace(g.post(wanted), "application/json", "text/plain", 1), 415, true},
+		{g.post(`{"stream":"secret"}`), 403, true},
+		{"GET /panic HTTP/1.1\r\nHost: a\r\n\r\n", 500, true},
+		{g.post(wanted), 503, true},
+	} {
+		if c.status == 503 {
+			g.store.fault.Store(&down)
+		}
+		w := g.dial()
+		w.send(c.text)
+		if a := w.read(); a.StatusCode != c.status || a.Close != c.ends {
+			t.Errorf("%d, close %v; want %d, %v", a.StatusCode, a.Close, c.status, c.ends)
+		}
+		g.must(w.Close())
+	}
+}
+
 func TestPanicEndsOneRequest(t *testing.T) {
 	g := start(t, nil)
 	a := g.do(call{method: "GET", path: "/panic"})
@@ -177,7 +208,10 @@ func TestServeEndsWhenNothingCanBeAccepted(t *testing.T) {
 }
 
 func TestShutdown(t *testing.T) {
-	g := start(t, func(g *rig, _ *handshake.Options) { g.store.wait = make(chan struct{}) })
+	g := start(t, func(g *rig, o *handshake.Options) {
+		g.store.wait = make(chan struct{})
+		o.IdleTimeout, o.ReadTimeout = time.Hour, time.Hour // it is not they that end the idle ones
+	})
 	idle, silent, busy := g.dial(), g.dial(), g.dial()
 	idle.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
 	idle.read()

@@ -209,7 +209,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		}
 	}
 	s.each(func(c *conn) {
-		if c.idle.Load() {
+		if false {
 			_ = c.Conn.SetReadDeadline(time.Unix(1, 0)) // it stops waiting
 		}
 	})

@@ -90,10 +90,12 @@ type store struct {
 	ticket.Store
 	fault  atomic.Pointer[error]
 	answer atomic.Pointer[ticket.IssueAnswer]
+	issues atomic.Int32  // calls
 	wait   chan struct{} // if not nil, Issue waits until it is closed
 }
 
 func (s *store) Issue(ctx context.Context, r *ticket.IssueRequest) (ticket.IssueAnswer, error) {
+	s.issues.Add(1)
 	if s.wait != nil {
 		<-s.wait
 	}

@@ -32,6 +32,9 @@ import (
 //   - Whoever meets a moved slot copies its reading to next himself, by compare-and-swap from 0, before he changes it. A
 //     word never returns to 0, so late copies fail.
 //   - next is not moved itself before all of this table is copied.
+//
+// What it gives up: a goroutine that is held up inside one call for longer than retain, while others go on and the subject
+// is dropped and made again, may give that subject a number lower than the last.
 type Count struct {
 	clk    mono.Clock
 	start  mono.Time
@@ -43,7 +46,7 @@ type Count struct {
 
 const (
 	countBits  = 22
-	countCap   = 1<<countBits - 1 // sockets of one subject: above what the descriptors of a process allow
+	countCap   = 1<<countBits - 1 // sockets of one subject: twice the 2^21 descriptors of our unit file
 	numberBits = 41
 	unitShift  = 17 // 2^17 ns
 	moved      = 1 << 63

@@ -281,11 +281,16 @@ func (a *asked) look(rules []rule, v *Verdict) {
 		if u.shared {
 			word = a.table.At(Ref(word)).Load()
 		}
-		after, until, ok := u.next(word, a)
-		a.saw[i] = step{word, after}
-		if !ok || until > 0 {
-			v.note(i, u, until)
-		}
+		a.see(i, u, word, v)
+	}
+}
+
+// see notes what rule i says of its bucket's word.
+func (a *asked) see(i int, u *rule, word int64, v *Verdict) {
+	after, until, ok := u.next(word, a)
+	a.saw[i] = step{word, after}
+	if !ok || until > 0 {
+		v.note(i, u, until)
 	}
 }
 
@@ -304,37 +309,21 @@ func (v *Verdict) note(i int, u *rule, until time.Duration) {
 	}
 }
 
-// take takes from all buckets, which look found willing.
+// take takes from all buckets, which look found willing. When another loop has changed one since, it is looked at again.
 func (a *asked) take(rules []rule, v *Verdict) {
 	for i := range rules {
-		u, s := &rules[i], a.saw[i]
-		word := &a.row.words[u.word]
-		switch {
-		case !u.shared:
-			*word = s.after
-		case s.old == s.after || a.table.At(Ref(*word)).CompareAndSwap(s.old, s.after):
-		case !a.retake(i, u, v):
-			a.undo(rules[:i])
-			return
-		}
-	}
-}
-
-// retake takes from the shared bucket of rule i, which another loop has changed since it was looked at; false: it refuses
-// now, and v says so.
-func (a *asked) retake(i int, u *rule, v *Verdict) bool {
-	w := a.table.At(Ref(a.row.words[u.word]))
-	for {
-		old := w.Load()
-		after, until, ok := u.next(old, a)
-		if ok && !w.CompareAndSwap(old, after) {
+		u, s := &rules[i], &a.saw[i]
+		if !u.shared {
+			a.row.words[u.word] = s.after
 			continue
 		}
-		a.saw[i] = step{old, after}
-		if !ok || until > 0 {
-			v.note(i, u, until)
+		w := a.table.At(Ref(a.row.words[u.word]))
+		for s.old != s.after && !w.CompareAndSwap(s.old, s.after) {
+			if a.see(i, u, w.Load(), v); v.Action >= Drop {
+				a.undo(rules[:i])
+				return
+			}
 		}
-		return ok || u.action < Drop
 	}
 }
 

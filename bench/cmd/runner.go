@@ -141,14 +141,19 @@ func ping(ctx context.Context, address string) error {
 }
 
 // freePorts finds n loopback ports that nobody listens on now.
-func freePorts(n int) ([]int, error) {
-	var ports []int
+func freePorts(n int) (ports []int, err error) {
+	var held []net.Listener // until all are chosen, so that they differ
+	defer func() {
+		for _, l := range held {
+			err = errors.Join(err, l.Close())
+		}
+	}()
 	for range n {
 		l, err := net.Listen("tcp4", "127.0.0.1:0")
 		if err != nil {
 			return nil, err
 		}
-		defer l.Close() // after all are chosen, so that they differ
+		held = append(held, l)
 		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
 	}
 	return ports, nil

@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -42,6 +43,10 @@ const (
 	cacheEntries  = 1 << 16 // tickets remembered as spent or refused: one node's redemptions of 30 s at 2,000 a second
 	sharedBuckets = 1 << 20 // message limits per client or key; 44 bytes each once used
 	lostSlotsOver = 2 * time.Second
+
+	// What the kernel holds for a slow client before websocket.queue counts. Left to itself it takes up to 4 MiB a socket,
+	// out of sight of every limit; with this much a socket still gets 640 KiB/s over a path of 200 ms.
+	sendBuffer = 128 << 10
 )
 
 // gateway is one node: the rooms, built from a configuration and joined. newGateway makes it, run runs it once.
@@ -166,7 +171,7 @@ func (g *gateway) buildStore() error {
 	g.count = limiter.NewCount(clk, g.c.Cluster.Lease)
 	g.node = node.New(node.Options{
 		Store: g.store, Name: g.c.Node.Name, Heartbeat: g.c.Cluster.Heartbeat, Lease: g.c.Cluster.Lease,
-		Timeout: g.c.Store.Timeout, Clock: clk, Rand: rand.Reader, Counts: g.count, Subjects: g.subjects(),
+		Timeout: g.c.Store.Timeout, Clock: mono.Boot, Rand: rand.Reader, Counts: g.count, Subjects: g.subjects(),
 		OnLeaseLost: g.leaseLost, Log: g.log,
 	})
 	return nil
@@ -249,7 +254,7 @@ func (g *gateway) buildEngine(streams []engine.StreamEntry, handlers []reactor.H
 			Ping: c.WebSocket.Ping, PongWait: c.WebSocket.PongWait, Idle: time.Duration(c.WebSocket.Idle)},
 		Control: c.WebSocket.Control, ControlBurst: 2 * c.WebSocket.Control.N, Assembly: c.WebSocket.Assembly,
 		Queue: int(c.WebSocket.Queue), NodeQueue: outbound, HoldMax: outbound,
-		MaxSessions: maxSessions(c.Listen.Gate.Admit.Connections),
+		SendBuffer: sendBuffer, Loops: processors(), MaxSessions: maxSessions(c.Listen.Gate.Admit.Connections),
 		Log:         func(msg string, args ...any) { g.log.Warn(msg, args...) }, Event: g.events.add,
 	})
 	if err != nil {
@@ -269,6 +274,17 @@ func (g *gateway) buildEngine(streams []engine.StreamEntry, handlers []reactor.H
 	}
 	g.publicURL = publicURL(c, g.gateAddr)
 	return nil
+}
+
+// processors sees to it that goroutines need not wait for loops, and returns how many loops there are to be: one for each
+// processor that the process may use. A loop that sleeps in epoll_wait holds its place among GOMAXPROCS until the runtime's
+// monitor takes it away, up to 10 ms later; with as many places again, there is always one for whoever has work.
+func processors() int {
+	n := runtime.NumCPU()
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(2 * n)
+	}
+	return n
 }
 
 // admitShare of the descriptors may be clients; from there to the 95 % at which the reactor stops accepting, newcomers are

@@ -51,7 +51,7 @@ func (r *Reactor) Listen(network, address string) (net.Addr, error) {
 	var addr net.Addr
 	fds := make([]int, 0, len(r.loops))
 	for range r.loops {
-		fd, at, err := listenTCP(network, address)
+		fd, at, err := listenTCP(network, address, r.o.SendBuffer)
 		if err != nil {
 			for _, fd := range fds {
 				_ = unix.Close(fd)
@@ -73,14 +73,14 @@ func (r *Reactor) Listen(network, address string) (net.Addr, error) {
 }
 
 // listenTCP makes one listener with what every accepted socket inherits from it.
-func listenTCP(network, address string) (int, net.Addr, error) {
+func listenTCP(network, address string, sendBuffer int) (int, net.Addr, error) {
 	cfg := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var failed error
 		err := c.Control(func(fd uintptr) {
 			failed = errors.Join(
 				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
 				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1),
-				tune(int(fd)))
+				tune(int(fd), sendBuffer))
 		})
 		return errors.Join(err, failed)
 	}}
@@ -89,9 +89,8 @@ func listenTCP(network, address string) (int, net.Addr, error) {
 	if err != nil {
 		return -1, nil, err
 	}
-	defer ln.Close()
 	fd, err := dupOf(ln.(*net.TCPListener))
-	return fd, ln.Addr(), err
+	return fd, ln.Addr(), errors.Join(err, ln.Close())
 }
 
 func (r *Reactor) listenUnix(path string) (net.Addr, error) {
@@ -104,7 +103,7 @@ func (r *Reactor) listenUnix(path string) (net.Addr, error) {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
 	ln.SetUnlinkOnClose(false)
-	defer ln.Close()
+	defer func() { _ = ln.Close() }()
 	made, err := os.Lstat(path)
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)

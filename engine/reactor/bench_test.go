@@ -31,7 +31,7 @@ func benchServer(kind string) int {
 	default:
 		var r *reactor.Reactor
 		if r, err = reactor.New(reactor.Options{Loops: 1, Handlers: []reactor.Handler{echo()}}); err == nil {
-			defer r.Stop(context.Background())
+			defer func() { _ = r.Stop(context.Background()) }()
 			if addr, err = r.Listen("tcp", "127.0.0.1:0"); err == nil {
 				r.Start()
 			}
@@ -100,7 +100,7 @@ func bareEcho() (net.Addr, error) {
 					_ = unix.Close(fd)
 					continue
 				}
-				syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), p, got)
+				_, _, _ = syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), p, got)
 			}
 		}
 	}()
@@ -213,19 +213,18 @@ func (p *pump) run(b *testing.B, n int) {
 	}
 }
 
-// BenchmarkIdleSocket: what one accepted, silent socket adds to the server's resident memory.
+// BenchmarkIdleSocket: what one silent socket of 8,000 adds to the server's resident memory. Its time is that of an echo
+// among them.
 func BenchmarkIdleSocket(b *testing.B) {
 	const sockets = 8000
-	for _, kind := range []string{"reactor"} {
-		b.Run(kind, func(b *testing.B) {
-			addr, figures := child(b, kind)
-			newPump(b, addr, 10).run(b, 10_000)
-			_, before := figures()
-			for b.Loop() {
-				newPump(b, addr, sockets).run(b, sockets)
-			}
-			_, after := figures()
-			b.ReportMetric(float64(after-before)/float64(sockets*b.N), "rss-B/socket")
-		})
+	addr, figures := child(b, "reactor")
+	newPump(b, addr, 10).run(b, 10_000)
+	_, before := figures()
+	crowd := newPump(b, addr, sockets)
+	crowd.run(b, sockets)
+	_, after := figures()
+	for b.Loop() {
+		crowd.run(b, 1)
 	}
+	b.ReportMetric(float64(after-before)/sockets, "rss-B/socket")
 }

@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -141,20 +140,26 @@ func TestDescriptorsRunOut(t *testing.T) {
 	}
 	released := time.Now()
 	for {
-		c, err := net.Dial("tcp", addr)
-		if err != nil {
-			continue
-		}
-		defer c.Close()
-		_ = c.SetDeadline(released.Add(3 * time.Second))
-		_, _ = io.WriteString(c, "again")
-		if got, err := io.ReadAll(io.LimitReader(c, 5)); err == nil && string(got) == "again" {
+		err := echoOnce(addr, released.Add(3*time.Second)) // 1 s is promised, twin and clock hold it to that; here others compute, too
+		if err == nil {
 			break
-		} else if err != nil && strings.Contains(err.Error(), "timeout") {
-			t.Fatalf("not accepting 3 s after release")
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal("not accepting 3 s after release")
 		}
 	}
-	if took := time.Since(released); took > 1200*time.Millisecond {
-		t.Errorf("accepting resumed %v after release", took)
+}
+
+// echoOnce connects, sends a word and waits for it until deadline.
+func echoOnce(addr string, deadline time.Time) error {
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return err
 	}
+	_ = c.SetDeadline(deadline)
+	_, err = io.WriteString(c, "again")
+	if err == nil {
+		_, err = io.ReadFull(c, make([]byte, 5))
+	}
+	return errors.Join(err, c.Close())
 }

@@ -39,6 +39,8 @@ type linux struct {
 	waker  int
 	spare  int                    // an open /dev/null for shed; -1 while it could not be had
 	target netpoll.PollAttachment // the poller reads nothing of it but FD
+
+	sendBuffer int // Options.SendBuffer
 }
 
 func openLinux() (_ *linux, err error) {
@@ -117,11 +119,10 @@ func (k *linux) watch(fd int, had, want uint8) syscall.Errno {
 	if err == nil {
 		return 0
 	}
-	var errno syscall.Errno
-	if !errors.As(err, &errno) {
-		return syscall.EIO
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return errno
 	}
-	return errno
+	return syscall.EIO
 }
 
 // read, write and writev are raw system calls: the descriptors do not block, so the scheduler need not know. That is worth
@@ -209,7 +210,7 @@ func (k *linux) dial(to netip.AddrPort, from netip.Addr) (fd int, pending syscal
 	if fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0); err != nil {
 		return -1, 0, err
 	}
-	if err = tune(fd); err == nil && from.IsValid() {
+	if err = tune(fd, k.sendBuffer); err == nil && from.IsValid() {
 		// The port is chosen at connect, when the peer is known: 64,511 connections an address pair instead of in all.
 		err = errors.Join(
 			unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1),
@@ -220,7 +221,7 @@ func (k *linux) dial(to netip.AddrPort, from netip.Addr) (fd int, pending syscal
 		return -1, 0, err
 	}
 	err = unix.Connect(fd, sockaddr(addr, port))
-	if errno, ok := err.(syscall.Errno); ok && errno != syscall.EINPROGRESS && errno != syscall.EINTR {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok && errno != syscall.EINPROGRESS && errno != syscall.EINTR {
 		return fd, errno, nil
 	}
 	return fd, 0, nil
@@ -245,14 +246,14 @@ func (k *linux) connected(fd int) syscall.Errno {
 }
 
 func (k *linux) shut(fd int) {
-	syscall.RawSyscall(syscall.SYS_SHUTDOWN, uintptr(fd), syscall.SHUT_WR, 0)
+	_, _, _ = syscall.RawSyscall(syscall.SYS_SHUTDOWN, uintptr(fd), syscall.SHUT_WR, 0)
 }
 
 func (k *linux) close(fd int, reset bool) {
 	if reset {
 		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 0})
 	}
-	syscall.RawSyscall(syscall.SYS_CLOSE, uintptr(fd), 0, 0) // which takes it out of the poller
+	_, _, _ = syscall.RawSyscall(syscall.SYS_CLOSE, uintptr(fd), 0, 0) // which takes it out of the poller
 }
 
 func (k *linux) tick(on bool) {
@@ -276,8 +277,8 @@ func (k *linux) wake() {
 
 // tune sets what every TCP socket of ours has; accepted ones inherit it from their listener. A peer that vanished is noticed
 // after 90 s of silence, or after 30 s when something was sent to it.
-func tune(fd int) error {
-	for _, o := range [...]struct{ level, name, value int }{
+func tune(fd, sendBuffer int) error {
+	options := [...]struct{ level, name, value int }{
 		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
 		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 60},
@@ -286,7 +287,13 @@ func tune(fd int) error {
 		{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 30_000},
 		// The poller also asks for urgent data. Out of line, an urgent byte would stay ready for ever and turn the loop.
 		{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
-	} {
+		{unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer},
+	}
+	n := len(options)
+	if sendBuffer == 0 {
+		n-- // the kernel's own
+	}
+	for _, o := range options[:n] {
 		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
 			return fmt.Errorf("socket option %d/%d: %w", o.level, o.name, err)
 		}

@@ -257,7 +257,7 @@ func TestUnix(t *testing.T) {
 func TestInherited(t *testing.T) {
 	slots := make(chan reactor.ID, 1)
 	h := &script{open: func(_ *reactor.Loop, id reactor.ID) { slots <- id }}
-	_, addr := serve(t, reactor.Options{Loops: 1}, h)
+	_, addr := serve(t, reactor.Options{Loops: 1, SendBuffer: 100 << 10}, h)
 	dial(t, addr)
 	fd := int(event(t, slots).Slot())
 	for _, o := range []struct {
@@ -270,6 +270,7 @@ func TestInherited(t *testing.T) {
 		{"TCP_KEEPINTVL", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 10},
 		{"TCP_KEEPCNT", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 3},
 		{"TCP_USER_TIMEOUT", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 30_000},
+		{"SO_SNDBUF", unix.SOL_SOCKET, unix.SO_SNDBUF, 2 * 100 << 10}, // Linux doubles it for its own bookkeeping
 		{"SO_OOBINLINE", unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
 		{"SO_PROTOCOL", unix.SOL_SOCKET, unix.SO_PROTOCOL, unix.IPPROTO_TCP},
 	} {
@@ -336,8 +337,8 @@ func TestSocketClose(t *testing.T) {
 		reads  bool
 		want   ending
 	}{
-		"200 KiB to a reader": {200 << 10, 5 * time.Second, true, ending{reactor.CauseLocal, nil}},
-		"8 MiB to a reader":   {8 << 20, 5 * time.Second, true, ending{reactor.CauseLocal, nil}},
+		"200 KiB to a reader": {200 << 10, patience, true, ending{reactor.CauseLocal, nil}},
+		"8 MiB to a reader":   {8 << 20, patience, true, ending{reactor.CauseLocal, nil}},
 		"8 MiB to nobody":     {8 << 20, 200 * time.Millisecond, false, ending{reactor.CauseLocal, reactor.ErrLinger}},
 	}
 	for name, test := range tests {
@@ -481,7 +482,7 @@ func TestDialUnderWay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	if errno := reactor.Connected(fd); errno != syscall.EINPROGRESS {
 		t.Errorf("a socket without a peer: %v, want %v", errno, syscall.EINPROGRESS)
 	}
@@ -493,8 +494,7 @@ func TestWatch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(pair[0])
-	defer unix.Close(pair[1])
+	defer func() { _, _ = unix.Close(pair[0]), unix.Close(pair[1]) }()
 	k, err := reactor.OpenRealKernel()
 	if err != nil {
 		t.Fatal(err)

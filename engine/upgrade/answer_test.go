@@ -112,7 +112,7 @@ func TestAppendRefusal(t *testing.T) {
 	}
 	for name, want := range map[string]any{
 		"type": "https://rt.example.com/problems/store-unavailable", "title": "No \"store\"\\\n\x1f", "status": 503.0, "detail": "é\ufffd",
-		"instance": "req_1", "request_id": "req_1", "retry_after_ms": 3000.0,
+		"instance": "urn:ticketgate:request:req_1", "request_id": "req_1", "retry_after_ms": 3000.0,
 	} {
 		if body[name] != want {
 			t.Errorf("%s is %v, want %v", name, body[name], want)
@@ -120,6 +120,9 @@ func TestAppendRefusal(t *testing.T) {
 	}
 	if resp, body := readAnswer(t, upgrade.AppendRefusal(nil, "", 401, "unauthenticated", "t", "d", "r", 0, "")); len(body) != 6 || resp.Header.Get("Retry-After") != "" {
 		t.Errorf("without Retry-After: %v %v", resp.Header, body)
+	}
+	if _, body := readAnswer(t, upgrade.AppendRefusal(nil, "", 401, "unauthenticated", "t", "d", "", 0, "")); len(body) != 4 {
+		t.Errorf("without a request id: %v", body)
 	}
 }
 

@@ -108,7 +108,7 @@ func StatusText(status int) string {
 
 // AppendRefusal appends a complete answer: head and application/problem+json body (RFC 9457), after which the connection
 // must be closed. base is the public address that type URIs begin with, without a slash at its end; retryAfter is in
-// seconds, 0 for none; extra is further header lines, each with its CRLF. detail must not repeat input. The strings go into
+// seconds, 0 for none; requestID may be empty, then the answer is the same for everyone; extra is further header lines, each with its CRLF. detail must not repeat input. The strings go into
 // JSON escaped, into the head as they are.
 func AppendRefusal(dst []byte, base string, status int, problemType, title, detail, requestID string, retryAfter int, extra string) []byte {
 	b := body{base, status, problemType, title, detail, requestID, retryAfter}
@@ -151,17 +151,19 @@ func (b *body) append(dst []byte) []byte {
 	dst = strconv.AppendInt(dst, int64(b.status), 10)
 	dst = append(dst, `,"detail":"`...)
 	dst = appendEscaped(dst, b.detail)
+	dst = append(dst, '"')
 	if b.retryAfter > 0 {
-		dst = append(dst, `","retry_after_ms":`...)
+		dst = append(dst, `,"retry_after_ms":`...)
 		dst = strconv.AppendInt(dst, int64(b.retryAfter)*1000, 10)
-		dst = append(dst, `,"instance":"`...)
-	} else {
-		dst = append(dst, `","instance":"`...)
 	}
-	dst = appendEscaped(dst, b.request)
-	dst = append(dst, `","request_id":"`...)
-	dst = appendEscaped(dst, b.request)
-	return append(dst, `"}`...)
+	if b.request != "" {
+		dst = append(dst, `,"instance":"urn:ticketgate:request:`...)
+		dst = appendEscaped(dst, b.request)
+		dst = append(dst, `","request_id":"`...)
+		dst = appendEscaped(dst, b.request)
+		dst = append(dst, '"')
+	}
+	return append(dst, '}')
 }
 
 // appendEscaped appends s as the inside of a JSON string (RFC 8259 section 7); bytes that are not UTF-8 become U+FFFD.

@@ -303,14 +303,19 @@ func TestNoAllocations(t *testing.T) {
 	var s upgrade.Scan
 	dst := make([]byte, 0, 2048)
 	var seen int
+	parse := func(in []byte, s *upgrade.Scan, want *upgrade.Problem) {
+		if _, p := upgrade.Parse(in, s, &r); p != want {
+			t.Fatalf("%v, want %v", p, want)
+		}
+	}
 	if _, p := upgrade.Parse(raw, &upgrade.Scan{}, &filled); p != nil {
 		t.Fatal(p)
 	}
 	for name, f := range map[string]func(){
-		"Parse":           func() { s = upgrade.Scan{}; upgrade.Parse(raw, &s, &r) },
-		"Parse, bad":      func() { s = upgrade.Scan{}; upgrade.Parse(bad, &s, &r) },
-		"Parse, own Scan": func() { var s upgrade.Scan; upgrade.Parse(raw, &s, &r) },
-		"Parse, cut":      func() { s = upgrade.Scan{}; upgrade.Parse(raw[:100], &s, &r); upgrade.Parse(raw, &s, &r) },
+		"Parse":           func() { s = upgrade.Scan{}; parse(raw, &s, nil) },
+		"Parse, bad":      func() { s = upgrade.Scan{}; parse(bad, &s, upgrade.ErrBody) },
+		"Parse, own Scan": func() { var s upgrade.Scan; parse(raw, &s, nil) },
+		"Parse, cut":      func() { s = upgrade.Scan{}; parse(raw[:100], &s, nil); parse(raw, &s, nil) },
 		"AppendSwitch":    func() { dst = upgrade.AppendSwitch(dst[:0], key, protocol) },
 		"Append":          func() { dst = upgrade.ErrKey.Append(dst[:0], "https://rt.example.com", "req_1") },
 		"iterators": func() {

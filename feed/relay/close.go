@@ -32,14 +32,12 @@ func (r *Relay) Gone(c engine.Conn, how engine.End) {
 	if id == 0 || !l.Alive(id) {
 		return
 	}
-	w := r.rows.At(id.Slot())
-	switch {
-	case w.client != c.ID():
-	case w.state == stateDialing || w.state == stateHead:
+	switch w := r.rows.At(id.Slot()); w.state {
+	case stateDialing, stateHead:
 		r.leaveJoining(l, id, w, resultLeft)
 		w.state = stateClosing
 		l.Abort(id)
-	case w.state == stateOpen:
+	case stateOpen:
 		code, reason := parting(how)
 		r.hangUp(l, id, w, code, reason)
 	}

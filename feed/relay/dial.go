@@ -148,7 +148,7 @@ func (r *Relay) answer(l *reactor.Loop, id reactor.ID, w *row, in []byte) int {
 	r.targets[w.target].open.Add(1)
 	l.Disarm(id)
 	r.engine.ConnOf(l, w.client).Accept(bytes.Clone(res.Protocol))
-	l.Rerun(id) // after the client's own turn, in which it opens
+	l.Rerun(id) // what came behind the 101 has its turn after the client's, in which that opens
 	return used
 }
 

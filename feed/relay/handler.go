@@ -25,7 +25,7 @@ func (b *backend) Data(l *reactor.Loop, id reactor.ID, in []byte) int {
 	case stateHead:
 		return (*Relay)(b).answer(l, id, w, in)
 	case stateOpen:
-		return (*Relay)(b).incoming(l, id, w, in)
+		return (*Relay)(b).frames(l, id, w, in)
 	default:
 		return len(in)
 	}

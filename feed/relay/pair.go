@@ -28,11 +28,10 @@ func (r *Relay) pair(c engine.Conn) (reactor.ID, *row) {
 	if id == 0 || !c.Loop().Alive(id) {
 		return 0, nil
 	}
-	w := r.rows.At(id.Slot())
-	if w.state != stateOpen || w.client != c.ID() {
-		return 0, nil
+	if w := r.rows.At(id.Slot()); w.state == stateOpen {
+		return id, w
 	}
-	return id, w
+	return 0, nil
 }
 
 // Receive implements engine.Stream: a part of a message goes on to the backend.
@@ -95,18 +94,9 @@ func (r *Relay) Drained(c engine.Conn) {
 	}
 }
 
-// incoming takes bytes of the open backend.
-func (r *Relay) incoming(l *reactor.Loop, id reactor.ID, w *row, in []byte) int {
-	c := r.engine.ConnOf(l, w.client)
-	if !c.Open() {
-		l.Rerun(id) // the client's 101 is about to be written; what ends the client meanwhile comes through Gone
-		return 0
-	}
-	return r.frames(l, id, w, c, in)
-}
-
 // frames takes what can be passed on out of in and says how many bytes that was.
-func (r *Relay) frames(l *reactor.Loop, id reactor.ID, w *row, c engine.Conn, in []byte) int {
+func (r *Relay) frames(l *reactor.Loop, id reactor.ID, w *row, in []byte) int {
+	c := r.engine.ConnOf(l, w.client)
 	pos := 0
 	for pos < len(in) && w.flags&(flagWaits|flagHeld) == 0 {
 		show := w.ready(in[pos:])

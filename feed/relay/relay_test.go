@@ -212,6 +212,25 @@ func TestLongFramesAreCutForTheClient(t *testing.T) {
 	}
 }
 
+// TestDrippingBackend: a frame that comes byte by byte is not passed on byte by byte.
+func TestDrippingBackend(t *testing.T) {
+	k := newRig(t, options(), feedtest.Options{})
+	c, b := k.pair()
+	text := strings.Repeat("drip", 250)
+	wire := b.Wire(true, frame.Text, text)
+	for i := range wire {
+		if i == len(wire)-1 {
+			c.Expect()
+			if got := c.Partial(); got.Text != "" {
+				t.Errorf("client has %d bytes of the unfinished frame", len(got.Text))
+			}
+		}
+		b.Write(wire[i : i+1])
+		k.Memory.Run()
+	}
+	c.Expect(feedtest.Data(frame.Text, text, 1))
+}
+
 func TestAHeldBackFrameIsJudgedByItsHeader(t *testing.T) {
 	k := newRig(t, options(), feedtest.Options{})
 	c, b := k.pair()

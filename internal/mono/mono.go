@@ -26,20 +26,39 @@ type Clock interface {
 	Wall() time.Time
 }
 
-// System is the machine's clock: CLOCK_BOOTTIME and the wall clock.
+// System is the machine's clock for everything that happens while it runs: a reading costs about 35 ns and no system call,
+// because it goes through the vDSO (CLOCK_MONOTONIC). It stands while the machine sleeps.
 var System Clock = system{}
+
+// Boot is System with CLOCK_BOOTTIME, which goes on while the machine sleeps, at the price of a system call a reading. What
+// others may have taken from us in the meantime, a lease, is measured with it. Its times and System's can be compared as
+// long as the machine has not slept since the process started.
+var Boot Clock = boot{}
+
+var (
+	started   = time.Now()
+	bootStart = bootTime()
+)
 
 type system struct{}
 
-func (system) Now() Time {
+func (system) Now() Time { return bootStart + Time(time.Since(started)) }
+
+func (system) Wall() time.Time { return time.Now() }
+
+type boot struct{}
+
+func (boot) Now() Time { return bootTime() }
+
+func (boot) Wall() time.Time { return time.Now() }
+
+func bootTime() Time {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
 		panic("mono: CLOCK_BOOTTIME: " + err.Error()) // every Linux that Go runs on has it
 	}
 	return Time(ts.Sec)*Time(time.Second) + Time(ts.Nsec)
 }
-
-func (system) Wall() time.Time { return time.Now() }
 
 // A Manual clock moves only when told. Any goroutine may use it.
 type Manual struct {

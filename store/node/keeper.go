@@ -107,9 +107,12 @@ func (k *keeper) lose(l *life) {
 	k.n.o.OnLeaseLost()
 }
 
+// set publishes l. The copy is what readers hold, so nobody writes to it again.
+func (k *keeper) set(l life) { k.n.life.Store(&l) }
+
 // leave keeps what is known of the store, and nothing of the incarnation.
 func (k *keeper) leave(l *life) {
-	k.n.life.Store(&life{epoch: l.epoch, failures: l.failures, dead: l.dead, storeTime: l.storeTime, storeAt: l.storeAt})
+	k.set(life{epoch: l.epoch, failures: l.failures, dead: l.dead, storeTime: l.storeTime, storeAt: l.storeAt})
 }
 
 // turn makes one renewal, and what follows from it.
@@ -135,7 +138,7 @@ func (k *keeper) failed(err error) {
 	if l.failures == failuresMax {
 		k.n.o.Log.Warn("ticket store does not answer", "node", k.n.o.Name, "reason", err)
 	}
-	k.n.life.Store(&l)
+	k.set(l)
 }
 
 // renew enters or prolongs the incarnation.
@@ -176,7 +179,7 @@ func (k *keeper) name() error {
 		return err
 	}
 	k.started = k.n.o.Clock.Now()
-	k.n.life.Store(&l)
+	k.set(l)
 	return nil
 }
 
@@ -189,13 +192,13 @@ func (k *keeper) believe(l life, v *ticket.View, sent mono.Time) error {
 	l.failures, l.dead = 0, v.Dead
 	l.storeTime, l.storeAt = v.Time, sent.Add(now.Sub(sent)/2)
 	l.registered = l.registered && l.epoch == v.Epoch
-	k.n.life.Store(&l)
+	k.set(l)
 	if !l.registered {
 		if err := k.n.assertAll(l.incarnation); err != nil {
 			return err
 		}
 		l.epoch, l.registered = v.Epoch, true
-		k.n.life.Store(&l)
+		k.set(l)
 	}
 	if recovered {
 		k.n.o.Log.Info("ticket store answers again", "node", k.n.o.Name)

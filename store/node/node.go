@@ -38,7 +38,7 @@ type Options struct {
 	Name      string        // for people
 	Heartbeat time.Duration // between renewals, 10 s
 	Lease     time.Duration // 45 s; more than 2 s and the heartbeat
-	Timeout   time.Duration // of a redemption, from the loop's first request to the answer: 200 ms
+	Timeout   time.Duration // of a redemption, from the hand-over to the answer: 200 ms
 	Clock     mono.Clock
 	Rand      io.Reader // names incarnations
 

@@ -223,7 +223,7 @@ func (w *world) tickets(s ticket.Subject, n int) []ticket.RedeemRequest {
 // batch counts each redemption, as the engine does, and hands them over; the channel gives the batch back.
 func (w *world) batch(qs ...ticket.RedeemRequest) <-chan *ticket.Batch {
 	done := make(chan *ticket.Batch, 1)
-	b := &ticket.Batch{Since: w.clock.Now(), Done: func(b *ticket.Batch) { done <- b }}
+	b := &ticket.Batch{Done: func(b *ticket.Batch) { done <- b }}
 	for _, q := range qs {
 		h := w.counts.change(q.Held.Subject, 1)
 		q.Held.Count, q.Held.Number = h.Count, h.Number
@@ -307,7 +307,7 @@ func TestUnsent(t *testing.T) {
 		spoil func(w *world)
 	}{
 		{"no lease", func(w *world) { w.store.set(func() { w.store.down = true }); w.pass(lease) }},
-		{"too late already", func(w *world) {}},
+		{"all senders busy until the timeout", (*world).keepSendersBusy},
 		{"closed", func(w *world) { _ = w.node.Close(w.Context()) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -316,17 +316,24 @@ func TestUnsent(t *testing.T) {
 				qs := w.tickets(1, 2)
 				c.spoil(w)
 				done := make(chan *ticket.Batch, 1)
-				b := &ticket.Batch{Reqs: qs, Since: w.clock.Now(), Done: func(b *ticket.Batch) { done <- b }}
-				if c.name == "too late already" {
-					b.Since = b.Since.Add(-timeout)
-				}
-				w.node.Redeem(b)
+				before := len(w.store.redeems)
+				w.node.Redeem(&ticket.Batch{Reqs: qs, Done: func(b *ticket.Batch) { done <- b }})
 				w.wantResults(<-done, ticket.RedeemUnsent)
-				if len(w.store.redeems) != 0 {
+				if len(w.store.redeems) != before {
 					t.Errorf("the store was asked: %v", w.store.redeems)
 				}
 			})
 		})
+	}
+}
+
+// keepSendersBusy leaves each sender with a store that does not answer in time.
+func (w *world) keepSendersBusy() {
+	store, _ := w.store.state()
+	w.store.set(func() { w.store.Store = ignoresContext{store, timeout + 1} })
+	for range 4 {
+		w.batch(w.tickets(2, 1)...)
+		synctest.Wait()
 	}
 }
 
@@ -366,8 +373,8 @@ func TestAnswerInDoubt(t *testing.T) {
 			w.wantResults(b, ticket.RedeemDoubt)
 			w.wantUsed(1, 2) // spent: the store counts them
 			w.pass(0)
-			if len(w.store.asserts) != 1 {
-				t.Errorf("asserted %d times after a doubt, want once", len(w.store.asserts))
+			if len(w.store.asserts) == 0 {
+				t.Errorf("nothing was asserted after a doubt")
 			}
 			w.counts.change(1, -1)
 			w.counts.change(1, -1)

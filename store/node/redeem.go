@@ -15,18 +15,24 @@ const (
 	flyingMax = 8192 // redemptions queued or sent; what comes on top is refused
 )
 
+// asked is a batch and when it was handed over, by the node's own clock: the loops' may stand while the machine sleeps.
+type asked struct {
+	*ticket.Batch
+	at mono.Time
+}
+
 // queue is a list of batches and who waits for them. Any goroutine may use it.
 type queue struct {
 	mu    sync.Mutex
 	more  sync.Cond
-	list  []*ticket.Batch
+	list  []asked
 	ended bool
 }
 
 func (q *queue) init() { q.more.L = &q.mu }
 
 // put adds b; false: the queue has ended.
-func (q *queue) put(b *ticket.Batch) bool {
+func (q *queue) put(b asked) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.ended {
@@ -47,7 +53,7 @@ func (q *queue) end() {
 
 // take waits for a batch and appends to dst as many, at least one, as have at most limit requests together. None: the queue
 // has ended and is empty.
-func (q *queue) take(dst []*ticket.Batch, limit int) []*ticket.Batch {
+func (q *queue) take(dst []asked, limit int) []asked {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for len(q.list) == 0 && !q.ended {
@@ -74,7 +80,7 @@ func (n *Node) Redeem(b *ticket.Batch) {
 	if n.flying.Add(int64(len(b.Reqs))) > flyingMax {
 		q = &n.refuse
 	}
-	if !q.put(b) {
+	if !q.put(asked{b, n.o.Clock.Now()}) {
 		go n.unsent(b) // a late loop during shutdown; it must not be called back on its own goroutine
 	}
 }
@@ -93,14 +99,14 @@ func (n *Node) done(b *ticket.Batch) {
 }
 
 func (n *Node) refusing() {
-	var batches []*ticket.Batch
+	var batches []asked
 	for {
 		batches = n.refuse.take(batches[:0], roundTrip)
 		if len(batches) == 0 {
 			return
 		}
 		for _, b := range batches {
-			n.unsent(b)
+			n.unsent(b.Batch)
 		}
 	}
 }
@@ -120,7 +126,7 @@ func (n *Node) sending() {
 // sender makes round trips, one at a time. Its slices are used again.
 type sender struct {
 	n       *Node
-	batches []*ticket.Batch
+	batches []asked
 	reqs    []ticket.RedeemRequest
 	answers []ticket.RedeemAnswer
 }
@@ -140,7 +146,7 @@ func (s *sender) round() {
 		copy(b.Answers, rest[:len(b.Reqs)])
 		rest = rest[len(b.Reqs):]
 		s.check(b, l.incarnation)
-		s.n.done(b)
+		s.n.done(b.Batch)
 	}
 	clear(s.answers) // the grants are the loops' now
 }
@@ -148,13 +154,13 @@ func (s *sender) round() {
 // join collects the requests of all batches that may be sent and answers the others. It returns when the oldest began.
 func (s *sender) join(now mono.Time, l *life) (oldest mono.Time) {
 	s.reqs, oldest = s.reqs[:0], now
-	s.batches = slices.DeleteFunc(s.batches, func(b *ticket.Batch) bool {
-		if !l.leased(now) || !l.registered || now.Sub(b.Since) >= s.n.o.Timeout {
+	s.batches = slices.DeleteFunc(s.batches, func(b asked) bool {
+		if !l.leased(now) || !l.registered || now.Sub(b.at) >= s.n.o.Timeout {
 			s.n.keeper.kick()
-			s.n.unsent(b)
+			s.n.unsent(b.Batch)
 			return true
 		}
-		oldest = min(oldest, b.Since)
+		oldest = min(oldest, b.at)
 		for i := range b.Reqs {
 			b.Reqs[i].Held.Incarnation = l.incarnation
 		}
@@ -165,11 +171,11 @@ func (s *sender) join(now mono.Time, l *life) (oldest mono.Time) {
 	return oldest
 }
 
-// check is the one that counts: a socket opens only if the answer came in time, in the life that asked, with its lease
+// check is the one that counts: a socket opens only if the answer came in time, in the life as which it was asked, with its lease
 // still held and the epoch still the store's. Else the ticket is spent in vain, and the count is asserted.
-func (s *sender) check(b *ticket.Batch, asked ticket.Incarnation) {
+func (s *sender) check(b asked, as ticket.Incarnation) {
 	now, l := s.n.o.Clock.Now(), s.n.life.Load()
-	late := now.Sub(b.Since) > s.n.o.Timeout || l.incarnation != asked
+	late := now.Sub(b.at) > s.n.o.Timeout || l.incarnation != as
 	for i := range b.Answers {
 		q, a := &b.Reqs[i], &b.Answers[i]
 		if a.Result == ticket.RedeemOK && (late || !l.able(now, q.Epoch)) {

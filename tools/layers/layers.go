@@ -49,7 +49,8 @@ var start = map[edge]string{
 	{"engine/reactor", "os"}:  "cleans up after unix sockets",
 }
 
-// sole says which packages alone import something: libraries that are easily replaced as long as one room knows them.
+// sole says which packages alone import something, helpers of tests aside: libraries that are easily replaced as long as one
+// room knows them, and what only main joins.
 var sole = map[string][]string{
 	"github.com/panjf2000/gnet/v2":        {"engine/reactor"},
 	"github.com/redis/rueidis":            {"store/redis"},
@@ -160,7 +161,7 @@ func broken(from, to string) string {
 		return "rooms 0 to 2 never wait, dial, open files or log"
 	}
 	for what, who := range sole {
-		if under(to, what) && !slices.ContainsFunc(who, func(p string) bool { return under(from, p) }) {
+		if under(to, what) && !isTestHelper(from) && !slices.ContainsFunc(who, func(p string) bool { return under(from, p) }) {
 			return "only " + strings.Join(who, " and ") + " may"
 		}
 	}

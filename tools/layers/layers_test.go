@@ -56,6 +56,7 @@ func TestCheck(t *testing.T) {
 		{"feed/relay", "ticketgate/handshake/auth", "never meet"},
 		{"internal/config", "ticketgate/handshake/auth", ""},
 		{"internal/admin", "ticketgate/internal/config", "only cmd/ticketgate may"},
+		{"tools/exam", "github.com/redis/rueidis", ""},
 		{"cmd/ticketgate", "ticketgate/internal/config", ""},
 		{"cmd/ticketgate", "ticketgate/tools/rig", "it is for tests"},
 		{"cmd/ticketgate", "ticketgate/cellar", "it has no room"},

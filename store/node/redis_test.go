@@ -1,0 +1,74 @@
+package node_test
+
+import (
+	"context"
+	"crypto/rand"
+	"runtime"
+	"testing"
+	"time"
+
+	"ticketgate/internal/mono"
+	"ticketgate/store/node"
+	"ticketgate/store/redis"
+	"ticketgate/store/redistest"
+	"ticketgate/ticket"
+)
+
+// TestRedisLosesEverything: a real server is killed and comes back empty. The node keeps its life, opens nothing meanwhile,
+// and tells the counts of its open sockets before it admits anyone.
+func TestRedisLosesEverything(t *testing.T) {
+	server := redistest.Start(t)
+	store, err := redis.New(redis.Options{URL: server.URL(), Prefix: "tg:"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{T: t, clock: mono.System, store: &fickle{Store: store}, counts: &counts{of: map[ticket.Subject]ticket.Held{}}}
+	w.node = node.New(node.Options{
+		Store: store, Name: "gw-1", Heartbeat: heartbeat, Lease: lease, Timeout: timeout, Clock: mono.System, Rand: rand.Reader,
+		Counts: w.counts, Subjects: w.counts.subjects(), OnLeaseLost: func() { w.lost.Add(1) },
+	})
+	w.node.Start(w.Context())
+	w.comesBack(0)
+	qs := w.tickets(1, 2)
+	w.wantResults(<-w.batch(qs[0]), ticket.RedeemOK)
+	life, epoch := w.node.Incarnation(), w.node.Epoch()
+
+	server.Kill()
+	for range 20 {
+		b := <-w.batch(qs[1])
+		if r := b.Answers[0].Result; r != ticket.RedeemDoubt && r != ticket.RedeemUnsent {
+			t.Fatalf("redeem without a server: %d", r)
+		}
+		w.counts.change(1, -1) // the engine refused it
+		w.node.Touch(1)
+	}
+	server.Restart()
+	t.Logf("ready %v after the restart", w.comesBack(epoch))
+	if w.node.Incarnation() != life || w.node.Epoch() == epoch || w.lost.Load() != 0 {
+		t.Errorf("incarnation %x then %x, epoch %x then %x, lost %d", life, w.node.Incarnation(), epoch, w.node.Epoch(), w.lost.Load())
+	}
+	w.wantUsed(1, 1) // the socket that is open
+	w.wantResults(<-w.batch(qs[1]), ticket.RedeemEpoch)
+	w.counts.change(1, -1)
+	w.wantResults(<-w.batch(w.tickets(1, 1)...), ticket.RedeemOK)
+	if err := w.node.Close(context.Background()); err != nil {
+		t.Error(err)
+	}
+	w.wantUsed(1, 2)
+	if err := store.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// comesBack waits until the node is ready under another epoch than old.
+func (w *world) comesBack(old ticket.Epoch) time.Duration {
+	w.Helper()
+	start := time.Now()
+	for w.node.Ready() != nil || w.node.Epoch() == old {
+		if time.Since(start) > 10*time.Second {
+			w.Fatalf("not ready: %v", w.node.Ready())
+		}
+		runtime.Gosched()
+	}
+	return time.Since(start)
+}
