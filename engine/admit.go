@@ -67,12 +67,13 @@ func (w *worker) admit(id reactor.ID, s *session, early bool) *Refusal {
 	case !e.o.Origins.allows(q.HasOrigin, q.Origin):
 		return ErrOrigin
 	}
-	loc, err := w.checker.Check(text, e.o.Redeemer.StoreTime(), e.o.Redeemer.Epoch())
+	now := w.storeTime()
+	loc, err := w.checker.Check(text, now, e.o.Redeemer.Epoch())
 	if err != nil {
 		return locatorRefusal(err)
 	}
 	hash := w.checker.Hash(&loc)
-	if e.o.Cache.Get(hash, e.o.Redeemer.StoreTime()).Refuses() {
+	if e.o.Cache.Get(hash, now).Refuses() {
 		return errSpent
 	}
 	if e.o.Redeemer.Ready() != nil {
@@ -81,6 +82,19 @@ func (w *worker) admit(id reactor.ID, s *session, early bool) *Refusal {
 	secret, _ := w.checker.SecretHash(q.Secret) // a malformed or missing one is a wrong one, and spends the ticket
 	w.ask(id, s, &loc, hash, secret)
 	return nil
+}
+
+// storeTimeFor is how long a loop goes by its own clock before it asks for the store's again: in it the two part by less
+// than a millisecond.
+const storeTimeFor = 100 * time.Millisecond
+
+// storeTime is the store's clock as of this callback.
+func (w *worker) storeTime() time.Time {
+	now := w.l.Now()
+	if w.storeAt == 0 || now.Sub(w.storeAt) > storeTimeFor {
+		w.storeAt, w.storeWas = now, w.e.o.Redeemer.StoreTime()
+	}
+	return w.storeWas.Add(now.Sub(w.storeAt))
 }
 
 func locatorRefusal(err error) *Refusal {
@@ -153,7 +167,7 @@ func (w *worker) answers(b *ticket.Batch) {
 func (w *worker) answer(id reactor.ID, q *ticket.RedeemRequest, a *ticket.RedeemAnswer, expiry uint32) {
 	switch a.Result {
 	case ticket.RedeemOK, ticket.RedeemSecret, ticket.RedeemUnknown:
-		w.e.o.Cache.Put(q.Ticket, spentState(a.Result), expiry, w.e.o.Redeemer.StoreTime())
+		w.e.o.Cache.Put(q.Ticket, spentState(a.Result), expiry, w.storeTime())
 	}
 	s := w.e.rows.At(id.Slot())
 	if !w.l.Alive(id) || s.state != stateAsked {
@@ -294,9 +308,10 @@ func (w *worker) switchProtocols(id reactor.ID, s *session, k *parked) {
 	delete(w.waiting, id.Slot())
 	now := w.l.Now()
 	w.stats.opened(s.stream)
-	w.stats.age.Observe(w.e.o.Redeemer.StoreTime().Sub(k.claims.IssuedAt))
+	stored := w.storeTime()
+	w.stats.age.Observe(stored.Sub(k.claims.IssuedAt))
 	s.state = stateOpen
-	s.endAt = now.Add(k.claims.SessionEnd.Sub(w.e.o.Redeemer.StoreTime()))
+	s.endAt = now.Add(k.claims.SessionEnd.Sub(stored))
 	s.endCode = frame.CloseExpired
 	s.pingAt = now.Add(w.spread(w.e.o.Deadlines.Ping))
 	s.opened, s.last = now, now

@@ -79,7 +79,6 @@ type stream struct {
 	refuse *engine.Refusal
 	panics bool
 	joined []engine.Conn
-	got    []string
 	parts  int
 	ends   []engine.End
 }

@@ -2,10 +2,12 @@ package engine
 
 import (
 	"math/rand/v2"
+	"time"
 
 	"ticketgate/engine/frame"
 	"ticketgate/engine/reactor"
 	"ticketgate/engine/upgrade"
+	"ticketgate/internal/mono"
 	"ticketgate/limiter"
 	"ticketgate/ticket"
 )
@@ -24,8 +26,11 @@ type worker struct {
 	behind  bool            // the client whose bytes are being looked at has not taken all of what was sent before
 	joining reactor.ID      // whose Stream.Join is on the stack
 
-	batch   *ticket.Batch // redemptions of this round
-	batches []*ticket.Batch
+	batch    *ticket.Batch // redemptions of this round
+	batches  []*ticket.Batch
+	storeAt  mono.Time // when the store's clock was asked
+	storeWas time.Time // and what it said
+
 	waiting map[uint32]*parked // by slot: between the store's answer and the 101
 
 	names names
@@ -34,7 +39,8 @@ type worker struct {
 }
 
 func newWorker(e *Engine, src *rand.ChaCha8) *worker {
-	return &worker{e: e, src: src, rnd: rand.New(src), checker: e.o.Keys.NewChecker(), waiting: map[uint32]*parked{},
+	rnd := rand.New(src) //nolint:gosec // it spreads moments; no secret is drawn from it
+	return &worker{e: e, src: src, rnd: rnd, checker: e.o.Keys.NewChecker(), waiting: map[uint32]*parked{},
 		names: newNames(), stats: newStats(e.policy.Load())}
 }
 

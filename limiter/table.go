@@ -9,7 +9,7 @@ import (
 	"ticketgate/internal/mono"
 )
 
-// A Table holds the buckets that several sockets share: 40 to 44 bytes each, all set aside at the start.
+// A Table holds the buckets that several sockets share: 40 to 44 bytes each, set aside at the start and touched when used.
 //
 //	free ──Hold──> held by n sockets ──last Release──> kept ──full again, room needed──> held by another
 //	                        ^                            │
@@ -54,12 +54,11 @@ func NewTable(size int, seed uint64, clk mono.Clock) *Table {
 	for chains < size {
 		chains *= 2
 	}
-	return &Table{
-		seed: seed, clk: clk,
-		buckets: make([]bucket, size),
-		heads:   make([]uint32, chains),
-		kept:    make([]uint32, 0, size),
-	}
+	t := &Table{seed: seed, clk: clk}
+	t.buckets = offHeap[bucket](t, size)
+	t.heads = offHeap[uint32](t, chains)
+	t.kept = offHeap[uint32](t, size)[:0]
+	return t
 }
 
 // Key returns what a bucket is found by: 64 bits of SHA-256 over the seed and the three names. A faster hash such as

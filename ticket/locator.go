@@ -221,7 +221,7 @@ type Minted struct {
 }
 
 // Format implements fmt.Formatter, so that no verb prints what opens a socket.
-func (m Minted) Format(f fmt.State, _ rune) { io.WriteString(f, "[minted ticket]") }
+func (m Minted) Format(f fmt.State, _ rune) { fmt.Fprint(f, "[minted ticket]") }
 
 // Mint makes a ticket that expires at expiry by the store's clock, rounded up to a second. It fails when the random source
 // does, and then no ticket exists: there is no weaker source to fall back to.

@@ -228,9 +228,9 @@ func talk(ctx context.Context, e *env, conn *socket) error {
 func send(e *env, conn *socket, sent *atomic.Int64) error {
 	lines := bufio.NewScanner(e.stdin)
 	lines.Buffer(nil, 16<<20)
-	var any bool
+	var spoke bool
 	for lines.Scan() {
-		any = true
+		spoke = true
 		sent.Store(time.Now().UnixNano())
 		if err := wsutil.WriteClientText(conn, lines.Bytes()); err != nil {
 			return err
@@ -239,7 +239,7 @@ func send(e *env, conn *socket, sent *atomic.Int64) error {
 	if err := lines.Err(); err != nil {
 		fmt.Fprintf(e.stderr, "connect: standard input: %v\n", err)
 	}
-	if !any {
+	if !spoke {
 		return nil
 	}
 	return wsutil.WriteClientMessage(conn, ws.OpClose, ws.NewCloseFrameBody(ws.StatusNormalClosure, ""))

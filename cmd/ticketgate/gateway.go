@@ -89,8 +89,7 @@ func newGateway(c *config.Config, log *slog.Logger, x extras) (*gateway, error) 
 	if err != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		g.close(ctx)
-		return nil, err
+		return nil, errors.Join(err, g.close(ctx))
 	}
 	return g, nil
 }
@@ -255,7 +254,7 @@ func (g *gateway) buildEngine(streams []engine.StreamEntry, handlers []reactor.H
 		Control: c.WebSocket.Control, ControlBurst: 2 * c.WebSocket.Control.N, Assembly: c.WebSocket.Assembly,
 		Queue: int(c.WebSocket.Queue), NodeQueue: outbound, HoldMax: outbound,
 		SendBuffer: sendBuffer, Loops: processors(), MaxSessions: maxSessions(c.Listen.Gate.Admit.Connections),
-		Log:         func(msg string, args ...any) { g.log.Warn(msg, args...) }, Event: g.events.add,
+		Log: func(msg string, args ...any) { g.log.Warn(msg, args...) }, Event: g.events.add,
 	})
 	if err != nil {
 		return err
@@ -361,13 +360,14 @@ func (g *gateway) buildHandshake(paths map[string]handshake.Handler) (err error)
 }
 
 func (g *gateway) buildAdmin() (err error) {
-	g.admin, err = admin.New(admin.Options{
-		Address: g.c.Listen.Admin.Address, Token: g.c.Listen.Admin.Token.Reveal(), Ready: g.ready, Log: g.log,
-		Metrics: &admin.Metrics{
+	o := admin.Options{Address: g.c.Listen.Admin.Address, Token: g.c.Listen.Admin.Token.Reveal(), Ready: g.ready, Log: g.log}
+	if g.c.Telemetry.Metrics {
+		o.Metrics = &admin.Metrics{
 			Version: version, Engine: g.engine.Stats, Handshake: g.handshake.Stats, Plans: g.plans, Relays: g.relays,
 			Redis: g.redis, Ready: g.node.Ready, Draining: g.draining.Load,
-		},
-	})
+		}
+	}
+	g.admin, err = admin.New(o)
 	return err
 }
 

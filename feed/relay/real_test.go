@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -73,7 +74,7 @@ func viaGorilla(t testing.TB, f func(*gorilla.Conn)) string {
 			t.Errorf("backend: %v", err)
 			return
 		}
-		defer c.Close()
+		defer func() { _ = c.Close() }()
 		f(c)
 	})
 }
@@ -85,7 +86,7 @@ func viaCoder(t testing.TB, f func(context.Context, *coder.Conn)) string {
 			t.Errorf("backend: %v", err)
 			return
 		}
-		defer c.CloseNow()
+		defer func() { _ = c.CloseNow() }()
 		c.SetReadLimit(1 << 20)
 		f(r.Context(), c)
 	})
@@ -122,13 +123,13 @@ func dial(t testing.TB, g *feedtest.Gate, chop *rand.Rand) *coder.Conn {
 type chopped struct {
 	net.Conn
 	rnd  *rand.Rand
-	open bool // the upgrade request has gone
+	open atomic.Bool // the upgrade request has gone: by a goroutine of the HTTP client
 }
 
 func (c *chopped) Write(b []byte) (n int, err error) {
 	for len(b) > 0 {
 		piece := b
-		if c.open {
+		if c.open.Load() {
 			piece = b[:min(len(b), 1+c.rnd.IntN(9000)>>c.rnd.IntN(14))]
 		}
 		m, err := c.Conn.Write(piece)
@@ -138,7 +139,7 @@ func (c *chopped) Write(b []byte) (n int, err error) {
 		}
 		b = b[m:]
 	}
-	c.open = true
+	c.open.Store(true)
 	return n, nil
 }
 
@@ -311,14 +312,16 @@ func TestRealSlowClientStallsTheBackend(t *testing.T) {
 
 // payload is a message that says whose it is: socket, number, random bytes, and a checksum over all.
 func payload(rnd *rand.Rand, socket, number uint32) []byte {
-	b := make([]byte, 8+rnd.IntN(64<<10-8-sha256.Size+1))
+	size := 8 + rnd.IntN(64<<10-8-sha256.Size+1)
+	b := make([]byte, size+sha256.Size)
 	binary.BigEndian.PutUint32(b, socket)
 	binary.BigEndian.PutUint32(b[4:], number)
-	for i := 8; i < len(b); i++ {
+	for i := 8; i < size; i++ {
 		b[i] = byte(rnd.Uint32())
 	}
-	sum := sha256.Sum256(b)
-	return append(b, sum[:]...)
+	sum := sha256.Sum256(b[:size])
+	copy(b[size:], sum[:])
+	return b
 }
 
 // TestNoCrossTalk: 100 sockets on two loops with random sizes, fragments and cuts, while others come and are cut off.

@@ -212,13 +212,14 @@ func TestLongFramesAreCutForTheClient(t *testing.T) {
 	}
 }
 
-// TestDrippingBackend: a frame that comes byte by byte is not passed on byte by byte.
+// TestDrippingBackend: a frame that comes in small parts is not passed on in them.
 func TestDrippingBackend(t *testing.T) {
 	k := newRig(t, options(), feedtest.Options{})
 	c, b := k.pair()
 	text := strings.Repeat("drip", 250)
 	wire := b.Wire(true, frame.Text, text)
-	for i := range wire {
+	b.Write(wire[:500]) // the header comes with some of the payload
+	for i := 500; i < len(wire); i++ {
 		if i == len(wire)-1 {
 			c.Expect()
 			if got := c.Partial(); got.Text != "" {

@@ -18,10 +18,10 @@ import (
 
 // Options are what a Server is made of.
 type Options struct {
-	Address string       // host:port
-	Token   string       // bearer token that /metrics asks for; "" asks for none
-	Ready   func() error // nil while the node takes newcomers
-	Metrics prometheus.Collector
+	Address string               // host:port
+	Token   string               // bearer token that /metrics asks for; "" asks for none
+	Ready   func() error         // nil while the node takes newcomers
+	Metrics prometheus.Collector // nil: no /metrics
 	Log     *slog.Logger
 }
 
@@ -38,13 +38,15 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen.admin.address: %w", err)
 	}
-	reg := prometheus.NewRegistry()
-	if err := reg.Register(o.Metrics); err != nil {
-		return nil, errors.Join(fmt.Errorf("metrics: %w", err), ln.Close())
-	}
 	s := &Server{o: o, ln: ln}
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", s.guard(promhttp.HandlerFor(reg, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelError)})))
+	if o.Metrics != nil {
+		reg := prometheus.NewRegistry()
+		if err := reg.Register(o.Metrics); err != nil {
+			return nil, errors.Join(fmt.Errorf("metrics: %w", err), ln.Close())
+		}
+		mux.Handle("GET /metrics", s.guard(promhttp.HandlerFor(reg, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelError)})))
+	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", s.ready)
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, index) })

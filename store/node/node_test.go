@@ -273,7 +273,7 @@ func TestRedeems(t *testing.T) {
 		}
 		w.wantUsed(1, 3)
 		w.wantResults(<-w.batch(qs...), ticket.RedeemUnknown)
-		if d := w.node.StoreTime().Sub(time.Now()); d.Abs() > time.Millisecond {
+		if d := time.Until(w.node.StoreTime()); d.Abs() > time.Millisecond {
 			t.Errorf("the store's time is %v away from a store in this process", d)
 		}
 	})

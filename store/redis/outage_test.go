@@ -30,7 +30,7 @@ func quick(t testing.TB, server *redistest.Server) *redis.Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.Close() })
+	closeAfter(t, s)
 	return s
 }
 

@@ -29,8 +29,16 @@ func open(t testing.TB, server *redistest.Server, prefix string) *redis.Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.Close() })
+	closeAfter(t, s)
 	return s
+}
+
+func closeAfter(t testing.TB, s *redis.Store) {
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // raw is a connection beside the store's, to look at what stands in Redis.

@@ -186,7 +186,7 @@ func TestUserAndPassword(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.Close() })
+	closeAfter(t, s)
 	v, _ := answers(t, s)
 	r := fresh(v.Epoch)
 	if a, err := s.Issue(context.Background(), r); err != nil || a.Result != ticket.IssueOK {
@@ -207,7 +207,7 @@ func TestUserAndPassword(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { wrong.Close() })
+	closeAfter(t, wrong)
 	if _, err := renew(wrong); err == nil || strings.Contains(err.Error(), "wrong") {
 		t.Errorf("renew with a wrong password: %v", err)
 	}

@@ -87,7 +87,7 @@ func Main(ctx context.Context, args []string, out, errs io.Writer) int {
 		fmt.Fprintln(errs, "exam:", err)
 		return 1
 	}
-	defer os.RemoveAll(binDir)
+	defer func() { _ = os.RemoveAll(binDir) }() // what stays is in the system's temporary folder
 	code := 0
 	for _, n := range numbers {
 		x := &exam{seed: *seed, rnd: rand.New(rand.NewPCG(*seed, uint64(n))), size: *size, duration: *duration, out: out}
@@ -134,7 +134,7 @@ func (x *exam) sit(ctx context.Context, n int) bool {
 		fmt.Fprintf(x.out, "exam %d: FALLS SHORT: %v\n", n, err)
 		return false
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	x.dir = dir
 	begun := time.Now()
 	if err := t.run(ctx, x); err != nil {

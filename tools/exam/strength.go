@@ -40,6 +40,8 @@ const (
 	strengthStored  = 1000
 )
 
+var errTicketForm = errors.New("a ticket is not what it should be")
+
 func strength(ctx context.Context, x *exam) error {
 	if err := noRepeats(x); err != nil {
 		return err
@@ -69,7 +71,7 @@ func noRepeats(x *exam) error {
 		}
 		secret, err := base64.RawURLEncoding.DecodeString(string(m.Secret[4:]))
 		if err != nil || len(secret) != 32 {
-			return fmt.Errorf("second secret of %d bytes: %v", len(secret), err)
+			return fmt.Errorf("second secret of %d bytes: %w", len(secret), errors.Join(err, errTicketForm))
 		}
 		randoms[i], secrets[i] = binary.LittleEndian.Uint64(m.Locator.Random[:]), binary.LittleEndian.Uint64(secret)
 		if i < 10_000 {
@@ -150,7 +152,7 @@ func traces(t *rig.Ticket) ([][]byte, error) {
 	locator, secret := strings.TrimPrefix(t.Path(), "/t/"), strings.TrimPrefix(t.Secret(), "tgs_")
 	raw, err := base64.RawURLEncoding.DecodeString(locator)
 	if err != nil || len(raw) < 32 {
-		return nil, fmt.Errorf("locator %q: %v", locator, err)
+		return nil, errors.Join(err, errTicketForm)
 	}
 	rawSecret, err := base64.RawURLEncoding.DecodeString(secret)
 	if err != nil {

@@ -163,7 +163,8 @@ func (n *Node) Stop() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if n.Wait(ctx); ctx.Err() != nil {
+	_ = n.Wait(ctx) // how it ended, Wait tells whoever asks
+	if ctx.Err() != nil {
 		return errors.Join(errors.New("ticketgate did not end within 10 s"), n.Kill())
 	}
 	return nil

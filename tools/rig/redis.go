@@ -41,9 +41,9 @@ func StartRedis(ctx context.Context, dir string) (*Redis, error) {
 	}
 	for {
 		select {
-		case <-r.ended:
+		case err := <-r.ended:
 			text, _ := os.ReadFile(dir + "/log")
-			return nil, fmt.Errorf("redis-server ended at its start: %s", text)
+			return nil, fmt.Errorf("redis-server ended at its start: %w: %s", err, text)
 		case <-ctx.Done():
 			return nil, errors.Join(ctx.Err(), r.Stop())
 		default:
@@ -78,6 +78,8 @@ func (r *Redis) Stop() error {
 	if err := r.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
-	<-r.ended
-	return nil
+	if err := <-r.ended; err == nil {
+		return errors.New("redis-server ended by itself")
+	}
+	return nil // killed by us: how it ended says nothing
 }
