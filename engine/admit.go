@@ -2,7 +2,6 @@ package engine
 
 import (
 	"bytes"
-	"errors"
 	"time"
 
 	"ticketgate/engine/frame"
@@ -98,12 +97,12 @@ func (w *worker) storeTime() time.Time {
 }
 
 func locatorRefusal(err error) *Refusal {
-	switch {
-	case errors.Is(err, ticket.ErrForged):
+	switch err { //nolint:errorlint // Check returns these values bare
+	case ticket.ErrForged:
 		return errForged
-	case errors.Is(err, ticket.ErrExpired):
+	case ticket.ErrExpired:
 		return errExpired
-	case errors.Is(err, ticket.ErrEpoch):
+	case ticket.ErrEpoch:
 		return errEpoch
 	default:
 		return errMalformed
@@ -351,6 +350,7 @@ func (w *worker) refuse(id reactor.ID, s *session, r *Refusal) {
 	case s.state == stateGone || s.state >= stateOpen:
 		return
 	case r.Status == 401:
+		w.stats.tickets[r.n].Add(1)
 		w.reject(id, s, r.Reason, "", w.e.refused)
 	default:
 		retry := 0
@@ -359,6 +359,7 @@ func (w *worker) refuse(id reactor.ID, s *session, r *Refusal) {
 		}
 		request := w.requestID()
 		w.scratch = upgrade.AppendRefusal(w.scratch[:0], w.e.o.Base, r.Status, r.Type, r.Title, r.Title, request, retry, r.Extra)
+		w.stats.refused(r.Reason)
 		w.reject(id, s, r.Reason, request, w.scratch)
 	}
 }
@@ -370,6 +371,7 @@ const retrySpread = 5
 func (w *worker) malformed(id reactor.ID, s *session, p *upgrade.Problem) {
 	request := w.requestID()
 	w.scratch = p.Append(w.scratch[:0], w.e.o.Base, request)
+	w.stats.refused(p.Reason)
 	w.reject(id, s, p.Reason, request, w.scratch)
 }
 
@@ -380,7 +382,6 @@ func (w *worker) requestID() string {
 }
 
 func (w *worker) reject(id reactor.ID, s *session, reason, request string, answer []byte) {
-	w.stats.refused(reason)
 	_ = w.l.Write(id, answer) // a client that does not take its answer loses only that
 	w.event(id, s, Event{Kind: EventRefused, Reason: reason, Request: request})
 	s.state = stateClosing

@@ -18,7 +18,7 @@ func (w *worker) end(id reactor.ID, s *session, code frame.Code, reason string, 
 	if s.state != stateOpen {
 		return
 	}
-	if reason == "" {
+	if reason == "" && by != ByBackend {
 		reason = code.Reason()
 	}
 	s.state = stateClosing

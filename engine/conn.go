@@ -46,7 +46,7 @@ func (e *Engine) ConnOf(l *reactor.Loop, id reactor.ID) Conn { return Conn{e.wor
 
 // row is the session behind c, nil if it is gone.
 func (c Conn) row() *session {
-	if !c.w.l.Alive(c.id) {
+	if !c.w.l.Alive(c.id) && c.w.closing != c.id {
 		return nil
 	}
 	return c.w.e.rows.At(c.id.Slot())
@@ -98,7 +98,8 @@ func (c Conn) Begin(first bool, n int64) Outbound {
 	return c.w.allowOut(c.id, s, first, n)
 }
 
-// Head queues the frame head h, unmasked. Only after Begin allowed the frame; exactly h.Len bytes of Body follow.
+// Head queues the frame head h, unmasked. Only after Begin allowed the frame; exactly h.Len bytes of Body follow in the same
+// callback, and nothing else in between: the engine's own pings and close frames must not land inside a frame.
 func (c Conn) Head(h frame.Header) Sent {
 	h.Masked = false
 	c.w.scratch = frame.Append(c.w.scratch[:0], h)
@@ -162,7 +163,8 @@ func (c Conn) Resume() {
 	}
 }
 
-// Close sends a close frame and ends the socket; by is who began it. An empty reason stands for the code's own.
+// Close sends a close frame and ends the socket; by is who began it. Code 0 is a close frame without a body. An empty
+// reason stands for the code's own, but where the backend gave none.
 func (c Conn) Close(code frame.Code, reason string, by By) {
 	if s := c.row(); s != nil {
 		c.w.end(c.id, s, code, reason, by)

@@ -10,31 +10,32 @@ type Refusal struct {
 	Title  string // all that the caller learns
 	Retry  bool   // answered with Retry-After, 1 to 5 s, spread
 	Extra  string // further header lines, each with its CRLF
+	n      uint8  // of a bad ticket: its place in ticketRefusals
 }
 
 // The refusals of the gate. All that concerns the ticket itself is one answer, byte for byte: see ticketRefused.
 var (
-	ErrRoute          = &Refusal{404, "not-found", "route", "No such route", false, ""}
-	ErrOrigin         = &Refusal{403, "forbidden", "origin", "Origin not allowed", false, ""}
-	ErrStreamGone     = &Refusal{403, "forbidden", "stream", "Stream not available", false, ""}
-	ErrEarly          = &Refusal{400, "invalid-request", "early", "Bytes before the upgrade was answered", false, ""}
-	ErrDraining       = &Refusal{503, "draining", "draining", "Draining", true, ""}
-	ErrOverloaded     = &Refusal{503, "overloaded", "overloaded", "Overloaded", true, ""}
-	ErrStore          = &Refusal{503, "store-unavailable", "store", "Ticket store unavailable", true, ""}
-	ErrFault          = &Refusal{500, "fault", "fault", "Fault in the gateway", false, ""}
-	ErrBackend        = &Refusal{502, "backend", "backend", "Backend refused or unreachable", false, ""}
-	ErrBackendTimeout = &Refusal{504, "backend-timeout", "backend-timeout", "Backend too slow", false, ""}
+	ErrRoute          = &Refusal{Status: 404, Type: "not-found", Reason: "route", Title: "No such route"}
+	ErrOrigin         = &Refusal{Status: 403, Type: "forbidden", Reason: "origin", Title: "Origin not allowed"}
+	ErrStreamGone     = &Refusal{Status: 403, Type: "forbidden", Reason: "stream", Title: "Stream not available"}
+	ErrEarly          = &Refusal{Status: 400, Type: "invalid-request", Reason: "early", Title: "Bytes before the upgrade was answered"}
+	ErrDraining       = &Refusal{Status: 503, Type: "draining", Reason: "draining", Title: "Draining", Retry: true}
+	ErrOverloaded     = &Refusal{Status: 503, Type: "overloaded", Reason: "overloaded", Title: "Overloaded", Retry: true}
+	ErrStore          = &Refusal{Status: 503, Type: "store-unavailable", Reason: "store", Title: "Ticket store unavailable", Retry: true}
+	ErrFault          = &Refusal{Status: 500, Type: "fault", Reason: "fault", Title: "Fault in the gateway"}
+	ErrBackend        = &Refusal{Status: 502, Type: "backend", Reason: "backend", Title: "Backend refused or unreachable"}
+	ErrBackendTimeout = &Refusal{Status: 504, Type: "backend-timeout", Reason: "backend-timeout", Title: "Backend too slow"}
 
-	errNotUpgrade = &Refusal{426, "upgrade-required", "not-upgrade", "This address speaks WebSocket only", false, upgrade.ErrNotUpgrade.Headers}
-	errHeadLate   = &Refusal{408, "timeout", "head-timeout", "Request head too slow", false, ""}
-	errMalformed  = &Refusal{Status: 401, Reason: "malformed"} // under /t/, but no locator of ours
-	errForged     = &Refusal{Status: 401, Reason: "forged"}    // MAC
-	errExpired    = &Refusal{Status: 401, Reason: "expired"}   // by the locator's own expiry
-	errEpoch      = &Refusal{Status: 401, Reason: "epoch"}     // of another history of the store
-	errSpent      = &Refusal{Status: 401, Reason: "spent"}     // the local cache knows
-	errUnknown    = &Refusal{Status: 401, Reason: "unknown"}   // the store does not know it: spent, revoked, expired
-	errSecret     = &Refusal{Status: 401, Reason: "secret"}    // and the ticket is spent now
-	errBound      = &Refusal{Status: 401, Reason: "binding"}   // other Origin or address than the ticket's
+	errNotUpgrade = &Refusal{Status: 426, Type: "upgrade-required", Reason: "not-upgrade", Title: "This address speaks WebSocket only", Extra: upgrade.ErrNotUpgrade.Headers}
+	errHeadLate   = &Refusal{Status: 408, Type: "timeout", Reason: "head-timeout", Title: "Request head too slow"}
+	errMalformed  = &Refusal{Status: 401, Reason: "malformed"}     // under /t/, but no locator of ours
+	errForged     = &Refusal{Status: 401, Reason: "forged", n: 1}  // MAC
+	errExpired    = &Refusal{Status: 401, Reason: "expired", n: 2} // by the locator's own expiry
+	errEpoch      = &Refusal{Status: 401, Reason: "epoch", n: 3}   // of another history of the store
+	errSpent      = &Refusal{Status: 401, Reason: "spent", n: 4}   // the local cache knows
+	errUnknown    = &Refusal{Status: 401, Reason: "unknown", n: 5} // the store does not know it: spent, revoked, expired
+	errSecret     = &Refusal{Status: 401, Reason: "secret", n: 6}  // and the ticket is spent now
+	errBound      = &Refusal{Status: 401, Reason: "binding", n: 7} // other Origin or address than the ticket's
 )
 
 // ticketRefused is the one answer to every ticket that does not open a socket. It carries no request id and no date, so
@@ -43,3 +44,7 @@ func ticketRefused(base string) []byte {
 	return upgrade.AppendRefusal(nil, base, 401, "unauthenticated", "Ticket refused",
 		"unknown, used, expired or not yours: ask for a new ticket", "", 0, "WWW-Authenticate: Ticketgate\r\n")
 }
+
+// ticketRefusals are the refusals with status 401. They are counted by place, because a look-up by name would take a time of
+// its own for each.
+var ticketRefusals = [...]*Refusal{errMalformed, errForged, errExpired, errEpoch, errSpent, errUnknown, errSecret, errBound}

@@ -20,6 +20,8 @@ type stats struct {
 	results [ticket.RedeemUnsent + 1]stat.Counter
 	took    [ticket.RedeemUnsent + 1]stat.Histogram // by result: from the first of a batch to its answer
 
+	tickets [len(ticketRefusals)]stat.Counter
+
 	age stat.Histogram // of tickets whose socket opened
 
 	mu       sync.Mutex
@@ -176,6 +178,11 @@ func (s *stats) add(t *Stats) {
 		s.took[r].Snapshot(t.Took[k])
 	}
 	s.age.Snapshot(&t.Age)
+	for i, r := range ticketRefusals {
+		if n := s.tickets[i].Load(); n > 0 {
+			t.Rejected[r.Reason] += n
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for k, v := range maps.All(s.rejected) {

@@ -24,6 +24,7 @@ type worker struct {
 	text    []byte          // notices being built
 	found   frame.Event     // what the bytes being looked at hold; here, because a stream's method makes it escape
 	behind  bool            // the client whose bytes are being looked at has not taken all of what was sent before
+	closing reactor.ID      // whose Closed is on the stack: the reactor has buried it, the stream may still ask for its word
 	joining reactor.ID      // whose Stream.Join is on the stack
 
 	batch    *ticket.Batch // redemptions of this round
@@ -106,7 +107,9 @@ func (h *handler) Closed(l *reactor.Loop, id reactor.ID, why reactor.Cause, _ er
 	if s.state == stateOpen {
 		w.closed(id, s, End{By: ByNetwork, Reason: why.String()})
 	}
+	w.closing = id
 	w.leave(id, s, End{By: ByNetwork})
+	w.closing = 0
 	w.releaseSlot(s)
 	*s = session{}
 	if h.live.Add(-1) == 0 && h.draining.Load() {

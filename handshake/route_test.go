@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -212,6 +213,8 @@ func TestShutdown(t *testing.T) {
 		g.store.wait = make(chan struct{})
 		o.IdleTimeout, o.ReadTimeout = time.Hour, time.Hour // it is not they that end the idle ones
 	})
+	release := sync.OnceFunc(func() { close(g.store.wait) })
+	defer release()
 	idle, silent, busy := g.dial(), g.dial(), g.dial()
 	idle.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
 	idle.read()
@@ -223,7 +226,7 @@ func TestShutdown(t *testing.T) {
 	go func() { done <- g.Shutdown(context.Background()) }()
 	idle.closed()
 	silent.closed()
-	close(g.store.wait)
+	release()
 	if a := busy.read(); a.StatusCode != 201 || a.Header.Get("Connection") != "close" && !a.Close {
 		t.Errorf("the request under way: %d %v", a.StatusCode, a.Header)
 	}

@@ -209,7 +209,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		}
 	}
 	s.each(func(c *conn) {
-		if false {
+		if c.idle.Load() {
 			_ = c.Conn.SetReadDeadline(time.Unix(1, 0)) // it stops waiting
 		}
 	})

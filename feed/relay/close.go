@@ -81,14 +81,14 @@ func (r *Relay) violated(l *reactor.Loop, id reactor.ID, w *row, c engine.Conn, 
 		code = v.Code
 	}
 	r.hangUp(l, id, w, code, "")
-	c.Close(frame.CloseBackend, "", engine.ByBackend)
+	c.Close(frame.CloseBackend, frame.CloseBackend.Reason(), engine.ByBackend)
 }
 
 // stuck ends the pair because the backend does not take what the client sends, and the queue is full.
 func (r *Relay) stuck(l *reactor.Loop, id reactor.ID, w *row, c engine.Conn) {
 	r.end(w)
 	l.Abort(id)
-	c.Close(frame.CloseBackendTimeout, "", engine.ByBackend)
+	c.Close(frame.CloseBackendTimeout, frame.CloseBackendTimeout.Reason(), engine.ByBackend)
 }
 
 // lost tells the client that the backend's connection has broken; w is what its row was.
@@ -105,5 +105,5 @@ func (r *Relay) lost(l *reactor.Loop, w *row, why reactor.Cause) {
 	case reactor.CauseStop:
 		code, by = frame.CloseDrain, engine.ByGateway
 	}
-	r.engine.ConnOf(l, w.client).Close(code, "", by)
+	r.engine.ConnOf(l, w.client).Close(code, code.Reason(), by)
 }

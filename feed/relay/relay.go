@@ -74,8 +74,8 @@ type row struct {
 	offset uint8 // client to backend: bytes of the frame under way so far, modulo 4
 }
 
-// A million pairs have 80 MB of rows: over 80 bytes does not compile.
-const _ = uint(80 - unsafe.Sizeof(row{}))
+// A million pairs have 72 MB of rows: over 72 bytes does not compile.
+const _ = uint(72 - unsafe.Sizeof(row{}))
 
 // Bytes that one pair may hold at worst, with the defaults of the engine: queue 256 KiB, message limit 64 KiB, read buffer
 // 64 KiB.
