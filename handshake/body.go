@@ -5,6 +5,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"ticketgate/engine/upgrade"
 	"ticketgate/ticket"
 )
 
@@ -99,7 +100,7 @@ func canonicalOrigin(s string) bool {
 	case u.Scheme == "http" && u.Port() == "80", u.Scheme == "https" && u.Port() == "443", strings.HasSuffix(u.Host, ":"):
 		return false
 	}
-	return validHost([]byte(u.Host))
+	return upgrade.IsHost(u.Host)
 }
 
 // A decoder reads the little of JSON (RFC 8259) that a ticket request needs: objects, arrays and strings whose type is

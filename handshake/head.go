@@ -3,6 +3,8 @@ package handshake
 import (
 	"bytes"
 	"strconv"
+
+	"ticketgate/engine/upgrade"
 )
 
 // fasthttp reads a head generously: folded lines, Content_Length, both length fields at once, other versions. So every head
@@ -194,7 +196,7 @@ func (h *head) known(f field, b []byte, line, value span) Reason {
 	switch f {
 	case fieldHost:
 		h.host = value
-		if !validHost(value.of(b)) {
+		if !upgrade.IsHost(value.of(b)) {
 			return badHead
 		}
 	case fieldContentLength:

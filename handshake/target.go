@@ -2,7 +2,6 @@ package handshake
 
 import (
 	"bytes"
-	"net/netip"
 	"strings"
 )
 
@@ -84,40 +83,4 @@ func unescape(b []byte) (byte, bool) {
 	}
 	high, low := strings.IndexByte(hex, b[1]), strings.IndexByte(hex, b[2])
 	return byte(high<<4 | low), high >= 0 && low >= 0
-}
-
-// validHost is RFC 9110 section 7.2 without user part: a name or an address, and a port.
-func validHost(b []byte) bool {
-	host, port, hasPort := string(b), "", false
-	if strings.HasPrefix(host, "[") {
-		end := strings.IndexByte(host, ']')
-		if end < 0 {
-			return false
-		}
-		if a, err := netip.ParseAddr(host[1:end]); err != nil || !a.Is6() || a.Zone() != "" {
-			return false
-		}
-		if host = host[end+1:]; host == "" {
-			return true
-		}
-		return host[0] == ':' && validPort(host[1:])
-	}
-	if host, port, hasPort = strings.Cut(host, ":"); hasPort && !validPort(port) {
-		return false
-	}
-	for i := range len(host) {
-		if !isUnreserved(host[i]) {
-			return false
-		}
-	}
-	return host != "" && len(host) <= 255
-}
-
-func validPort(s string) bool {
-	for i := range len(s) {
-		if !isDigit(s[i]) {
-			return false
-		}
-	}
-	return 1 <= len(s) && len(s) <= 5
 }

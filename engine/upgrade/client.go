@@ -20,7 +20,7 @@ var ErrRequest = errors.New("upgrade: malformed host, target, key, subprotocol o
 // itself or that announce a body. If anything is malformed, so that it could end its line or become another field,
 // it gives dst as it was and ErrRequest.
 func AppendRequest(dst []byte, host, target string, key []byte, protocols []string, headers ...Header) ([]byte, error) {
-	if !isHost(host) || !isTarget(target) || !isKey(key) {
+	if !IsHost(host) || !isTarget(target) || !isKey(key) {
 		return dst, ErrRequest
 	}
 	out := append(dst, "GET "...)

@@ -2,10 +2,13 @@ package upgrade
 
 import "bytes"
 
-// isHost reports whether h is a name or an address, with a port if there is a colon: letters, digits, '-', '.' and '_', no
-// empty label but the root's; or an IPv6 address in brackets. Of RFC 3986 section 3.2.2 that leaves out user part, percent
+// nameMax is the longest host name in bytes (RFC 1035 section 2.3.4).
+const nameMax = 255
+
+// IsHost reports whether h is a name or an address, with a port if there is a colon: letters, digits, '-', '.' and '_', no
+// empty label but the root's, at most 255 bytes; or an IPv6 address in brackets. Of RFC 3986 section 3.2.2 that leaves out user part, percent
 // encoding, sub-delimiters, zones and future forms.
-func isHost[T []byte | string](s T) bool {
+func IsHost[T []byte | string](s T) bool {
 	h := []byte(s)
 	if len(h) > 0 && h[0] == '[' {
 		end := bytes.IndexByte(h, ']')
@@ -19,7 +22,7 @@ func isHost[T []byte | string](s T) bool {
 		}
 		fresh = c == '.'
 	}
-	return name > 0 && isPortPart(h[name:])
+	return name > 0 && name <= nameMax && isPortPart(h[name:])
 }
 
 // isPortPart reports whether p is empty, or a colon and a port from 1 to 65535 without leading zeros.

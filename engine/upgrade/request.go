@@ -138,7 +138,7 @@ func (r *Request) field(s *Scan, line []byte, at int) *Problem {
 	switch k {
 	case host:
 		r.Host = value
-		if !isHost(value) {
+		if !IsHost(value) {
 			return ErrHost
 		}
 	case origin:

@@ -2,6 +2,7 @@
 package clock
 
 import (
+	"bytes"
 	"sync"
 	"time"
 
@@ -14,12 +15,13 @@ import (
 type Options struct {
 	Every time.Duration // between two messages, more than 0
 	Clock mono.Clock    // whose Wall is told; nil: mono.System
+	Pad   int           // bytes of padding in each message, for those who want a load and not the time; 0: none
 
 	// Tick returns a channel that gets a value every d, and what stops it; nil: time.NewTicker.
 	Tick func(d time.Duration) (ticks <-chan time.Time, stop func())
 }
 
-// A Clock publishes {"time":"<RFC 3339 in UTC, nanoseconds>"} as text while somebody listens. It is an engine.Stream.
+// A Clock publishes {"time":"<RFC 3339 in UTC, nanoseconds>"}, with "pad" behind it if asked, as text while somebody listens. It is an engine.Stream.
 type Clock struct {
 	*feed.Hub
 	o    Options
@@ -97,5 +99,8 @@ func (c *Clock) tell() {
 // text is what the clock says now.
 func (c *Clock) text() []byte {
 	b := c.o.Clock.Wall().UTC().AppendFormat([]byte(`{"time":"`), time.RFC3339Nano)
+	if c.o.Pad > 0 {
+		b = append(append(b, `","pad":"`...), bytes.Repeat([]byte{'.'}, c.o.Pad)...)
+	}
 	return append(b, `"}`...)
 }

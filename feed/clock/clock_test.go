@@ -77,6 +77,24 @@ func TestClockTellsTheTimeWhileSomebodyListens(t *testing.T) {
 	}
 }
 
+func TestPad(t *testing.T) {
+	k := newTicker()
+	c := clock.New(clock.Options{Every: time.Second, Clock: mono.NewManual(time.Unix(0, 0)), Tick: k.tick, Pad: 1000})
+	g := feedtest.New(t, feedtest.Options{Stream: c}, c.Bind)
+	defer c.Close()
+	client := g.Dial(t)
+	await(t, "start", k.started)
+	k.ticks <- time.Time{}
+	_, b, err := client.Read(g.Deadline)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got struct{ Time, Pad string }
+	if err := json.Unmarshal(b, &got); err != nil || len(got.Pad) != 1000 || got.Time != "1970-01-01T00:00:00Z" {
+		t.Errorf("%v: %d bytes of padding, time %q", err, len(got.Pad), got.Time)
+	}
+}
+
 func TestCloseEndsTheClock(t *testing.T) {
 	k := newTicker()
 	c := clock.New(clock.Options{Every: time.Second, Tick: k.tick})

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"ticketgate/tools/rig"
@@ -31,6 +33,7 @@ type clusterOptions struct {
 	yaml    string // further lines of the configuration, at its top level
 	limits  string // further limits of plan "p", as lines indented by six
 	count   int    // connections of a client; 0: 10
+	feeds   string // of the stream "clock", as YAML; "" for a message each 10 ms
 	limit   uint64 // RLIMIT_NOFILE of the nodes
 }
 
@@ -55,7 +58,7 @@ plans:
 %sbackends:
   builtin: { kind: echo }
 %sfeeds:
-  clock: { kind: clock, every: 10ms }
+  clock: %s
 store: %s
 %s`
 
@@ -74,7 +77,11 @@ func (o *clusterOptions) config(redis *rig.Redis) string {
 	if count == 0 {
 		count = 10
 	}
-	return fmt.Sprintf(baseYAML, streams, count, o.limits, stream, backend, store, o.yaml)
+	feed := o.feeds
+	if feed == "" {
+		feed = "{ kind: clock, every: 10ms }"
+	}
+	return fmt.Sprintf(baseYAML, streams, count, o.limits, stream, backend, feed, store, o.yaml)
 }
 
 // start runs the nodes; close ends them.
@@ -131,6 +138,30 @@ func (c *cluster) close() error {
 type request struct {
 	Stream string `json:"stream"`
 	Client string `json:"client,omitempty"`
+}
+
+// metric reads one sample, named as it stands in the text, from node 0; 0 if it is not there.
+func (c *cluster) metric(ctx context.Context, name string) (int, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.nodes[0].Admin+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	a, err := c.http.Do(r)
+	if err != nil {
+		return 0, err
+	}
+	defer a.Body.Close()
+	text, err := io.ReadAll(a.Body)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if v, ok := strings.CutPrefix(line, name+" "); ok {
+			f, err := strconv.ParseFloat(strings.TrimSpace(v), 64)
+			return int(f), err
+		}
+	}
+	return 0, nil
 }
 
 // issue asks node i for a ticket.

@@ -58,6 +58,14 @@ func (x *exam) want(ok bool, format string, args ...any) {
 	}
 }
 
+// wantTime is want for figures of time and processor, which only the full size on a quiet machine can judge. The short form
+// prints them.
+func (x *exam) wantTime(ok bool, format string, args ...any) {
+	if x.size >= 1 {
+		x.want(ok, format, args...)
+	}
+}
+
 // shortMax is how many reasons of one test are printed.
 const shortMax = 20
 

@@ -84,7 +84,7 @@ func (x *exam) compare(name string, cs []contender, p pace) {
 		}
 	}
 	x.figure("%s: %d kinds of refusal, one answer: %v, largest |t| %.2f (%s)", name, len(cs), len(answers) == 1, best, what)
-	x.want(best <= timeT, "%s: |t| %.2f, want at most %.1f (%s)", name, best, timeT, what)
+	x.wantTime(best <= timeT, "%s: |t| %.2f, want at most %.1f (%s)", name, best, timeT, what)
 }
 
 // contender is one kind of refusal. prepare is not measured; answer is what the last run got, but for the request id.

@@ -193,8 +193,8 @@ func badFrames(ctx context.Context, x *exam) error {
 		}
 		slowest, gone = max(slowest, got.closed), max(gone, got.gone)
 		x.want(got.code == row.Code, "%s: closed with %d, want %d", row.Name, got.code, row.Code)
-		x.want(got.closed <= closeWithin, "%s: close frame after %v", row.Name, got.closed)
-		x.want(got.gone <= goneWithin, "%s: TCP open for %v", row.Name, got.gone)
+		x.wantTime(got.closed <= closeWithin, "%s: close frame after %v", row.Name, got.closed)
+		x.wantTime(got.gone <= goneWithin, "%s: TCP open for %v", row.Name, got.gone)
 		if got.code == row.Code {
 			right++
 		}

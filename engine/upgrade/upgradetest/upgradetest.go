@@ -235,7 +235,7 @@ func SmugglingFor(first string, header ...string) []Head {
 	add(400, "bare LF makes a line", "X: a\nTransfer-Encoding: chunked")
 	add(400, "CR CR LF", "X: a\r")
 	for _, h := range []string{"user@rt.example.com", "user:pw@rt.example.com", "a b", "a,b", "a/b", "a?b", "a#b", "a\\b", "a%41", "a:", "a:x", "a:99999", "a:0",
-		":80", "[::1", "::1", "[::1]x", "[fe80::1%25eth0]", "[v1.x]", "a..b", ".a", "a:80:80", "<a>", "a'b", "a;b", "a|b", "a^b", "é.example"} {
+		":80", "[::1", "::1", "[::1]x", "[fe80::1%25eth0]", "[v1.x]", "a..b", ".a", "a:80:80", "<a>", "a'b", "a;b", "a|b", "a^b", "é.example", strings.Repeat("a", 256)} {
 		t = append(t, Head{fmt.Sprintf("Host %q", h), swapHost(base, h), 400})
 	}
 	body := with()
