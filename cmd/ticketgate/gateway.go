@@ -42,7 +42,10 @@ import (
 const (
 	cacheEntries  = 1 << 16 // tickets remembered as spent or refused: one node's redemptions of 30 s at 2,000 a second
 	sharedBuckets = 1 << 20 // message limits per client or key; 44 bytes each once used
-	lostSlotsOver = 2 * time.Second
+	lostSlotsOver = time.Second // half of what the node keeps in reserve of its lease: the rest is for getting there
+
+	// The part of memory.outbound that is left to the allocator: resident memory is more than the buffers in use.
+	allocatorShare = 8
 
 	// What the kernel holds for a slow client before websocket.queue counts. Left to itself it takes up to 4 MiB a socket,
 	// out of sight of every limit; with this much a socket still gets 640 KiB/s over a path of 200 ms.
@@ -214,7 +217,7 @@ func (g *gateway) buildStreams() ([]engine.StreamEntry, []reactor.Handler, error
 		sources["backend "+name] = r
 	}
 	for _, name := range slices.Sorted(maps.Keys(g.c.Feeds)) {
-		c := clock.New(clock.Options{Every: g.c.Feeds[name].Every, Clock: mono.System})
+		c := clock.New(clock.Options{Every: g.c.Feeds[name].Every, Pad: int(g.c.Feeds[name].Pad), Clock: mono.System})
 		g.feeds = append(g.feeds, c)
 		sources["feed "+name] = c
 	}
@@ -252,7 +255,7 @@ func (g *gateway) buildEngine(streams []engine.StreamEntry, handlers []reactor.H
 		Deadlines: engine.Deadlines{Head: c.Listen.Gate.Deadlines.Head, Admit: c.Listen.Gate.Deadlines.Admit,
 			Ping: c.WebSocket.Ping, PongWait: c.WebSocket.PongWait, Idle: time.Duration(c.WebSocket.Idle)},
 		Control: c.WebSocket.Control, ControlBurst: 2 * c.WebSocket.Control.N, Assembly: c.WebSocket.Assembly,
-		Queue: int(c.WebSocket.Queue), NodeQueue: outbound, HoldMax: outbound,
+		Queue: int(c.WebSocket.Queue), NodeQueue: outbound - outbound/allocatorShare, HoldMax: outbound,
 		SendBuffer: sendBuffer, Loops: processors(), MaxSessions: maxSessions(c.Listen.Gate.Admit.Connections),
 		Log: func(msg string, args ...any) { g.log.Warn(msg, args...) }, Event: g.events.add,
 	})

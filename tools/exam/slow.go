@@ -1,8 +1,8 @@
 package main
 
 import (
+	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -138,28 +138,51 @@ func (e *ears) one(ctx context.Context, s *socket) {
 	var stamps []int64
 	gone := 0
 	for {
-		f, err := s.read()
+		op, stamp, err := s.readStamp()
 		now := time.Now()
-		if err != nil || f.op == frame.Close {
+		if err != nil || op == frame.Close {
 			if ctx.Err() == nil {
 				gone = 1
 			}
 			break
 		}
-		var m struct{ Time time.Time }
-		switch {
-		case f.op == frame.Ping:
-			_ = s.send(frame.Pong, f.payload) // an error shows at the next read
-		case f.op == frame.Text && json.Unmarshal(f.payload, &m) == nil:
-			stamps = append(stamps, m.Time.UnixNano())
-			lags = append(lags, now.Sub(m.Time))
+		if op == frame.Ping {
+			_ = s.send(frame.Pong, nil) // the gate's pings are empty; an error shows at the next read
+			continue
 		}
+		stamps = append(stamps, stamp.UnixNano())
+		lags = append(lags, now.Sub(stamp))
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.lags = append(e.lags, lags...)
 	e.heard = append(e.heard, stamps)
 	e.gone += gone
+}
+
+// stampFrom is where the clock's messages have their time: {"time":"...
+const stampFrom = len(`{"time":"`)
+
+// readStamp reads one message of the clock and keeps only its time: the listener must not be what is late.
+func (s *socket) readStamp() (frame.Op, time.Time, error) {
+	h, err := s.readHead()
+	if err != nil || h.Op != frame.Text {
+		if err == nil {
+			_, err = s.r.Discard(int(h.Len))
+		}
+		return h.Op, time.Time{}, err
+	}
+	b, err := s.r.Peek(min(int(h.Len), 64))
+	if err != nil || len(b) < stampFrom {
+		return h.Op, time.Time{}, errors.Join(err, errLost)
+	}
+	text, _, _ := bytes.Cut(b[stampFrom:], []byte{'"'})
+	at, err := time.Parse(time.RFC3339Nano, string(text))
+	if err != nil {
+		return h.Op, at, err
+	}
+	_, err = s.r.Discard(int(h.Len))
+	return h.Op, at, err
 }
 
 // wait returns how late messages were, how many were missing, and how many sockets were lost. A message is missing if any

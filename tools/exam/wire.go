@@ -87,24 +87,29 @@ func (f *received) code() frame.Code {
 
 // read reads one frame.
 func (s *socket) read() (*received, error) {
+	h, err := s.readHead()
+	if err != nil {
+		return nil, err
+	}
+	f := &received{h.Op, make([]byte, h.Len)}
+	_, err = io.ReadFull(s.r, f.payload)
+	return f, err
+}
+
+// readHead reads the head of a frame.
+func (s *socket) readHead() (frame.Header, error) {
 	for have := 2; ; have++ {
 		b, err := s.r.Peek(have)
 		if err != nil {
-			return nil, err
+			return frame.Header{}, err
 		}
 		h, n, err := frame.Parse(b)
-		if err != nil {
-			return nil, err
+		if n > 0 && err == nil {
+			_, err = s.r.Discard(n)
 		}
-		if n == 0 {
-			continue
+		if n > 0 || err != nil {
+			return h, err
 		}
-		if _, err := s.r.Discard(n); err != nil {
-			return nil, err
-		}
-		f := &received{h.Op, make([]byte, h.Len)}
-		_, err = io.ReadFull(s.r, f.payload)
-		return f, err
 	}
 }
 
