@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"slices"
 	"time"
 
 	"ticketgate/engine/frame"
@@ -105,7 +106,7 @@ var locatorRefusals = [...]struct {
 func locatorRefusal(err error) *Refusal {
 	no := errMalformed
 	for i := range locatorRefusals {
-		if err == locatorRefusals[i].err { //nolint:errorlint // Check returns these values bare
+		if err == locatorRefusals[i].err { // Check returns these values bare
 			no = locatorRefusals[i].no
 		}
 	}
@@ -135,7 +136,17 @@ func (w *worker) ask(id reactor.ID, s *session, loc *ticket.Locator, h ticket.Ha
 func (w *worker) hand() {
 	if b := w.batch; b != nil {
 		w.batch = nil
+		w.flying = append(w.flying, b)
 		w.e.o.Redeemer.Redeem(b)
+	}
+}
+
+// abandon gives back the slots of all redemptions under way. The loop has ended.
+func (w *worker) abandon() {
+	for _, b := range w.flying {
+		for i := range b.Reqs {
+			w.release(b.Reqs[i].Held.Subject)
+		}
 	}
 }
 
@@ -155,6 +166,8 @@ const batchesKept = 16
 
 // answers takes the store's verdicts.
 func (w *worker) answers(b *ticket.Batch) {
+	i := slices.Index(w.flying, b)
+	w.flying = slices.Delete(w.flying, i, i+1)
 	took := w.l.Now().Sub(b.Since)
 	for i := range b.Answers {
 		w.stats.redeem(b.Answers[i].Result, took)

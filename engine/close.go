@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"fmt"
+	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -8,8 +10,8 @@ import (
 	"ticketgate/engine/reactor"
 )
 
-// end sends a close frame and closes once it has gone out. The slot stays taken until the descriptor is closed, so that the
-// client's own count of its sockets never passes the limit.
+// end sends a close frame and closes once it has gone out. The slot stays taken until the descriptor is closed: until the
+// client has heard, its own count of its sockets must not pass the limit.
 func (w *worker) end(id reactor.ID, s *session, code frame.Code, reason string, by By) {
 	if s.state == stateJoining || s.state == stateAsked {
 		w.refuse(id, s, refusalFor(code))
@@ -23,10 +25,10 @@ func (w *worker) end(id reactor.ID, s *session, code frame.Code, reason string, 
 	}
 	s.state = stateClosing
 	how := End{By: by, Code: code, Reason: reason}
-	w.closed(id, s, how)
 	w.scratch = frame.AppendClose(w.scratch[:0], code, reason)
 	_ = w.l.WriteLast(id, w.scratch) // a peer that is gone does not miss it
 	w.leave(id, s, how)
+	w.closed(id, s, how)
 	w.l.Close(id)
 }
 
@@ -48,37 +50,42 @@ func refusalFor(code frame.Code) *Refusal {
 func (w *worker) peerClosed(id reactor.ID, s *session, ev *frame.Event) {
 	how := End{By: ByClient, Code: ev.Code, Reason: string(ev.Payload)}
 	s.state = stateClosing
-	w.closed(id, s, how)
 	w.scratch = frame.AppendClose(w.scratch[:0], ev.Code, "")
 	_ = w.l.WriteLast(id, w.scratch)
 	w.leave(id, s, how)
+	w.closed(id, s, how)
+	w.releaseSlot(s) // for the client it is closed: it may want the slot again before its FIN is here
 	w.l.Close(id)
 }
 
-// leave tells the stream and frees what the session shares with others, once; the slot is kept until the descriptor is
-// closed.
+// leave tells the stream and frees what the session shares with others, once; the slot and the names are kept until the
+// descriptor is closed.
 func (w *worker) leave(id reactor.ID, s *session, end End) {
 	delete(w.waiting, id.Slot())
 	w.dropHold(s)
 	if s.flags&flagJoined != 0 {
 		s.flags &^= flagJoined
-		w.entry(s).Stream.Gone(Conn{w, id}, end)
 		w.plan(s).Unbind(&s.limits, w.e.o.Table)
-		w.names.release(s.who)
-		s.who = 0
+		w.gone(Conn{w, id}, w.entry(s).Stream, end)
 	}
 }
 
-// drain closes every open socket of the loop with 1012 at a random moment within over, evenly spread, and refuses those
-// that are not open yet.
-func (w *worker) drain(l *reactor.Loop, over time.Duration) {
-	w.endAll(l, over, frame.CloseDrain)
+// gone tells the stream. A panic in it stops here: sockets end in the middle of work that concerns others too.
+func (w *worker) gone(c Conn, to Stream, end End) {
+	defer func() {
+		if v := recover(); v != nil {
+			w.stats.panics.Add(1)
+			w.e.log("engine: a stream panicked", "where", "gone", "type", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
+		}
+	}()
+	to.Gone(c, end)
 }
 
-func (w *worker) endAll(l *reactor.Loop, over time.Duration, code frame.Code) {
-	w.l = l
-	now := l.Now()
-	l.Each(func(id reactor.ID) {
+// endAll closes every open socket of the loop with code at a random moment within over, evenly spread, and refuses those
+// that are not open yet.
+func (w *worker) endAll(over time.Duration, code frame.Code) {
+	now := w.l.Now()
+	w.l.Each(func(id reactor.ID) {
 		s := w.e.rows.At(id.Slot())
 		switch s.state {
 		case stateOpen:
@@ -98,7 +105,7 @@ func (w *worker) within(d time.Duration) time.Duration {
 	return time.Duration(w.rnd.Int64N(int64(d)))
 }
 
-// closed counts and tells the end of an open socket.
+// closed counts and tells the end of an open socket, which its stream has heard of already.
 func (w *worker) closed(id reactor.ID, s *session, how End) {
 	w.stats.closed(w.entry(s).Name, s.stream, how, w.l.Now().Sub(s.opened))
 	ev := Event{Kind: EventClosed, Code: how.Code, By: how.By}

@@ -89,27 +89,39 @@ func (c Conn) Refuse(r *Refusal) {
 }
 
 // Begin asks the plan's limits for a message of the stream to the client, at its first frame (first) and at each further
-// one; n is the payload length of the frame. SentOK and SentHold: pass the frame on with Head and Body.
+// one; n is the payload length of the frame. SentOK and SentHold: pass the frame on with Frame or Body.
 func (c Conn) Begin(first bool, n int64) Outbound {
 	s := c.row()
-	if s == nil || s.state != stateOpen {
+	if s == nil || s.state != stateOpen || !c.w.leased() {
 		return Outbound{Sent: SentGone}
 	}
 	return c.w.allowOut(c.id, s, first, n)
 }
 
-// Head queues the frame head h, unmasked. Only after Begin allowed the frame; exactly h.Len bytes of Body follow in the same
-// callback, and nothing else in between: the engine's own pings and close frames must not land inside a frame.
-func (c Conn) Head(h frame.Header) Sent {
-	h.Masked = false
-	c.w.scratch = frame.Append(c.w.scratch[:0], h)
-	return c.Body(c.w.scratch)
+// Frame queues a frame: h and, as its payload, b, which is copied before the call returns. Only after Begin allowed it. What
+// finds no room is not queued in part, so the engine's own pings and close frames never land inside a frame.
+func (c Conn) Frame(h frame.Header, b []byte) Sent {
+	s := c.row()
+	if s == nil || s.state != stateOpen || !c.w.leased() {
+		return SentGone
+	}
+	h.Masked, h.Len = false, int64(len(b))
+	n := frame.HeaderLen(h)
+	dst, err := c.w.l.Reserve(c.id, n+len(b))
+	if err != nil {
+		c.w.slow(c.id, s, err)
+		return SentGone
+	}
+	frame.Append(dst[:0], h)
+	copy(dst[n:], b)
+	return SentOK
 }
 
-// Body queues payload bytes of the frame that Head began. b is copied or written before the call returns.
+// Body queues what the caller has framed: b ends where a frame ends. It is copied or written before the call returns. Only
+// after Begin allowed it.
 func (c Conn) Body(b []byte) Sent {
 	s := c.row()
-	if s == nil || s.state != stateOpen {
+	if s == nil || s.state != stateOpen || !c.w.leased() {
 		return SentGone
 	}
 	if err := c.w.l.Write(c.id, b); err != nil {
@@ -122,18 +134,9 @@ func (c Conn) Body(b []byte) Sent {
 // Send asks the limits and queues one whole message. b is copied before the call returns. It does not allocate.
 func (c Conn) Send(op frame.Op, b []byte) Outbound {
 	v := c.Begin(true, int64(len(b)))
-	if v.Sent > SentHold {
-		return v
-	}
-	h := frame.Header{Fin: true, Op: op, Len: int64(len(b))}
-	n := frame.HeaderLen(h)
-	dst, err := c.w.l.Reserve(c.id, n+len(b))
-	if err != nil {
-		c.w.slow(c.id, c.row(), err)
+	if v.Sent <= SentHold && c.Frame(frame.Header{Fin: true, Op: op}, b) == SentGone {
 		return Outbound{Sent: SentGone}
 	}
-	frame.Append(dst[:0], h)
-	copy(dst[n:], b)
 	return v
 }
 

@@ -4,6 +4,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -61,6 +62,7 @@ type Options struct {
 	MaxSessions  int64         // clients at once; more are answered 503. 0: as many as MaxConns lets in
 	MaxConns     int           // sockets at once, 0: what descriptors allow
 	Log          func(msg string, args ...any)
+	Leased       func() bool // the slots of open sockets are this node's own; asked after a loop stood still. nil: they always are
 	Event        func(Event) // opened, closed, refused: called on the loop, must not wait
 }
 
@@ -86,8 +88,8 @@ type Engine struct {
 	draining atomic.Bool
 	held     atomic.Int64  // bytes of incomplete messages
 	live     atomic.Int64  // accepted sockets not yet gone
-	empty    chan struct{} // closed when draining and live == 0
-	emptied  sync.Once
+	empty    chan struct{} // has a value when live has come to 0 while draining
+	stopped  sync.Once
 }
 
 // Work that goroutines bring to a loop.
@@ -104,7 +106,10 @@ func New(o Options) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
-	return e, e.use(r)
+	if err := e.use(r); err != nil {
+		return nil, errors.Join(err, r.Stop(context.Background()))
+	}
+	return e, nil
 }
 
 // NewMemory builds an engine on the reactor's in-memory twin, whose clock is clk.
@@ -121,7 +126,7 @@ func newEngine(o Options) *Engine {
 		rows:    reactor.NewSlab[session](),
 		control: limiter.NewMeter(o.Control, o.ControlBurst),
 		refused: ticketRefused(o.Base),
-		empty:   make(chan struct{}),
+		empty:   make(chan struct{}, 1),
 	}
 	e.policy.Store(o.Policy)
 	return e
@@ -165,9 +170,6 @@ func (e *Engine) Start() { e.r.Start() }
 // Failed tells of a loop that ended by itself: the process cannot go on.
 func (e *Engine) Failed() <-chan error { return e.r.Failed() }
 
-// SetPolicy swaps the policy for sockets that open from now on.
-func (e *Engine) SetPolicy(p *Policy) { e.policy.Store(p) }
-
 // Do runs f on loop i, soon. It may wait when the loop is far behind, so no loop calls it.
 func (e *Engine) Do(i int, f func(l *reactor.Loop)) {
 	e.r.Post(i, reactor.Work{Op: opDo, P: f})
@@ -186,33 +188,65 @@ func (e *Engine) StopAccept() {
 // left, or with ctx's error.
 func (e *Engine) Drain(ctx context.Context, over time.Duration) error {
 	e.StopAccept()
-	for i := range e.workers {
-		w := e.workers[i]
-		e.Do(i, func(l *reactor.Loop) { w.drain(l, over) })
+	told := make(chan struct{}, len(e.workers))
+	for i, w := range e.workers {
+		e.Do(i, func(*reactor.Loop) {
+			defer func() { told <- struct{}{} }()
+			w.endAll(over, frame.CloseDrain)
+		})
 	}
-	if e.live.Load() == 0 {
-		e.noneLeft()
+	for range e.workers { // from then on a loop accepts no more: before, none live would mean little
+		select {
+		case <-told:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	select {
-	case <-e.empty:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	for e.live.Load() > 0 {
+		select {
+		case <-e.empty:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
+	e.noneLeft() // for another who waits
+	return nil
 }
 
 // Shed closes all open sockets with 1013: the node no longer holds their slots.
 func (e *Engine) Shed(over time.Duration) {
-	for i := range e.workers {
-		w := e.workers[i]
-		e.Do(i, func(l *reactor.Loop) { w.endAll(l, over, frame.CloseOverloaded) })
+	for i, w := range e.workers {
+		e.Do(i, func(*reactor.Loop) { w.endAll(over, frame.CloseOverloaded) })
 	}
 }
 
-// Stop closes what is left and ends the loops.
-func (e *Engine) Stop(ctx context.Context) error { return e.r.Stop(ctx) }
+// Stop closes what is left, ends the loops and gives back the slots of redemptions that are still under way: their answers
+// find nobody. A Redeemer that is closed after that has a count of zero to tell.
+func (e *Engine) Stop(ctx context.Context) error {
+	if err := e.r.Stop(ctx); err != nil {
+		return err
+	}
+	e.stopped.Do(func() {
+		for _, w := range e.workers {
+			w.abandon()
+		}
+	})
+	return nil
+}
 
-func (e *Engine) noneLeft() { e.emptied.Do(func() { close(e.empty) }) }
+func (e *Engine) log(msg string, args ...any) {
+	if e.o.Log != nil {
+		e.o.Log(msg, args...)
+	}
+}
+
+// noneLeft wakes a Drain.
+func (e *Engine) noneLeft() {
+	select {
+	case e.empty <- struct{}{}:
+	default: // it has been told
+	}
+}
 
 // Origins is the listener's list of origins, each as a browser sends it (scheme://host, with a port unless default).
 type Origins struct {

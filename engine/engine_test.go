@@ -126,11 +126,11 @@ func TestRefusedRequests(t *testing.T) {
 		if !strings.HasPrefix(got, "HTTP/1.1 "+c.status+" ") || strings.Count(got, "HTTP/1.1") != 1 {
 			t.Errorf("%s: %q, want %s once", c.name, got, c.status)
 		}
-		p.CloseWrite()
-		r.mem.Run()
 		if !p.Closed() {
 			t.Errorf("%s: not closed", c.name)
 		}
+		p.CloseWrite()
+		r.mem.Run()
 	}
 	if r.held("ann") != 0 {
 		t.Errorf("held %d", r.held("ann"))
@@ -221,7 +221,11 @@ func TestStreamDecides(t *testing.T) {
 		t.Errorf("accepted later: %q", got)
 	}
 	p, _ = r.send(head(r.issue(ticket.Claims{})))
-	r.mem.Advance(10*time.Second + 100*time.Millisecond)
+	r.mem.Advance(9900 * time.Millisecond)
+	if got = string(p.Read()); got != "" {
+		t.Errorf("before the time to admit is over: %q", got)
+	}
+	r.mem.Advance(200 * time.Millisecond)
 	if got = string(p.Read()); !strings.HasPrefix(got, "HTTP/1.1 504 ") {
 		t.Errorf("a stream that never answers: %q", got)
 	}
@@ -338,7 +342,7 @@ func TestControlBudget(t *testing.T) {
 	}
 }
 
-func rate(t *testing.T, text string) *limiter.Rate {
+func rate(t testing.TB, text string) *limiter.Rate {
 	t.Helper()
 	v, err := limiter.ParseRate(text)
 	if err != nil {
@@ -364,7 +368,7 @@ func TestLimits(t *testing.T) {
 		}
 	})
 	t.Run("drop with notice", func(t *testing.T) {
-		r := newRig(t, three("drop-newest"), nil)
+		r := newRig(t, three("drop-newest"), quiet)
 		p := r.open(ticket.Claims{}, "Sec-WebSocket-Protocol: ticketgate.v1")
 		if got := r.say(p, text("1"), text("2"), text("3"), text("4")); got != `1|2|3|{"$tg":"limit","name":"messages-in","retry_after_ms":20001}` {
 			t.Errorf("%q", got)
@@ -378,7 +382,7 @@ func TestLimits(t *testing.T) {
 		}
 	})
 	t.Run("pause", func(t *testing.T) {
-		r := newRig(t, three("pause"), nil)
+		r := newRig(t, three("pause"), quiet)
 		p := r.open(ticket.Claims{})
 		if got := r.say(p, text("1"), text("2"), text("3"), text("4"), text("5")); got != "1|2|3|4" {
 			t.Errorf("%q", got)
@@ -415,6 +419,16 @@ func TestLimits(t *testing.T) {
 		other := r.open(ticket.Claims{Client: "bob"})
 		if got := r.say(other, text("5")); got != "5" {
 			t.Errorf("another client: %q", got)
+		}
+	})
+	t.Run("out, close", func(t *testing.T) {
+		r := newRig(t, plan(t, "messages-out", "2/1minute", "close"), nil)
+		p := r.open(ticket.Claims{})
+		if got := r.say(p, text("1"), text("2"), text("3"), text("4")); got != "1|2|close 4429 limit:messages-out" {
+			t.Errorf("%q", got)
+		}
+		if s := r.engine.Stats(); s.Streams[0].Messages[limiter.Out] != 2 || s.Limits[0].Refuse != 1 {
+			t.Errorf("%+v, %+v", s.Streams[0], s.Limits[0])
 		}
 	})
 	t.Run("bytes dropped whole", func(t *testing.T) {

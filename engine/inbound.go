@@ -20,6 +20,9 @@ import (
 func (w *worker) frames(id reactor.ID, s *session, in []byte) int {
 	s.flags |= flagHeard
 	w.behind = w.l.Queued(id) > 0
+	if !w.behind {
+		s.flags &^= flagPong
+	}
 	rules := w.entry(s).Rules
 	pos := 0
 	for pos < len(in) && s.paused == 0 {
@@ -60,10 +63,10 @@ func (w *worker) violation(id reactor.ID, s *session, err error) {
 	w.end(id, s, code, reason, ByGateway)
 }
 
-// assembly starts or ends the clock of a message under way.
+// assembly starts or ends the clock of a message under way. In a pause it stands: see pause.
 func (w *worker) assembly(id reactor.ID, s *session) {
 	switch open := s.in.Open(); {
-	case open && s.asmBy == 0:
+	case open && s.asmBy == 0 && s.paused == 0:
 		s.asmBy = w.l.Now().Add(w.e.o.Assembly)
 		w.rearm(id, s)
 	case !open:
@@ -80,9 +83,12 @@ func (w *worker) data(id reactor.ID, s *session, ev *frame.Event) {
 		w.end(id, s, frame.CloseUnsupported, "", ByGateway)
 		return
 	}
+	if ev.First {
+		s.asmBy = 0 // the message before it came whole in the same read
+	}
 	plan := w.plan(s)
 	messages, bytes, whole := plan.Sees(limiter.In)
-	if ev.Head && !whole && (messages || bytes) {
+	if ev.Head && !whole && (messages || bytes) && s.flags&flagDropIn == 0 {
 		w.allowIn(id, s, plan, ev.First, ev.FrameLen)
 	}
 	if s.state != stateOpen {
@@ -94,7 +100,9 @@ func (w *worker) data(id reactor.ID, s *session, ev *frame.Event) {
 		}
 		return
 	}
-	w.stats.in(s.stream, ev.First, len(ev.Payload))
+	if !whole {
+		w.stats.in(s.stream, ev.First, len(ev.Payload))
+	}
 	s.last = w.l.Now()
 	if mustBeWhole := ev.Op == frame.Text || ev.First && !ev.Fin || s.hold != 0 || whole || e.Whole; mustBeWhole && !(ev.First && ev.Last) {
 		w.keep(id, s, e, plan, ev)
@@ -144,6 +152,9 @@ func (w *worker) allowWhole(id reactor.ID, s *session, plan *limiter.Plan, ev *f
 	w.allowIn(id, s, plan, true, ev.FrameLen)
 	pass := s.state == stateOpen && s.flags&flagDropIn == 0
 	s.flags &^= flagDropIn
+	if pass {
+		w.stats.in(s.stream, true, int(ev.FrameLen))
+	}
 	return pass
 }
 
@@ -198,6 +209,6 @@ func (w *worker) controlFrame(id reactor.ID, s *session, ev *frame.Event) {
 	}
 	w.sendOwn(id, s, frame.Pong, ev.Payload)
 	if w.behind {
-		s.flags |= flagPong // until Drained
+		s.flags |= flagPong
 	}
 }

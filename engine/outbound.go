@@ -19,16 +19,25 @@ func (w *worker) allowOut(id reactor.ID, s *session, first bool, n int64) Outbou
 			w.end(id, s, frame.CloseLimit, v.Limit.Reason, ByGateway)
 			return Outbound{Sent: SentGone}
 		case limiter.Drop:
-			w.notice(id, s, v)
+			if s.flags&flagDropOut == 0 { // one notice for a run of them: more would take the room that the limit denies
+				s.flags |= flagDropOut
+				w.notice(id, s, v)
+			}
 			return Outbound{Sent: SentDrop}
 		case limiter.Pause:
-			w.stats.out(s.stream, first, n)
+			w.passed(s, first, n)
 			return Outbound{Sent: SentHold, Wait: v.Wait}
 		}
 	}
-	w.stats.out(s.stream, first, n)
-	s.last = w.l.Now()
+	w.passed(s, first, n)
 	return Outbound{Sent: SentOK}
+}
+
+// passed notes what the limits have let through to the client.
+func (w *worker) passed(s *session, first bool, n int64) {
+	s.flags &^= flagDropOut
+	s.last = w.l.Now()
+	w.stats.out(s.stream, first, n)
 }
 
 // sendOwn queues a frame of the gateway itself; it passes no limit but the queue's.
@@ -49,10 +58,14 @@ func (w *worker) slow(id reactor.ID, s *session, err error) {
 	w.end(id, s, frame.CloseSlow, "", ByGateway)
 }
 
-// pause stops reading for one more reason.
+// pause stops reading for one more reason. What the client cannot do meanwhile is not asked of it: the clocks of a message
+// under way, of idleness and of a pong stand until resume.
 func (w *worker) pause(id reactor.ID, s *session, by pauseBy) {
 	if s.paused == 0 {
 		w.l.Pause(id)
+		if s.asmBy != 0 {
+			s.asmBy = max(1, s.asmBy-w.l.Now())
+		}
 	}
 	s.paused |= by
 }
@@ -62,7 +75,18 @@ func (w *worker) resume(id reactor.ID, s *session, by pauseBy) {
 	if s.paused&by == 0 {
 		return
 	}
-	if s.paused &^= by; s.paused == 0 {
-		w.l.Resume(id)
+	if s.paused &^= by; s.paused != 0 {
+		return
 	}
+	now := w.l.Now()
+	if s.asmBy != 0 {
+		s.asmBy += now
+	}
+	w.assembly(id, s)
+	s.last = now
+	if s.flags&flagPinged != 0 {
+		s.pingAt = max(s.pingAt, now.Add(w.e.o.Deadlines.PongWait))
+	}
+	w.rearm(id, s)
+	w.l.Resume(id)
 }

@@ -6,10 +6,14 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 
 	"ticketgate/engine"
 	"ticketgate/engine/frame"
@@ -19,6 +23,8 @@ import (
 	"ticketgate/store/memory"
 	"ticketgate/ticket"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // rig is an engine on the in-memory reactor with the real memory store: whole sessions, without sockets and without waiting.
 type rig struct {
@@ -32,6 +38,7 @@ type rig struct {
 	stream  *stream
 	desk    *desk
 	options engine.Options
+	asked   int // by ask
 }
 
 // desk is a Redeemer that answers at once, or when the test lets it.
@@ -81,11 +88,18 @@ type stream struct {
 	joined []engine.Conn
 	parts  int
 	ends   []engine.End
+
+	onJoin    func(engine.Conn, *engine.Join) // nil: accept
+	onReceive func(engine.Conn, *frame.Event) // nil: echo
+	onDrained func(engine.Conn)               // nil: nothing
+	onGone    func(engine.Conn, engine.End)   // nil: nothing
 }
 
-func (s *stream) Join(c engine.Conn, _ *engine.Join) {
+func (s *stream) Join(c engine.Conn, j *engine.Join) {
 	s.joined = append(s.joined, c)
 	switch {
+	case s.onJoin != nil:
+		s.onJoin(c, j)
 	case s.refuse != nil:
 		c.Refuse(s.refuse)
 	case !s.hold:
@@ -98,14 +112,27 @@ func (s *stream) Receive(c engine.Conn, ev *frame.Event) {
 		panic("stream")
 	}
 	s.parts++
+	if s.onReceive != nil {
+		s.onReceive(c, ev)
+		return
+	}
 	if ev.First && ev.Last {
 		c.Send(ev.Op, ev.Payload)
 	}
 }
 
-func (s *stream) Drained(engine.Conn) {}
+func (s *stream) Drained(c engine.Conn) {
+	if s.onDrained != nil {
+		s.onDrained(c)
+	}
+}
 
-func (s *stream) Gone(_ engine.Conn, end engine.End) { s.ends = append(s.ends, end) }
+func (s *stream) Gone(c engine.Conn, end engine.End) {
+	s.ends = append(s.ends, end)
+	if s.onGone != nil {
+		s.onGone(c, end)
+	}
+}
 
 const wall = 1_800_000_000 // seconds; any moment will do
 
@@ -263,8 +290,44 @@ func (r *rig) heard(p *reactor.Pipe) string {
 	return strings.Join(frames(r.t, p.Read()), "|")
 }
 
+// plan is one limit per connection, for newRig.
+func plan(t testing.TB, name, text, action string) map[string]limiter.Options {
+	t.Helper()
+	return map[string]limiter.Options{name: {Rate: rate(t, text), Per: limiter.PerConnection, WhenExceeded: action}}
+}
+
+// drain begins a drain: what Drain then waits for, the test brings about.
+func (r *rig) drain(over time.Duration) {
+	r.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := r.engine.Drain(ctx, over); !errors.Is(err, context.Canceled) {
+		r.t.Errorf("drain: %v", err)
+	}
+	r.mem.Run()
+}
+
 // held is the count of slots that the engine claims for client.
 func (r *rig) held(client string) uint32 {
 	n, _, _ := r.count.Held(r.ring.Subject("client", client))
 	return n
+}
+
+func dial(t testing.TB, address string) net.Conn {
+	t.Helper()
+	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// until waits for what another goroutine brings about.
+func until(t testing.TB, is func() bool) {
+	t.Helper()
+	for limit := time.Now().Add(30 * time.Second); !is(); runtime.Gosched() {
+		if time.Now().After(limit) {
+			t.Fatal("it does not happen")
+		}
+	}
 }

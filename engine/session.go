@@ -53,7 +53,7 @@ type session struct {
 	last    mono.Time // last message in either direction
 	endAt   mono.Time // session end or drain: closed with endCode
 	pingAt  mono.Time // when the next ping is due; or, with flagPinged, when the pong must have come
-	asmBy   mono.Time // when the message under way must be complete, 0 if none is
+	asmBy   mono.Time // when the message under way must be complete, 0 if none is; in a pause, how long it had left
 	resume  mono.Time // when a limit lets it read again, 0 if it reads
 	armed   mono.Time // what the reactor's timer stands at
 	endCode frame.Code
@@ -66,9 +66,9 @@ const (
 	flagJoined                    // the stream has seen Join and is owed Gone
 	flagPinged                    // a ping waits for its answer
 	flagHeard                     // something arrived since the ping
-	flagPong                      // a pong waits in the queue: further pings are not answered until it is out
+	flagPong                      // a pong waits behind other bytes: further pings are not answered until the queue has been empty
 	flagDropIn                    // the message under way from the client is dropped
-	flagDropOut                   // the message under way to the client is dropped
+	flagDropOut                   // a message to the client was dropped, and none has passed since
 	flagNotices                   // ticketgate.v1 was selected: $tg objects may be sent
 )
 

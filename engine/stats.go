@@ -22,7 +22,8 @@ type stats struct {
 
 	tickets [len(ticketRefusals)]stat.Counter
 
-	age stat.Histogram // of tickets whose socket opened
+	age    stat.Histogram // of tickets whose socket opened
+	panics stat.Counter   // in Stream.Gone; the reactor counts those in its callbacks
 
 	mu       sync.Mutex
 	rejected map[string]uint64
@@ -178,6 +179,7 @@ func (s *stats) add(t *Stats) {
 		s.took[r].Snapshot(t.Took[k])
 	}
 	s.age.Snapshot(&t.Age)
+	t.Reactor.Panics += s.panics.Load()
 	for i, r := range ticketRefusals {
 		if n := s.tickets[i].Load(); n > 0 {
 			t.Rejected[r.Reason] += n

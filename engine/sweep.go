@@ -1,10 +1,36 @@
 package engine
 
 import (
+	"time"
+
 	"ticketgate/engine/frame"
 	"ticketgate/engine/reactor"
 	"ticketgate/internal/mono"
 )
+
+// stoodStill is after how long without anything to do a loop takes it for possible that the process was stopped (SIGSTOP, a
+// frozen machine, a debugger) and others have its sockets' slots by now. The node gives its lease up 2 s early.
+const stoodStill = 500 * time.Millisecond
+
+// lostOver spreads the ends of sockets that carry nothing any more.
+const lostOver = time.Second
+
+// leased is asked before a message is taken from a client or given to one. False: the node's slots may be others' by now, so
+// all of the loop's sockets end without a message more: at once who sends one, the others within lostOver.
+func (w *worker) leased() bool {
+	now, ask := w.l.Now(), w.e.o.Leased
+	if ask == nil {
+		return true
+	}
+	if gap := now.Sub(w.looked); gap >= stoodStill || w.lost {
+		was := w.lost
+		if w.lost = !ask(); w.lost && !was {
+			w.endAll(lostOver, frame.CloseOverloaded)
+		}
+	}
+	w.looked = now
+	return !w.lost
+}
 
 // due is the next moment at which time alone changes s; 0: never.
 func (w *worker) due(s *session) mono.Time {
@@ -18,11 +44,14 @@ func (w *worker) due(s *session) mono.Time {
 		return 0
 	}
 	next := min(s.endAt, s.pingAt)
-	if s.asmBy != 0 {
-		next = min(next, s.asmBy)
-	}
 	if s.resume != 0 {
 		next = min(next, s.resume)
+	}
+	if s.paused != 0 {
+		return next
+	}
+	if s.asmBy != 0 {
+		next = min(next, s.asmBy)
 	}
 	if idle := w.e.o.Deadlines.Idle; idle > 0 {
 		next = min(next, s.last.Add(idle))
@@ -70,6 +99,7 @@ func (w *worker) openTimer(id reactor.ID, s *session, now mono.Time) {
 	case now >= s.endAt:
 		w.end(id, s, s.endCode, "", ByGateway)
 		return
+	case s.paused != 0:
 	case s.asmBy != 0 && now >= s.asmBy:
 		w.end(id, s, frame.ClosePolicy, "guard:frame.assembly", ByGateway)
 		return
@@ -92,9 +122,9 @@ func (w *worker) ping(id reactor.ID, s *session, now mono.Time) {
 	if s.flags&flagPinged != 0 {
 		if s.flags&flagHeard == 0 && s.paused == 0 { // while we do not read we cannot hear
 			end := End{By: ByNetwork, Reason: "no pong"}
-			w.closed(id, s, end)
 			s.state = stateClosing
 			w.leave(id, s, end)
+			w.closed(id, s, end)
 			w.l.Abort(id)
 			return
 		}
@@ -102,9 +132,10 @@ func (w *worker) ping(id reactor.ID, s *session, now mono.Time) {
 		s.pingAt = now.Add(w.spread(d.Ping) - d.PongWait)
 		return
 	}
-	s.flags = s.flags&^flagHeard | flagPinged
 	s.pingAt = now.Add(d.PongWait)
-	if w.l.Queued(id) == 0 { // behind a full queue a ping tells nothing that the queue does not
-		w.sendOwn(id, s, frame.Ping, nil)
+	if w.l.Queued(id) > 0 {
+		return // whether the client is there shows in the queue: the reactor ends what makes no progress
 	}
+	s.flags = s.flags&^flagHeard | flagPinged
+	w.sendOwn(id, s, frame.Ping, nil)
 }

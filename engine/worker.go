@@ -27,7 +27,11 @@ type worker struct {
 	closing reactor.ID      // whose Closed is on the stack: the reactor has buried it, the stream may still ask for its word
 	joining reactor.ID      // whose Stream.Join is on the stack
 
-	batch    *ticket.Batch // redemptions of this round
+	looked mono.Time // when leased was called last
+	lost   bool      // the lease was over then
+
+	batch    *ticket.Batch   // redemptions of this round
+	flying   []*ticket.Batch // handed over and not answered yet
 	batches  []*ticket.Batch
 	storeAt  mono.Time // when the store's clock was asked
 	storeWas time.Time // and what it said
@@ -67,6 +71,10 @@ func (h *handler) Open(l *reactor.Loop, id reactor.ID) {
 func (h *handler) Data(l *reactor.Loop, id reactor.ID, in []byte) int {
 	w := h.worker(l)
 	s := h.rows.At(id.Slot())
+	if s.state != stateHead && !w.leased() {
+		w.end(id, s, frame.CloseOverloaded, "", ByGateway)
+		return len(in)
+	}
 	switch s.state {
 	case stateOpen:
 		return w.frames(id, s, in)
@@ -89,7 +97,6 @@ func (h *handler) Data(l *reactor.Loop, id reactor.ID, in []byte) int {
 func (h *handler) Drained(l *reactor.Loop, id reactor.ID) {
 	w := h.worker(l)
 	s := h.rows.At(id.Slot())
-	s.flags &^= flagPong
 	if s.state == stateOpen {
 		w.entry(s).Stream.Drained(Conn{w, id})
 	}
@@ -104,12 +111,15 @@ func (h *handler) Timer(l *reactor.Loop, id reactor.ID) {
 func (h *handler) Closed(l *reactor.Loop, id reactor.ID, why reactor.Cause, _ error) {
 	w := h.worker(l)
 	s := h.rows.At(id.Slot())
-	if s.state == stateOpen {
-		w.closed(id, s, End{By: ByNetwork, Reason: why.String()})
-	}
+	open := s.state == stateOpen
+	s.state = stateClosing
 	w.closing = id
 	w.leave(id, s, End{By: ByNetwork})
 	w.closing = 0
+	if open {
+		w.closed(id, s, End{By: ByNetwork, Reason: why.String()})
+	}
+	w.names.release(s.who)
 	w.releaseSlot(s)
 	*s = session{}
 	if h.live.Add(-1) == 0 && h.draining.Load() {

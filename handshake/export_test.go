@@ -23,7 +23,8 @@ func ReadRequest(in []byte) (canonical []byte, used, status int, more bool) {
 	if no != none || n == 0 {
 		return nil, 0, refusals[no].status, no == none
 	}
-	body, used := in[n:], n+h.length
+	var body []byte
+	used = n + h.length
 	if h.chunked {
 		k := chunks{n, n, n}
 		done, no := k.feed(in)

@@ -181,7 +181,7 @@ func (o *Options) check() error {
 	case !isToken(o.KeyHeader):
 		return errors.New("the key's header has no valid name")
 	case o.Store == nil || o.Keys == nil || o.Node == nil || o.Policy == nil || o.Clock == nil || o.Rand == nil || o.Log == nil:
-		return errors.New("Store, Keys, Node, Policy, Clock, Rand and Log are all needed")
+		return errors.New("needed, all of them: Store, Keys, Node, Policy, Clock, Rand and Log")
 	}
 	return nil
 }

@@ -87,17 +87,9 @@ func newDev(e *env, base int) (*dev, error) {
 	log := newLog(e.stderr, config.Log{Format: "auto", Level: "warn"})
 	g, err := newGateway(c, log, extras{keyRing: ring, paths: map[string]handshake.Handler{"/demo/": page}})
 	if err != nil {
-		return nil, portHint(err, base)
+		return nil, portHint(err, fmt.Sprintf("dev needs ports %d to %d free, or --port BASE", base, base+2))
 	}
 	return &dev{e, g, key}, nil
-}
-
-// portHint adds what to do when a port is taken.
-func portHint(err error, base int) error {
-	if strings.Contains(err.Error(), "address already in use") {
-		return fmt.Errorf("%w; is another one running? dev needs ports %d to %d free, or --port BASE", err, base, base+2)
-	}
-	return err
 }
 
 // greet prints where everything is.

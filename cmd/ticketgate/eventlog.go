@@ -15,12 +15,13 @@ const eventQueue = 8192
 type eventLog struct {
 	log     *slog.Logger
 	queue   chan engine.Event
+	quit    chan struct{}
 	done    chan struct{}
 	dropped atomic.Uint64
 }
 
 func newEventLog(log *slog.Logger) *eventLog {
-	e := &eventLog{log: log, queue: make(chan engine.Event, eventQueue), done: make(chan struct{})}
+	e := &eventLog{log: log, queue: make(chan engine.Event, eventQueue), quit: make(chan struct{}), done: make(chan struct{})}
 	go e.run()
 	return e
 }
@@ -40,8 +41,26 @@ func (e *eventLog) add(v engine.Event) {
 
 func (e *eventLog) run() {
 	defer close(e.done)
-	for v := range e.queue {
-		e.write(&v)
+	for {
+		select {
+		case v := <-e.queue:
+			e.write(&v)
+		case <-e.quit:
+			e.rest()
+			return
+		}
+	}
+}
+
+// rest writes what waits.
+func (e *eventLog) rest() {
+	for {
+		select {
+		case v := <-e.queue:
+			e.write(&v)
+		default:
+			return
+		}
 	}
 }
 
@@ -63,8 +82,8 @@ func (e *eventLog) write(v *engine.Event) {
 	}
 }
 
-// close writes what waits and ends. No event may come after it.
+// close writes what waits and ends. What loops that could not be stopped in time still add is lost. It is called once.
 func (e *eventLog) close() {
-	close(e.queue)
+	close(e.quit)
 	<-e.done
 }

@@ -17,7 +17,7 @@ func explain(code frame.Code, reason string) string {
 	case frame.CloseProtocol:
 		return "the client broke the WebSocket protocol: a fault in its program"
 	case frame.CloseUnsupported:
-		return "this stream does not take messages of this type from a client"
+		return "this stream takes no messages of this kind from clients"
 	case frame.CloseInvalid:
 		return "a text message was not UTF-8"
 	case frame.ClosePolicy:

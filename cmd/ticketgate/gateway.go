@@ -40,8 +40,8 @@ import (
 
 // Sizes of a node's shared tables.
 const (
-	cacheEntries  = 1 << 16 // tickets remembered as spent or refused: one node's redemptions of 30 s at 2,000 a second
-	sharedBuckets = 1 << 20 // message limits per client or key; 44 bytes each once used
+	cacheEntries  = 1 << 16     // tickets remembered as spent or refused: one node's redemptions of 30 s at 2,000 a second
+	sharedBuckets = 1 << 20     // message limits per client or key; 44 bytes each once used
 	lostSlotsOver = time.Second // half of what the node keeps in reserve of its lease: the rest is for getting there
 
 	// The part of memory.outbound that is left to the allocator: resident memory is more than the buffers in use.
@@ -255,9 +255,10 @@ func (g *gateway) buildEngine(streams []engine.StreamEntry, handlers []reactor.H
 		Deadlines: engine.Deadlines{Head: c.Listen.Gate.Deadlines.Head, Admit: c.Listen.Gate.Deadlines.Admit,
 			Ping: c.WebSocket.Ping, PongWait: c.WebSocket.PongWait, Idle: time.Duration(c.WebSocket.Idle)},
 		Control: c.WebSocket.Control, ControlBurst: 2 * c.WebSocket.Control.N, Assembly: c.WebSocket.Assembly,
-		Queue: int(c.WebSocket.Queue), NodeQueue: outbound - outbound/allocatorShare, HoldMax: outbound,
+		Queue: int(max(c.WebSocket.Queue, c.WebSocket.MaxMessage+frame.MaxHeader)), NodeQueue: outbound - outbound/allocatorShare, HoldMax: outbound,
 		SendBuffer: sendBuffer, Loops: processors(), MaxSessions: maxSessions(c.Listen.Gate.Admit.Connections),
 		Log: func(msg string, args ...any) { g.log.Warn(msg, args...) }, Event: g.events.add,
+		Leased: func() bool { return g.node.Leased(mono.Boot.Now()) },
 	})
 	if err != nil {
 		return err
@@ -424,7 +425,7 @@ func (g *gateway) sweep(ctx context.Context) {
 // drain takes nothing new and sends everybody away over drain.over; who is still there after drain.grace more is cut off.
 func (g *gateway) drain() error {
 	g.draining.Store(true)
-	g.log.Info("draining", "over", g.c.Drain.Over, "sockets", g.engine.Stats().Live)
+	g.log.Info("draining", "over", g.c.Drain.Over.String(), "sockets", g.engine.Stats().Live)
 	ctx, cancel := context.WithTimeout(context.Background(), g.c.Drain.Over+max(g.c.Drain.Grace, time.Second))
 	defer cancel()
 	if err := g.engine.Drain(ctx, g.c.Drain.Over); err != nil {

@@ -162,6 +162,29 @@ func TestInitWithKey(t *testing.T) {
 	}
 }
 
+// TestClusterPage does what docs/cluster.md says, up to the start of the nodes.
+func TestClusterPage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/cluster.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "```yaml\n")
+	text, _, found := strings.Cut(rest, "```")
+	if !found {
+		t.Fatal("docs/cluster.md has no YAML")
+	}
+	dir := t.TempDir()
+	write(t, dir, "ticket.keys", strings.Replace(ring, "k1", "t2", 1)+strings.Replace(ring, "k1", "t1", 1))
+	hash := write(t, dir, "key.hash", ring)
+	made := ticketgate(t, "", nil, "key", "create", "--client", "my-app", "--product", "demo", "--plan", "free", "--hash-key", hash)
+	write(t, dir, "keys.yaml", made.errors)
+	file := write(t, dir, "ticketgate.yaml", text)
+	got := ticketgate(t, "", []string{"BASE=71", "REDIS_URL=redis://127.0.0.1:7379"}, "config", "check", file)
+	if want := file + ": ok: 1 stream, 1 plan, 1 key, store redis\n"; got.out != want || got.code != exitOK {
+		t.Errorf("the page's configuration: %+v", got)
+	}
+}
+
 func TestEnvironment(t *testing.T) {
 	file := write(t, t.TempDir(), "ticketgate.yaml", string(sample))
 	got := ticketgate(t, "", []string{"TICKETGATE_LOG__LEVEL=loud"}, "config", "check", file)

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"ticketgate/internal/config"
 )
@@ -28,7 +31,7 @@ away over drain.over with close code 1012, and ends. A second signal ends it at 
 			log := newLog(e.stderr, cfg.Log)
 			g, err := newGateway(cfg, log, extras{})
 			if err != nil {
-				return err
+				return portHint(err, "stop it, or change the address in "+file)
 			}
 			return g.run(c.Context(), g.logServing)
 		},
@@ -36,6 +39,14 @@ away over drain.over with close code 1012, and ends. A second signal ends it at 
 	c.Flags().StringVar(&file, "config", configFile, "configuration file")
 	_ = c.MarkFlagFilename("config", "yaml", "yml") // fails only for a flag that is not there
 	return c
+}
+
+// portHint adds what to do where a port is taken.
+func portHint(err error, what string) error {
+	if errors.Is(err, unix.EADDRINUSE) {
+		return fmt.Errorf("%w; is another gateway running? %s", err, what)
+	}
+	return err
 }
 
 // logServing says where the gateway listens.

@@ -50,14 +50,13 @@ func part(c engine.Conn, ev *frame.Event) {
 		word |= dropping
 	}
 	if word&dropping == 0 && (ev.Last || len(ev.Payload) > 0) {
-		h := frame.Header{Fin: ev.Last, Op: ev.Op, Len: int64(len(ev.Payload))}
+		h := frame.Header{Fin: ev.Last, Op: ev.Op}
 		if word&started != 0 {
 			h.Op = frame.Continuation
 		}
-		if c.Head(h) == engine.SentGone {
+		if c.Frame(h, ev.Payload) == engine.SentGone {
 			return
 		}
-		c.Body(ev.Payload)
 		word |= started
 	}
 	if ev.Last {

@@ -183,3 +183,20 @@ func TestEchoDoesNotAllocate(t *testing.T) {
 		}
 	}
 }
+
+// TestSmallQueue: a part for which there is no room is left out whole, so that the close frame stands between two frames.
+func TestSmallQueue(t *testing.T) {
+	_, c := open(t, feedtest.Options{Queue: 4 << 10})
+	c.Window(0)
+	wire := c.Wire(true, frame.Binary, strings.Repeat("x", 20_000))
+	for len(wire) > 0 {
+		n := min(3000, len(wire))
+		c.Write(wire[:n])
+		wire = wire[n:]
+	}
+	c.Window(1 << 20)
+	got := c.Messages()
+	if len(got) != 1 || got[0] != feedtest.Closing(frame.CloseSlow, "slow-consumer") {
+		t.Errorf("%+v", got)
+	}
+}

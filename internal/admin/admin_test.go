@@ -14,9 +14,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"ticketgate/engine"
+	"ticketgate/feed/relay"
 	"ticketgate/handshake"
 	"ticketgate/internal/admin"
 	"ticketgate/internal/stat"
+	"ticketgate/limiter"
 	"ticketgate/ticket"
 )
 
@@ -139,5 +141,51 @@ func TestToken(t *testing.T) {
 	}
 	if status, _ := get(t, url+"/healthz", ""); status != http.StatusOK {
 		t.Errorf("healthz asks for a token: %d", status)
+	}
+}
+
+// TestRelays: what tells targets apart for the relay need not tell their series apart; a scrape must not fail for it, nor
+// show what may be a secret.
+func TestRelays(t *testing.T) {
+	var ready error
+	m := node(&ready)
+	r, err := relay.New(relay.Options{Name: "pool", Kind: 1, MaxMessage: 1, MaxFragments: 1,
+		Targets: []string{"ws://127.0.0.1:7001/a?token=one", "ws://127.0.0.1:7001/a?token=two", "ws://127.0.0.1:7002"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	m.Relays = []*relay.Relay{r}
+	limits := map[string]limiter.Options{"bytes-in": {Rate: &limiter.Rate{N: 120, Per: time.Minute}, Per: limiter.PerConnection, WhenExceeded: "close"}}
+	plan, problems := limiter.Compile("free", limits, limiter.Defaults{})
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	m.Plans = []*limiter.Plan{plan}
+	url := serve(t, "", &ready, m)
+	status, text := get(t, url+"/metrics", "")
+	if status != http.StatusOK || strings.Contains(text, "token") {
+		t.Fatalf("%d, a token is shown: %v", status, strings.Contains(text, "token"))
+	}
+	for _, want := range []string{
+		`ticketgate_backend_up{backend="pool",target="ws://127.0.0.1:7001/a"} 1`,
+		`ticketgate_backend_up{backend="pool",target="ws://127.0.0.1:7002"} 1`,
+		`ticketgate_backend_connections{backend="pool",target="ws://127.0.0.1:7001/a"} 0`,
+		`ticketgate_backend_dial_seconds_count{backend="pool",result="ok"} 0`,
+		`ticketgate_limit_configured{limit="bytes-in",plan="free"} 2`,
+	} {
+		if !strings.Contains(text, "\n"+want+"\n") {
+			t.Errorf("missing: %s", want)
+		}
+	}
+}
+
+// TestAddressInUse is an error that names the setting.
+func TestAddressInUse(t *testing.T) {
+	var ready error
+	url := serve(t, "", &ready, node(&ready))
+	_, err := admin.New(admin.Options{Address: strings.TrimPrefix(url, "http://"), Log: slog.New(slog.DiscardHandler)})
+	if err == nil || !strings.Contains(err.Error(), "listen.admin.address") {
+		t.Errorf("%v", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -226,10 +227,12 @@ func (s *sink) relay(r *relay.Relay) {
 	var t relay.Stats
 	r.Stats(&t)
 	dials := map[string]*stat.Snapshot{}
+	up, open := map[string]bool{}, map[string]int64{} // two targets of one address are one series, or the scrape would fail
 	for i := range t.Targets {
 		u := &t.Targets[i]
-		s.gauge(backendUp, flag(u.Up), t.Name, u.URL)
-		s.gauge(backendConns, float64(u.Open), t.Name, u.URL)
+		label, _, _ := strings.Cut(u.URL, "?") // what follows may be a secret
+		up[label] = up[label] || u.Up
+		open[label] += u.Open
 		for j := range u.Dials {
 			d := &u.Dials[j]
 			if dials[d.Result] == nil {
@@ -237,6 +240,10 @@ func (s *sink) relay(r *relay.Relay) {
 			}
 			dials[d.Result].Merge(&d.Seconds)
 		}
+	}
+	for label := range up {
+		s.gauge(backendUp, flag(up[label]), t.Name, label)
+		s.gauge(backendConns, float64(open[label]), t.Name, label)
 	}
 	for result, h := range dials {
 		s.histogram(backendDial, h, t.Name, result)

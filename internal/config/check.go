@@ -118,6 +118,9 @@ func (l *loader) quote(path, text string) string {
 	return fmt.Sprintf("%q", shorten(text))
 }
 
+// clockText is the most that a clock's message has beside its padding: {"time":"2026-11-22T13:00:00.123456789Z","pad":""}.
+const clockText = 50
+
 func (l *loader) checkSources() {
 	for name, b := range l.cfg.Backends {
 		at := "backends." + name
@@ -125,7 +128,10 @@ func (l *loader) checkSources() {
 		l.rule(b.Kind == "" || len(b.Targets) == 0, []string{at}, "has targets and a kind; a built-in backend has no targets")
 	}
 	for name, f := range l.cfg.Feeds {
-		l.rule(f.Kind != "", []string{"feeds." + name}, "missing; a feed needs a kind, such as clock")
+		at := "feeds." + name
+		l.rule(f.Kind != "", []string{at}, "missing; a feed needs a kind, such as clock")
+		l.rule(f.Pad+clockText <= l.cfg.WebSocket.MaxMessage, []string{at + ".pad", "websocket.max_message"},
+			"%v and the %d bytes of the time are more than websocket.max_message, %v", f.Pad, clockText, l.cfg.WebSocket.MaxMessage)
 	}
 }
 

@@ -205,6 +205,7 @@ type Health struct {
 type Feed struct {
 	Kind  string        `yaml:"kind" oneof:"clock" later:"nats kafka redis redis-stream"`
 	Every time.Duration `yaml:"every" default:"1s" range:"10ms,1h"`
+	Pad   unit.Size     `yaml:"pad" default:"0B" range:"0B,64KiB"` // bytes that each message has beside the time
 	_     struct{}      `later:"url subject jetstream brokers topic key start channel"`
 }
 

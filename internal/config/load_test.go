@@ -28,7 +28,7 @@ var environments = map[string][]string{
 	"environment.yaml": {
 		"TICKETGATE_STOER__URL=x", "TICKETGATE_STORE__URLL=x", "TICKETGATE_STORE__URL__HOST=x", "TICKETGATE_LISTEN=[",
 		"TICKETGATE_STREAMS__MY_CHAT__FEED=x", "TICKETGATE_STREAMS__NEW__FEED=x", "TICKETGATE_FEEDS__CLOCK__EVERY=often",
-		"TICKETGATE_LISTEN__GATE__PROXY_PROTOCOL__REQUIRED=true", "TICKETGATE_KEY=tgk_a_b", "TICKETGATE_DRAIN__OVER=2h", "HOME=/root",
+		"TICKETGATE_LISTEN__GATE__PROXY_PROTOCOL__REQUIRED=true", "TICKETGATE_KEY=tgk_a_b", "TICKETGATE_URL=http://a", "TICKETGATE_DRAIN__OVER=2h", "HOME=/root",
 	},
 }
 
@@ -73,6 +73,24 @@ func TestMissingFile(t *testing.T) {
 	_, err := config.Load("testdata/nowhere.yaml", nil, nil)
 	want := "testdata/nowhere.yaml: cannot be read: no such file or directory\n1 problem"
 	if err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+// TestBytes: a byte order mark is no part of the first key, and what is not UTF-8 is not read as something else.
+func TestBytes(t *testing.T) {
+	const text = "version: 1\nlisten: { gate: { public_url: ws://a } }\n"
+	if _, err := config.LoadText("a.yaml", "\ufeff"+text, nil); err != nil {
+		t.Errorf("with a byte order mark: %v", err)
+	}
+	for broken, place := range map[string]string{"\xff\xfe": "1:1", text + "# \u00fc \xe9\n": "3:5", "\ufeff\xc0": "1:1"} {
+		_, err := config.LoadText("a.yaml", broken, nil)
+		if err == nil || err.Error() != "a.yaml:"+place+": not text in UTF-8\n1 problem" {
+			t.Errorf("%q: %v", broken, err)
+		}
+	}
+	_, err := config.LoadText("a.yaml", text, []string{"TICKETGATE_LISTEN__GATE__ORIGINS=[\xff]"})
+	if want := "environment variable TICKETGATE_LISTEN__GATE__ORIGINS: not text in UTF-8\n1 problem"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }
@@ -123,6 +141,7 @@ func TestFull(t *testing.T) {
 		{"dial_timeout", c.Backends["chat-pool"].Health.DialTimeout, 2 * time.Second},
 		{"dial_timeout's default", c.Backends["mirror"].Health.DialTimeout, 3 * time.Second},
 		{"feeds.every", c.Feeds["clock"].Every, 250 * time.Millisecond},
+		{"feeds.pad", c.Feeds["clock"].Pad, unit.Size(1 << 10)},
 		{"metrics", c.Telemetry.Metrics, false},
 		{"keys", len(c.Keys), 1},
 		{"key's scopes", c.Keys[0].Scopes, []string{"delegate", "stream:chat"}},

@@ -10,8 +10,8 @@ import (
 // envPrefix begins the variables that set values; "__" stands between levels: TICKETGATE_STORE__URL.
 const envPrefix = "TICKETGATE_"
 
-// keyVariable is the one variable with the prefix that sets nothing: the API key for "ticketgate connect".
-const keyVariable = "TICKETGATE_KEY"
+// ofConnect are the variables with the prefix that set nothing: "ticketgate connect" reads them, and "dev --shell" sets them.
+var ofConnect = []string{"TICKETGATE_KEY", "TICKETGATE_URL"}
 
 // override puts the values of the environment, then those of flags, into the tree. It remembers env for ${env:NAME}.
 func (l *loader) override(root *node, env []string, flags map[string]string) {
@@ -21,7 +21,7 @@ func (l *loader) override(root *node, env []string, flags map[string]string) {
 		l.env[name] = value
 	}
 	for _, name := range slices.Sorted(maps.Keys(l.env)) {
-		if rest, ok := strings.CutPrefix(name, envPrefix); ok && name != keyVariable {
+		if rest, ok := strings.CutPrefix(name, envPrefix); ok && !slices.Contains(ofConnect, name) {
 			l.set(root, strings.Split(rest, "__"), l.register("environment variable "+name), l.env[name])
 		}
 	}

@@ -1,9 +1,11 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
@@ -73,6 +75,11 @@ func (n *node) find(key string) *entry {
 
 // parse reads text into a tree. The problems have at as file; positions only if at.line is not 0.
 func (l *loader) parse(at pos, text []byte) *node {
+	text = bytes.TrimPrefix(text, []byte("\ufeff")) // some editors begin a file with it (YAML 1.2, 5.2)
+	if good := utf8Prefix(text); len(good) < len(text) {
+		l.problem(at.after(good), "", "not text in UTF-8")
+		return &node{pos: at, kind: broken}
+	}
 	tokens := lexer.Tokenize(string(text))
 	if tk := tooDeep(tokens); tk != nil {
 		l.problem(at.of(tk), "", "nested more than %d deep", depthMax)
@@ -146,6 +153,27 @@ func (p pos) of(tk *token.Token) pos {
 		return p
 	}
 	return pos{p.file, max(1, tk.Position.Line), max(1, tk.Position.Column)}
+}
+
+// after is the place behind text, which begins at p.
+func (p pos) after(text []byte) pos {
+	if p.line == 0 {
+		return p
+	}
+	lastLine := text[bytes.LastIndexByte(text, '\n')+1:]
+	return pos{p.file, 1 + bytes.Count(text, []byte("\n")), 1 + utf8.RuneCount(lastLine)}
+}
+
+// utf8Prefix is text up to the first byte that is not UTF-8.
+func utf8Prefix(text []byte) []byte {
+	for i := 0; i < len(text); {
+		r, n := utf8.DecodeRune(text[i:])
+		if r == utf8.RuneError && n == 1 {
+			return text[:i]
+		}
+		i += n
+	}
+	return text
 }
 
 // firstToken is where n begins. A mapping without braces answers GetToken with its first colon.
