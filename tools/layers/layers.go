@@ -31,7 +31,7 @@ var rooms = map[string]int{
 	"cmd":             6, "client": 6, "tools": 6,
 }
 
-// meant are imports between rooms of one number, each with its reason.
+// meant are imports that a rule would forbid, each with its reason.
 var meant = map[edge]string{
 	{"handshake", "engine/upgrade"}: "what a host may look like is said once, for both doors",
 	{"limiter", "ticket"}:           "Count counts by ticket.Subject, which would be a second name for the same thing",
