@@ -69,12 +69,15 @@ func browser(ctx context.Context, t *testing.T) (context.Context, context.Cancel
 		t.Fatal("chromium is not installed: apt-get install chromium")
 	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
+		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-sync", true), chromedp.Flag("disable-component-update", true),
 		chromedp.ModifyCmdFunc(func(c *exec.Cmd) { c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }))
 	ctx, stopProcess := chromedp.NewExecAllocator(ctx, options...)
 	ctx, stopTab := chromedp.NewContext(ctx)
 	return ctx, func() {
+		if err := chromedp.Cancel(ctx); err != nil { // closes the browser in order and waits until it is gone
+			t.Logf("close the browser: %v", err)
+		}
 		stopTab()
 		stopProcess()
 	}
