@@ -24,7 +24,7 @@ run: build ## Build and start "ticketgate dev" (ARGS="--port 9000")
 build: ## Build bin/ticketgate
 	go build -trimpath -o bin/ticketgate ./cmd/ticketgate
 
-test: needs ## Run all tests with the race detector, against real servers
+test: needs build ## Run all tests with the race detector, against real servers
 	CGO_ENABLED=1 go test -race ./...
 
 check: lint ## Format, vet, staticcheck, golangci-lint, import directions: what CI runs beside the tests

@@ -20,6 +20,8 @@ import (
 // TestDemoPage drives the demo page of "ticketgate dev" in a real browser: ticket, socket, echo, close, and what a person
 // is told when the same ticket is used again.
 func TestDemoPage(t *testing.T) {
+	_, err := rig.Binary(t.Context(), binDir)
+	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	base := startDev(ctx, t)
@@ -27,7 +29,7 @@ func TestDemoPage(t *testing.T) {
 	defer stop()
 	page := "http://127.0.0.1:" + strconv.Itoa(base) + "/demo/"
 	var messages, state, again, ticket string
-	err := chromedp.Run(ctx,
+	err = chromedp.Run(ctx,
 		chromedp.Navigate(page),
 		chromedp.WaitEnabled(`#stream option:nth-child(2)`, chromedp.ByQuery),
 		chromedp.SetValue("#stream", "echo", chromedp.ByID),

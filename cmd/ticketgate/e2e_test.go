@@ -153,10 +153,11 @@ drain: { over: 1s, grace: 2s }
 
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
+	_, err := rig.Binary(t.Context(), binDir)
+	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	c := &cluster{t: t, ctx: ctx, redis: redistest.Start(t), backend: startBackend(t)}
-	var err error
 	c.ring, err = rig.Ring()
 	must(t, err)
 	c.app, err = rig.NewKey(c.ring, "app", "app", "all", "two", "delegate")

@@ -12,7 +12,7 @@ import (
 // TestShort runs every test of the exam in a short form. Figures that need a quiet machine are those of the long form.
 func TestShort(t *testing.T) {
 	for n := range tests {
-		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 		var out bytes.Buffer
 		code := Main(ctx, []string{"-n", strconv.Itoa(n), "-seed", "1", "-size", "0.02", "-duration", "2s"}, &out, &out)
 		cancel()

@@ -22,6 +22,9 @@ var build struct {
 	path string
 }
 
+// buildMax is how long a build may take.
+const buildMax = 9 * time.Minute
+
 // Binary builds cmd/ticketgate once for this process and returns its path. dir is where it is put.
 func Binary(ctx context.Context, dir string) (string, error) {
 	build.Lock()
@@ -30,6 +33,9 @@ func Binary(ctx context.Context, dir string) (string, error) {
 	if build.path == path {
 		return path, nil
 	}
+	// With an empty build cache it takes minutes, whatever the caller's patience with gateways is.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), buildMax)
+	defer cancel()
 	_, file, _, _ := runtime.Caller(0)
 	c := exec.CommandContext(ctx, "go", "build", "-o", path, "./cmd/ticketgate")
 	c.Dir = filepath.Join(filepath.Dir(file), "..", "..")
