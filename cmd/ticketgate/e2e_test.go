@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -117,6 +118,7 @@ type cluster struct {
 	ring    string
 	app     rig.Key // may ask on behalf of anyone; plan two
 	slow    rig.Key // plan slow
+	quiet   rig.Key // plan quiet
 	a, b    *rig.Node
 }
 
@@ -130,7 +132,7 @@ store: { kind: redis, url: "%s", timeout: 1s }
 secrets: { ticket_keys: "${file:ring}", key_hash: "${file:ring}" }
 auth: { keys: { source: [keys.yaml] } }
 products:
-  all: { streams: [relay, echo], plans: [two, slow] }
+  all: { streams: [relay, echo], plans: [two, slow, quiet] }
 plans:
   two:
     limits:
@@ -141,7 +143,11 @@ plans:
       connections: { count: 10, per: client }
       tickets: { rate: 1000/1minute, per: client }
       messages-in: { rate: 3/1minute, per: client, when_exceeded: close }
-      messages-out: { rate: 5/1minute, per: connection, when_exceeded: drop-newest }
+  quiet:
+    limits:
+      connections: { count: 10, per: client }
+      tickets: { rate: 1000/1minute, per: client }
+      messages-out: { rate: 5/1minute, per: client, when_exceeded: drop-newest }
 streams:
   relay: { backend: pool }
   echo: { backend: builtin }
@@ -164,6 +170,8 @@ func newCluster(t *testing.T) *cluster {
 	must(t, err)
 	c.slow, err = rig.NewKey(c.ring, "slow", "slow", "all", "slow", "delegate")
 	must(t, err)
+	c.quiet, err = rig.NewKey(c.ring, "quiet", "quiet", "all", "quiet", "delegate")
+	must(t, err)
 	c.a, c.b = c.node(), c.node()
 	return c
 }
@@ -176,7 +184,7 @@ func (c *cluster) node() *rig.Node {
 		Binary: bin,
 		Dir:    c.t.TempDir(),
 		Config: fmt.Sprintf(clusterYAML, c.redis.URL(), c.backend.address),
-		Files:  map[string]string{"ring": c.ring, "keys.yaml": c.app.Entry + c.slow.Entry},
+		Files:  map[string]string{"ring": c.ring, "keys.yaml": c.app.Entry + c.slow.Entry + c.quiet.Entry},
 	})
 	must(c.t, err)
 	c.t.Cleanup(func() {
@@ -322,6 +330,30 @@ func TestMessageLimits(t *testing.T) {
 	if _, _, err = again.Read(c.ctx); !errors.As(err, &closed) || closed.Code != 4429 {
 		t.Errorf("first message of the client's next socket: %v", err)
 	}
+}
+
+// TestMessagesOutLimit: of seven answers of the backend five arrive, then one notice, then nothing; the socket stays open.
+func TestMessagesOutLimit(t *testing.T) {
+	c := newCluster(t)
+	conn := c.open(c.b, c.issue(c.a, c.quiet, request{Stream: "relay", Client: "out"}))
+	for i := range 7 {
+		must(t, conn.Write(c.ctx, websocket.MessageText, []byte("message "+strconv.Itoa(i))))
+	}
+	for i := range 5 {
+		if _, b, err := conn.Read(c.ctx); err != nil || string(b) != "message "+strconv.Itoa(i) {
+			t.Fatalf("answer %d: %q, %v", i, b, err)
+		}
+	}
+	_, b, err := conn.Read(c.ctx)
+	var notice struct {
+		Kind  string `json:"$tg"`
+		Name  string `json:"name"`
+		Retry int    `json:"retry_after_ms"`
+	}
+	if err != nil || json.Unmarshal(b, &notice) != nil || notice.Kind != "limit" || notice.Name != "messages-out" || notice.Retry < 1 || notice.Retry > 12_001 {
+		t.Errorf("behind five answers: %q, %v", b, err)
+	}
+	must(t, conn.Ping(conn.CloseRead(c.ctx))) // still open, and nothing else comes: CloseRead would end with it
 }
 
 func TestBackendKilled(t *testing.T) {
