@@ -53,15 +53,6 @@ func (c *counters) took(ok bool, d time.Duration) {
 	}
 }
 
-// Reasons are all reasons there are, for a metric that shows zeros.
-func Reasons() []string {
-	var all []string
-	for i := none + 1; i < reasons; i++ {
-		all = append(all, refusals[i].label)
-	}
-	return all
-}
-
 // Stats adds the server's figures to t. Any goroutine may call it.
 func (s *Server) Stats(t *Stats) {
 	if t.Issued == nil {

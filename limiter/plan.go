@@ -16,7 +16,7 @@ import (
 //	Tally    each frame       counts what was decided, in the loop's own counters
 //	Unbind   closing socket   gives the shared buckets back
 
-// A Plan is the limits of one plan, compiled. It is immutable: a reload compiles new ones and Rebinds the sessions.
+// A Plan is the limits of one plan, compiled. It is immutable.
 type Plan struct {
 	Name        string
 	Connections Connections
@@ -190,26 +190,6 @@ func (p *Plan) Unbind(r *Row, t *Table) {
 		}
 	}
 	*r = Row{}
-}
-
-// Rebind moves r from the plan it is bound to, from, to p: limits of the same name and per keep what has been taken, under
-// the new rate. On an error r stays bound to from. The row's loop calls it.
-func (p *Plan) Rebind(r *Row, t *Table, from *Plan, w Who) error {
-	var row Row
-	if err := p.Bind(&row, t, w); err != nil {
-		return err
-	}
-	for i := range p.limits {
-		for j := range from.limits {
-			l, was := &p.limits[i], &from.limits[j]
-			if l.Per == PerConnection && was.Per == PerConnection && l.Name == was.Name {
-				row.words[i] = r.words[j]
-			}
-		}
-	}
-	from.Unbind(r, t)
-	*r = row
-	return nil
 }
 
 // A Verdict is what the limits say of a message.

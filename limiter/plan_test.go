@@ -255,50 +255,6 @@ func TestBindHoldsAllOrNothing(t *testing.T) {
 	}
 }
 
-func TestRebindKeepsWhatWasTaken(t *testing.T) {
-	old := plan(t, "messages-in: { rate: 3/1minute, per: client }\nbytes-in: { rate: 100/1second }\nmessages-out: { rate: 1/1minute }")
-	next := plan(t, "messages-in: { rate: 6/1minute, burst: 3, per: client }\nbytes-in: { rate: 50/1second, burst: 100 }\na: { counts: bytes-out, rate: 7/1second }\nmessages-out: { rate: 1/1minute, per: key }")
-	tb, clk := newTable(16)
-	s, other := open(t, old, tb, "ann"), open(t, old, tb, "ann")
-	for range 3 {
-		if v := s.message(limiter.In, true, 20, clk.Now()); v.Action != limiter.Pass {
-			t.Fatal(say(v))
-		}
-	}
-	if err := next.Rebind(&s.row, tb, old, limiter.Who{Client: "ann"}); !errors.Is(err, limiter.ErrNoName) {
-		t.Fatalf("Rebind without a key: %v", err)
-	}
-	if v := s.message(limiter.In, true, 20, clk.Now()); say(v) != "close limit:messages-in 20s" {
-		t.Errorf("after a failed Rebind: %s", say(v))
-	}
-	who := limiter.Who{Client: "ann", Key: "k-ann"}
-	if err := next.Rebind(&s.row, tb, old, who); err != nil {
-		t.Fatal(err)
-	}
-	s.plan = next
-	s.ds = make([]limiter.Decisions, len(next.Limits()))
-	clk.Advance(300 * time.Millisecond)
-	// 60 bytes are 600 ms of the old rate, of which 300 ms are left: at the new rate 15 bytes of 100. A minute of
-	// messages is left, less 300 ms, of which the new burst covers 30 s.
-	for _, c := range []struct {
-		first bool
-		bytes int64
-		want  string
-	}{{false, 86, "close limit:bytes-in 20ms"}, {false, 85, "pass"}, {true, 0, "close limit:messages-in 39.7s"}} {
-		if v := s.message(limiter.In, c.first, c.bytes, clk.Now()); say(v) != c.want {
-			t.Errorf("after Rebind, %d bytes: %s, want %s", c.bytes, say(v), c.want)
-		}
-	}
-	if v := other.message(limiter.In, true, 1, clk.Now()); say(v) != "close limit:messages-in 19.7s" {
-		t.Errorf("a session still under the old plan: %s", say(v))
-	}
-	next.Unbind(&s.row, tb)
-	old.Unbind(&other.row, tb)
-	if st := stats(tb); st.Held != 0 {
-		t.Errorf("%d buckets still held", st.Held)
-	}
-}
-
 // TestSharedBucketsOfManyLoops: sockets of one client on four loops, under two shared limits. Together they get exactly the
 // messages of the tighter one, and of the other no more than those.
 func TestSharedBucketsOfManyLoops(t *testing.T) {

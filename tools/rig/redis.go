@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -69,9 +68,6 @@ func (r *Redis) ping() bool {
 	line, err := bufio.NewReader(c).ReadString('\n')
 	return err == nil && strings.HasPrefix(line, "+PONG")
 }
-
-// Signal sends s, such as SIGSTOP, to the server.
-func (r *Redis) Signal(s syscall.Signal) error { return r.cmd.Process.Signal(s) }
 
 // Stop ends the server and waits for it.
 func (r *Redis) Stop() error {
