@@ -46,12 +46,13 @@ const (
 	CauseDial                     // the connect failed; the error is the errno
 	CauseFault                    // a callback panicked
 	CauseStop                     // the reactor stopped
+	CauseFilter                   // its filter failed, or the peer of an offloaded socket changed its keys
 	causes
 )
 
 // String is the cause as a metric label.
 func (c Cause) String() string {
-	names := [...]string{"none", "eof", "reset", "local", "stalled", "slow", "dial", "fault", "stop"}
+	names := [...]string{"none", "eof", "reset", "local", "stalled", "slow", "dial", "fault", "stop", "filter"}
 	if int(c) >= len(names) {
 		return "unknown"
 	}
@@ -92,6 +93,8 @@ const (
 	flagNoPeer                     // no address: a unix socket
 	flagLate                       // closing took longer than Linger
 	flagGone                       // Closed has begun
+	flagSaid                       // the filter has said that nothing follows
+	flagOffload                    // the kernel does TLS
 )
 
 // What a row asks of the poller, as a mask.
@@ -115,8 +118,8 @@ type row struct {
 	watched uint8 // the mask that the poller has
 	cause   Cause // closing, dying: what Closed will say
 	errno   uint16
-	_       uint16
-	dropped uint32 // closing: bytes discarded
+	dropped uint16 // closing: KiB discarded, each reading rounded up
+	filter  int32  // in Loop.filters
 	out     int32  // queue in Loop.queues
 	left    int32  // leftover in Loop.segments
 	next    int32  // wheel: slot of the next in the list + 1
@@ -145,7 +148,7 @@ func (l *Loop) claim(fd int, state uint8) (ID, *row) {
 func (l *Loop) release(id ID, r *row) {
 	r.peer, r.port = [16]byte{}, 0
 	r.kind, r.state, r.flags, r.watched, r.cause = 0, stateFree, 0, 0, 0
-	r.errno, r.dropped, r.out, r.left = 0, 0, 0, 0
+	r.errno, r.dropped, r.filter, r.out, r.left = 0, 0, 0, 0, 0
 	r.next, r.prev, r.due, r.inner = 0, 0, 0, 0
 	r.id.Store(uint64(makeID(freeLoop, 0, uint32(id))))
 }
@@ -275,6 +278,10 @@ func (l *Loop) buryOne(id ID, r *row) {
 	r.flags |= flagGone
 	l.stat.closed[r.cause].Add(1)
 	l.call(opClosed, id, r, nil)
+	if r.filter != 0 {
+		l.withFilter(id, r, func(f Filter) { f.Gone(l, id) })
+		l.dropFilter(r)
+	}
 	reset := r.flags&flagReset != 0
 	l.live--
 	l.stat.conns.Store(int64(l.live))
@@ -310,19 +317,21 @@ func (l *Loop) overdue(id ID, r *row) {
 	}
 }
 
-// discardMax is what a closing socket may still send us before we stop listening to it.
-const discardMax = 1 << 20
+// discardMax is how many KiB a closing socket may still send us before we stop listening to it.
+const discardMax = 1 << 10
 
 // discard reads for a closing socket: only its FIN matters.
 func (l *Loop) discard(id ID, r *row) {
 	n, errno := l.sys.read(int(id.Slot()), l.in)
 	switch {
 	case errno == syscall.EAGAIN || errno == syscall.EINTR:
+	case errno == syscall.EIO && r.flags&flagOffload != 0:
+		l.record(id, r)
 	case errno != 0:
 		l.end(id, r, r.cause, errno)
 	case n > 0:
 		l.stat.read(n)
-		if r.dropped += uint32(n); r.dropped > discardMax {
+		if r.dropped += uint16((n + 1<<10 - 1) >> 10); r.dropped > discardMax {
 			l.end(id, r, r.cause, 0)
 		}
 	default:
@@ -339,6 +348,9 @@ func (l *Loop) discard(id ID, r *row) {
 func (l *Loop) shut(id ID, r *row) {
 	if r.flags&flagFinSent == 0 {
 		r.flags |= flagFinSent
+		if r.flags&flagOffload != 0 {
+			l.sys.notify(int(id.Slot()))
+		}
 		l.sys.shut(int(id.Slot()))
 	}
 	if r.flags&flagFinSeen != 0 {

@@ -36,6 +36,9 @@ type Loop struct {
 	pool       pool
 	segments   arena[segment]
 	queues     arena[queue]
+	filters    arena[filtered]
+	wire       []byte // ReadBuffer bytes for sockets with a filter, from the first one on
+	sealing    ID     // whose filter is encoding
 	wheel      wheel
 	ticking    bool
 	listeners  []listener

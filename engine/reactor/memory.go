@@ -348,6 +348,12 @@ func (k *virtual) close(fd int, reset bool) {
 	}
 }
 
+func (k *virtual) offload(int, []byte, []byte) error { return ErrNoOffload }
+
+// record and notify are for offloaded sockets, of which there are none here.
+func (k *virtual) record(int, []byte) (byte, int, syscall.Errno) { return 0, 0, syscall.EINVAL }
+func (k *virtual) notify(int)                                    {}
+
 func (k *virtual) tick(on bool) { k.ticking = on }
 func (k *virtual) wake()        { k.woken = true }
 func (k *virtual) end()         {}

@@ -59,10 +59,13 @@ func (l *Loop) rerun() {
 		}
 		asked := r.flags & (flagRerun | flagResumed)
 		r.flags &^= asked
-		if r.state == stateOpen && asked != 0 && r.left != 0 {
-			in := l.in[:copy(l.in, l.segments.items[r.left].b)]
-			l.keep(id, r, in, l.call(opData, id, r, in))
+		if r.state != stateOpen || asked == 0 {
+			continue
 		}
+		if r.left != 0 {
+			l.deliver(id, r, l.in[:copy(l.in, l.segments.items[r.left].b)])
+		}
+		l.pump(id, r)
 	}
 	l.soonSpare = list
 }
@@ -73,18 +76,37 @@ func (l *Loop) readable(id ID, r *row) {
 		l.watch(id, r)
 		return
 	}
-	n, errno := l.sys.read(int(id.Slot()), l.in[l.o.LeftoverMax:])
+	to := l.in[l.o.LeftoverMax:]
+	if r.filter != 0 {
+		to = l.wireBuffer()[:l.o.ReadBuffer]
+	}
+	n, errno := l.sys.read(int(id.Slot()), to)
 	switch {
 	case n > 0:
 		l.stat.read(n)
-		l.feed(id, r, n)
+		if r.filter != 0 {
+			l.arrived(id, r, n)
+		} else {
+			l.feed(id, r, n)
+		}
 	case errno == syscall.EAGAIN || errno == syscall.EINTR: // a stale hint
+	case errno == syscall.EIO && r.flags&flagOffload != 0:
+		l.record(id, r)
 	case errno != 0:
 		l.end(id, r, CauseReset, errno)
-	case r.out == 0:
-		l.end(id, r, CauseEOF, 0)
-	default: // a peer that only half closed may still take what is queued for it
+	default:
 		r.flags |= flagFinSeen
+		l.finished(id, r)
+	}
+}
+
+// finished ends a socket whose peer sends nothing more. One that only half closed may still take what is queued for it.
+func (l *Loop) finished(id ID, r *row) {
+	switch {
+	case r.state != stateOpen:
+	case r.out == 0 && r.flags&flagDirty == 0:
+		l.end(id, r, CauseEOF, 0)
+	default:
 		l.hangUp(id, r, CauseEOF)
 	}
 }
@@ -97,8 +119,29 @@ func (l *Loop) feed(id ID, r *row, n int) {
 		from -= len(old)
 		copy(l.in[from:], old)
 	}
-	in := l.in[from : l.o.LeftoverMax+n]
-	l.keep(id, r, in, l.call(opData, id, r, in))
+	l.deliver(id, r, l.in[from:l.o.LeftoverMax+n])
+}
+
+// deliver calls Data with in, which lies in the loop's own buffer, and sees to what it leaves.
+func (l *Loop) deliver(id ID, r *row, in []byte) {
+	had := r.filter
+	used := l.call(opData, id, r, in)
+	if had != 0 || r.filter == 0 {
+		l.keep(id, r, in, used)
+		return
+	}
+	l.dropLeftover(r) // what is left lies in in, and is the filter's now
+	if rest := in[min(max(used, 0), len(in)):]; len(rest) > 0 && r.state == stateOpen {
+		l.arrived(id, r, copy(l.wireBuffer(), rest))
+	}
+}
+
+// wireBuffer is where the bytes lie that a filter is fed: as long as what Data may leave.
+func (l *Loop) wireBuffer() []byte {
+	if l.wire == nil {
+		l.wire = make([]byte, len(l.in))
+	}
+	return l.wire
 }
 
 // keep stores what Data did not use. in is the loop's own buffer, changed as Data has left it.

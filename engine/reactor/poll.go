@@ -25,6 +25,9 @@ type kernel interface {
 	dial(to netip.AddrPort, from netip.Addr) (int, syscall.Errno, error) // the errno is the connect's, when it failed at once
 	connected(fd int) syscall.Errno                                      // EINPROGRESS: not yet
 	shut(fd int)                                                         // FIN
+	offload(fd int, tx, rx []byte) error                                 // ErrNoOffload: it cannot, and nothing has changed
+	record(fd int, p []byte) (kind byte, n int, errno syscall.Errno)     // offloaded: the next record and its type
+	notify(fd int)                                                       // offloaded: close_notify
 	close(fd int, reset bool)
 	tick(on bool) // Loop.onTick every tickLength
 	wake()        // Loop.onWake soon

@@ -118,7 +118,7 @@ func build(o Options, open func(*Loop) (kernel, error)) (*Reactor, error) {
 		l := &Loop{
 			r: r, index: i, o: &r.o, rows: r.rows,
 			in:       make([]byte, o.LeftoverMax+o.ReadBuffer),
-			segments: newArena[segment](), queues: newArena[queue](),
+			segments: newArena[segment](), queues: newArena[queue](), filters: newArena[filtered](),
 			ring: newRing(), room: make(chan struct{}, 1), ended: make(chan struct{}),
 		}
 		var err error

@@ -31,6 +31,8 @@ func (l *Loop) Write(id ID, b []byte) error {
 	switch {
 	case r == nil:
 		return ErrGone
+	case r.filter != 0:
+		return l.writeFiltered(id, r, b, l.o.QueueMax)
 	case len(b) >= directFrom && r.out == 0 && r.flags&flagBlocked == 0 && len(b) <= l.o.QueueMax:
 		return l.writeDirect(id, r, b)
 	}
@@ -43,7 +45,19 @@ func (l *Loop) WriteLast(id ID, b []byte) error {
 	if r == nil {
 		return ErrGone
 	}
+	if r.filter != 0 {
+		return l.writeFiltered(id, r, b, l.o.QueueMax+lastExtra)
+	}
 	return l.append(id, r, b, l.o.QueueMax+lastExtra)
+}
+
+func (l *Loop) writeFiltered(id ID, r *row, b []byte, limit int) error {
+	if len(b) == 0 {
+		return nil
+	}
+	to, err := l.gather(id, r, len(b), limit)
+	copy(to, b)
+	return err
 }
 
 // Reserve adds n bytes behind what waits for id and returns them for the caller to fill, which saves a copy. They must be
@@ -56,6 +70,9 @@ func (l *Loop) Reserve(id ID, n int) ([]byte, error) {
 	}
 	if n <= 0 {
 		return nil, nil
+	}
+	if r.filter != 0 {
+		return l.gather(id, r, n, l.o.QueueMax)
 	}
 	if err := l.admit(id, r, n, l.o.QueueMax); err != nil {
 		return nil, err
@@ -78,8 +95,10 @@ func (l *Loop) Queued(id ID) int {
 	return 0
 }
 
-// waits is how many bytes r has queued; queue 0 is the empty one.
-func (l *Loop) waits(r *row) int { return int(l.queues.items[r.out].wait) }
+// waits is how many bytes r has queued; queue 0 is the empty one, and filter 0 none.
+func (l *Loop) waits(r *row) int {
+	return int(l.queues.items[r.out].wait) + len(l.filters.items[r.filter].plain)
+}
 
 // admit says whether n more bytes may wait for r. It first sends what can be sent if that decides it.
 func (l *Loop) admit(id ID, r *row, n, limit int) error {
@@ -109,19 +128,24 @@ func (l *Loop) append(id ID, r *row, b []byte, limit int) error {
 		return err
 	}
 	l.soil(id, r)
+	l.enqueue(r, b)
+	l.unsent += len(b)
+	if l.queues.items[r.out].wait > eagerFrom && r.flags&flagBlocked == 0 {
+		l.flush(id, r)
+	}
+	return nil
+}
+
+// enqueue copies b to the end of r's queue.
+func (l *Loop) enqueue(r *row, b []byte) {
 	q := l.queueOf(r)
 	q.wait += uint32(len(b))
-	l.unsent += len(b)
 	for len(b) > 0 {
 		s := l.tail(q, 1, l.pieceOf(q, len(b)))
 		n := min(len(b), cap(s.b)-len(s.b))
 		s.b = append(s.b, b[:n]...)
 		b = b[n:]
 	}
-	if q.wait > eagerFrom && r.flags&flagBlocked == 0 {
-		l.flush(id, r)
-	}
-	return nil
 }
 
 // writeDirect hands b to the kernel and queues only what it does not take.
@@ -207,8 +231,11 @@ func (l *Loop) flushDirty() {
 
 // flush sends until the queue is empty or the kernel takes no more.
 func (l *Loop) flush(id ID, r *row) {
+	if r.filter != 0 && r.state != stateDying {
+		l.seal(id, r)
+	}
 	r.flags &^= flagDirty
-	if r.flags&flagBlocked != 0 {
+	if r.flags&flagBlocked != 0 && r.state != stateDying {
 		l.account(id, r)
 		l.watch(id, r)
 		return
