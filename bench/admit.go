@@ -8,21 +8,23 @@ import (
 )
 
 // Admissions runs lanes that each bring one socket after the other through a gate: ticket, open, close. With Heads the
-// tickets were fetched before. With Keep a socket stays open instead of being closed.
+// tickets were fetched before. With Keep a socket stays open instead of being closed, and an admission ends with the 101.
 type Admissions struct {
 	Loop *Loop
 	API  *Target // where Mint's requests go; not used with Heads
 	Gate *Target
 	Host string // of the gate, as in the Host header
 	Mint *Mint  // not used with Heads
-	Keep bool   // leave sockets open; they answer pings until the loop ends
+	Keep bool   // leave sockets open; they answer pings until HangUp, or the loop's end
 	Max  int    // admissions to make at most, 0: until Stop
 
-	Heads [][]byte // upgrade requests, each used once; nil: ask for tickets
+	Heads [][]byte       // upgrade requests, each used once; nil: ask for tickets
+	Then  func() Handler // takes over a kept socket; its Opened is called; nil: one that answers pings
 
 	Done    uint64
 	Latency Hist // from the request for the ticket, or the dial, to the last byte
 	Lost    int  // kept sockets that are gone again
+	Pings   int  // that kept sockets have answered
 	Err     error
 
 	begun int
@@ -48,6 +50,18 @@ func (a *Admissions) Again(heads [][]byte) { a.Heads, a.begun = heads, 0 }
 
 // Stop begins no more; Idle says when what is under way has ended.
 func (a *Admissions) Stop() { a.stop = true }
+
+// HangUp closes the kept sockets, without a close frame. Those that Then took over are not its own.
+func (a *Admissions) HangUp() {
+	for _, c := range a.Loop.conns {
+		if c == nil {
+			continue
+		}
+		if k, ok := c.h.(*kept); ok && k.a == a {
+			c.Close()
+		}
+	}
+}
 
 // Idle says that nothing is under way.
 func (a *Admissions) Idle() bool { return a.busy == 0 }
@@ -127,11 +141,21 @@ func (w *lane) end(err error) {
 // Opened implements Handler: the 101 is here.
 func (w *lane) Opened(c *Conn) {
 	if w.a.Keep {
-		c.Handle(&kept{w.a})
-		w.end(nil)
+		w.keep(c)
 		return
 	}
 	c.Write(politeClose)
+}
+
+func (w *lane) keep(c *Conn) {
+	if w.a.Then == nil {
+		c.Handle(&kept{w.a})
+	} else {
+		h := w.a.Then()
+		c.Handle(h)
+		h.Opened(c)
+	}
+	w.end(nil)
 }
 
 // Data implements Handler. It reads over everything up to the server's close frame; the server then ends the
@@ -174,6 +198,8 @@ func (k *kept) Data(c *Conn, b []byte) int {
 	if err == nil && n > 0 && f.Op >= opClose {
 		if cl := answerControl(c, f); cl != nil {
 			err = cl
+		} else if f.Op == opPing {
+			k.a.Pings++
 		}
 	}
 	if err != nil {

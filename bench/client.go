@@ -204,12 +204,16 @@ func (l *Loop) RunUntil(ctx context.Context, limit time.Duration, done func() bo
 }
 
 func (l *Loop) round(wait time.Duration) error {
-	ms := int((wait + time.Millisecond - 1) / time.Millisecond)
-	n, err := unix.EpollWait(l.ep, l.events[:], ms)
-	if err != nil && err != unix.EINTR {
-		return fmt.Errorf("bench: epoll_wait: %w", err)
+	timeout := unix.NsecToTimespec(wait.Nanoseconds()) // whole milliseconds, epoll_wait's, are too coarse for due times
+	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(l.ep), uintptr(unsafe.Pointer(&l.events[0])), eventsMax,
+		uintptr(unsafe.Pointer(&timeout)), 0, 0)
+	switch {
+	case errno == unix.EINTR:
+		n = 0
+	case errno != 0:
+		return fmt.Errorf("bench: epoll_pwait2: %w", errno)
 	}
-	for i := range max(n, 0) {
+	for i := range int(n) {
 		ev := &l.events[i]
 		if c := l.conns[ev.Fd]; c != nil && c.gen == uint32(ev.Pad) {
 			l.ready(c, ev.Events)
@@ -226,7 +230,7 @@ func (l *Loop) ready(c *Conn, ev uint32) {
 	if c.gen == gen && len(c.out) > 0 && ev&unix.EPOLLOUT != 0 {
 		c.flush()
 	}
-	if c.gen == gen && ev&(unix.EPOLLIN|gone) != 0 {
+	if c.gen == gen && !c.deaf && ev&(unix.EPOLLIN|gone) != 0 {
 		l.read(c, ev&gone != 0)
 	}
 }
@@ -247,7 +251,7 @@ func (l *Loop) connected(c *Conn) {
 // read empties the socket. A short read has emptied it too, unless its end is known to have come: then only EOF is the end.
 func (l *Loop) read(c *Conn, ended bool) {
 	gen := c.gen
-	for c.gen == gen {
+	for c.gen == gen && !c.deaf {
 		n, errno := rawRead(c.fd, l.buf[:])
 		switch {
 		case errno == unix.EAGAIN:
@@ -273,6 +277,7 @@ type Conn struct {
 	fd   int
 	gen  uint32 // changes when the socket is gone
 	up   bool   // connected
+	deaf bool   // not read any more
 	in   []byte // what the handler left unread
 	out  []byte // what the kernel did not take at once
 	sent int    // bytes of out that it took since
@@ -283,6 +288,16 @@ func (c *Conn) Handle(h Handler) { c.h = h }
 
 // Loop returns the loop of c.
 func (c *Conn) Loop() *Loop { return c.loop }
+
+// Deafen stops reading c for good: what arrives stays in the kernel, and no event of c is heard of any more. It is how a slow
+// reader is played. An error says that c is still read.
+func (c *Conn) Deafen() error {
+	if err := unix.EpollCtl(c.loop.ep, unix.EPOLL_CTL_DEL, c.fd, nil); err != nil {
+		return fmt.Errorf("bench: epoll_ctl: %w", err)
+	}
+	c.deaf = true
+	return nil
+}
 
 // Write sends b, which the caller may use again at once. What the kernel does not take waits. A broken connection is
 // heard of by the handler's Closed in a later event, so Write returns nothing.
@@ -316,7 +331,7 @@ func (c *Conn) Close() {
 	l.conns[c.fd] = nil
 	l.open--
 	_ = unix.Close(c.fd) // a socket's close has no error that a client could act on
-	c.gen, c.up, c.fd, c.h = 0, false, -1, nil
+	c.gen, c.up, c.deaf, c.fd, c.h = 0, false, false, -1, nil
 	c.in, c.out, c.sent = c.in[:0], c.out[:0], 0
 	l.free = append(l.free, c)
 }

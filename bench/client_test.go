@@ -151,8 +151,9 @@ func TestEcho(t *testing.T) {
 			var seen atomic.Int64
 			address := serve(t, echoServer(&seen))
 			l := newLoop(t, bench.Options{})
-			e := bench.NewEcho(l, []byte(strings.Repeat("x", c.size)), c.inFlight, false)
+			e := bench.NewEcho(l, []byte("another message"), 3, false)
 			dialEcho(t, l, address, e, c.sockets)
+			e.Say([]byte(strings.Repeat("x", c.size)), c.inFlight)
 			for range 2 { // a second start goes on where the first one stopped
 				before := e.Messages
 				e.Start()
@@ -162,6 +163,9 @@ func TestEcho(t *testing.T) {
 			}
 			if e.Err != nil || e.Latency.Count() != e.Messages || e.Latency.Max() <= 0 {
 				t.Errorf("%d messages, %d latencies, longest %v, %v", e.Messages, e.Latency.Count(), e.Latency.Max(), e.Err)
+			}
+			if e.Messages%uint64(c.inFlight) != 0 {
+				t.Errorf("%d messages are not whole writes of %d", e.Messages, c.inFlight)
 			}
 			if got := seen.Load(); got != int64(e.Messages) {
 				t.Errorf("the server answered %d, the client counts %d", got, e.Messages)
@@ -228,6 +232,40 @@ func TestEchoInPieces(t *testing.T) {
 	}
 }
 
+// A relay may pass an answer on in fragments, also empty ones, with control frames between them.
+func TestEchoInFragments(t *testing.T) {
+	address := serve(t, func(c net.Conn) {
+		if _, err := ws.Upgrade(c); err != nil {
+			return
+		}
+		for {
+			b, _, err := wsutil.ReadClientData(c)
+			if err != nil {
+				return
+			}
+			half := len(b) / 2
+			for _, f := range []ws.Frame{
+				ws.NewFrame(ws.OpText, false, b[:half]), ws.NewPingFrame(nil), ws.NewFrame(ws.OpContinuation, false, nil),
+				ws.NewFrame(ws.OpContinuation, false, b[half:]), ws.NewFrame(ws.OpContinuation, true, nil),
+			} {
+				if ws.WriteFrame(c, f) != nil {
+					return
+				}
+			}
+		}
+	})
+	l := newLoop(t, bench.Options{})
+	e := bench.NewEcho(l, []byte("a message in fragments"), 4, false)
+	dialEcho(t, l, address, e, 2)
+	e.Start()
+	runUntil(t, l, func() bool { return e.Messages >= 40 || e.Err != nil })
+	e.Stop()
+	runUntil(t, l, e.Idle)
+	if e.Err != nil || e.Messages%4 != 0 {
+		t.Errorf("%d messages, %v", e.Messages, e.Err)
+	}
+}
+
 // A server that does wrong ends the measurement with an error that says what it did.
 func TestEchoFailures(t *testing.T) {
 	upgraded := func(then func(net.Conn)) func(net.Conn) {
@@ -270,6 +308,13 @@ func TestEchoFailures(t *testing.T) {
 		{"reset", upgraded(func(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0) }), is(syscall.ECONNRESET)},
 		{"another message", upgraded(write(ws.MustCompileFrame(ws.NewTextFrame([]byte("hellO"))))), is(bench.ErrEcho)},
 		{"one answer too many", upgraded(write([]byte("\x81\x05hello\x81\x05hello"))), is(bench.ErrEcho)},
+		{"another message behind a ping", upgraded(write([]byte("\x89\x00\x81\x05hellO"))), is(bench.ErrEcho)},
+		{"the end of an answer is another", upgraded(write([]byte("\x81\x05hel\x81\x00"))), is(bench.ErrEcho)},
+		{"binary message", upgraded(write([]byte("\x82\x05hello"))), is(bench.ErrEcho)},
+		{"fragments that end early", upgraded(write([]byte("\x01\x02he\x80\x02ll"))), is(bench.ErrEcho)},
+		{"fragments that go on", upgraded(write([]byte("\x01\x05hello\x80\x01o"))), is(bench.ErrEcho)},
+		{"a message within another", upgraded(write([]byte("\x01\x02he\x81\x05hello"))), is(bench.ErrEcho)},
+		{"a continuation of nothing", upgraded(write([]byte("\x80\x05hello"))), is(bench.ErrEcho)},
 		{"masked frame", upgraded(write(bench.AppendFrame(nil, 1, []byte("other")))), is(bench.ErrMasked)},
 		{"401", raw("HTTP/1.1 401 Unauthorized\r\nContent-Length: 4\r\n\r\nnope"), func(err error) bool {
 			var s *bench.StatusError
@@ -668,8 +713,62 @@ func TestAdmissionsKept(t *testing.T) {
 		defer f.mu.Unlock()
 		return a.Idle() && f.pongs == 50
 	})
-	if a.Err != nil || a.Done != 50 || a.Lost != 0 || l.Open() != 50 {
-		t.Errorf("done %d, lost %d, open %d, %v", a.Done, a.Lost, l.Open(), a.Err)
+	if a.Err != nil || a.Done != 50 || a.Lost != 0 || a.Pings != 50 || l.Open() != 50 {
+		t.Errorf("done %d, lost %d, %d pings, open %d, %v", a.Done, a.Lost, a.Pings, l.Open(), a.Err)
+	}
+	a.HangUp()
+	if l.Open() != 0 || a.Lost != 0 {
+		t.Errorf("after HangUp %d are open, %d lost", l.Open(), a.Lost)
+	}
+	a.HangUp() // nothing is left to close
+}
+
+// A kept socket can have a Handler of its own.
+func TestAdmissionsThen(t *testing.T) {
+	var seen atomic.Int64
+	address := serve(t, echoServer(&seen))
+	l := newLoop(t, bench.Options{})
+	e := bench.NewEcho(l, []byte("hello"), 2, false)
+	head := bench.AppendUpgrade(nil, address, []byte("/t/x"), nil)
+	a := &bench.Admissions{Loop: l, Gate: target(t, address), Heads: [][]byte{head, head, head}, Keep: true, Then: e.Socket}
+	a.Start(2)
+	runUntil(t, l, a.Idle)
+	if a.Err != nil || a.Done != 3 || e.Ready() != 3 {
+		t.Fatalf("done %d, ready %d, %v", a.Done, e.Ready(), a.Err)
+	}
+	e.Start()
+	runUntil(t, l, func() bool { return e.Messages >= 30 || e.Err != nil })
+	a.HangUp()
+	if l.Open() != 3 || e.Err != nil {
+		t.Errorf("%d are open, %v", l.Open(), e.Err)
+	}
+}
+
+// mute is a Handler that hears nothing after it has deafened its socket.
+type mute struct {
+	opened, heard int
+	err           error
+}
+
+func (m *mute) Opened(c *bench.Conn)               { m.opened++; m.err = c.Deafen() }
+func (m *mute) Data(_ *bench.Conn, b []byte) int   { m.heard++; return len(b) }
+func (m *mute) Closed(_ *bench.Conn, reason error) { m.heard++; m.err = reason }
+
+func TestDeafen(t *testing.T) {
+	said := make(chan struct{})
+	address := serve(t, func(c net.Conn) {
+		_, _ = c.Write([]byte("hello"))
+		_ = c.Close()
+		close(said)
+	})
+	l, m := newLoop(t, bench.Options{}), new(mute)
+	if _, err := l.Dial(target(t, address), m); err != nil {
+		t.Fatal(err)
+	}
+	runUntil(t, l, func() bool { return m.opened > 0 })
+	<-said
+	if err := l.RunFor(t.Context(), 10*time.Millisecond); err != nil || *m != (mute{opened: 1}) || l.Open() != 1 {
+		t.Errorf("%v, %+v, %d open", err, m, l.Open())
 	}
 }
 

@@ -8,42 +8,54 @@ import (
 	"time"
 )
 
-// ErrEcho is an answer that is not the message that was sent.
+// ErrEcho is an answer that is not the message that was sent, or one that nothing was sent for.
 var ErrEcho = errors.New("bench: the echo differs from the message")
 
-// An Echo sends the same message over many sockets, each with a number of messages in flight, and checks, counts and
-// times every answer. It is a closed loop: a socket sends again when an answer came, so a rate it shows is the highest
-// that server and client reach together, and its latencies are those of saturation.
+// An Echo sends the same message over many sockets, a number of times in each write, and checks, counts and times every
+// answer. A socket writes again when all answers to its last write are here: so every write has the same number of
+// messages, and a rate that it shows is the highest that server and client reach together. Its latencies are those of
+// saturation.
 type Echo struct {
 	Messages uint64 // answers
 	Latency  Hist
 	Err      error // the first failure of any socket
 
 	loop      *Loop
-	send      []byte // as many messages as are in flight, as they are on the wire
-	each      int    // bytes of one of them
-	want      []byte // the answer to one
+	payload   []byte
+	send      []byte // one write
+	want      []byte // the answers to it
+	each      int    // bytes of one answer
+	perWrite  int
 	websocket bool
 	sockets   []*echoSocket
 	running   bool
 	waiting   int // messages that are not answered yet
 }
 
-// NewEcho returns an Echo of payload in WebSocket text frames, or, if bare, of the same masked frames to a server that
-// returns bytes as they are.
-func NewEcho(l *Loop, payload []byte, inFlight int, bare bool) *Echo {
-	frame := AppendFrame(nil, opText, payload)
-	e := &Echo{loop: l, send: bytes.Repeat(frame, inFlight), each: len(frame), want: frame, websocket: !bare}
-	if !bare {
-		e.want = unmasked(opText, payload)
-	}
+// NewEcho returns an Echo of payload in WebSocket text frames, perWrite of them in each write; or, if bare, of the same
+// masked frames to a server that returns bytes as they are.
+func NewEcho(l *Loop, payload []byte, perWrite int, bare bool) *Echo {
+	e := &Echo{loop: l, websocket: !bare}
+	e.Say(payload, perWrite)
 	return e
 }
 
-// Socket returns the Handler of one more socket. It counts in Ready when it is open.
-func (e *Echo) Socket() Handler {
-	return &echoSocket{echo: e, sent: make([]time.Duration, e.inFlight())}
+// Say sets another payload and number of messages in a write. It may be called while the Echo is idle.
+func (e *Echo) Say(payload []byte, perWrite int) {
+	frame := AppendFrame(nil, opText, payload)
+	answer := frame
+	if e.websocket {
+		answer = unmasked(opText, payload)
+	}
+	e.payload, e.each, e.perWrite = payload, len(answer), perWrite
+	e.send, e.want = bytes.Repeat(frame, perWrite), bytes.Repeat(answer, perWrite)
 }
+
+// Socket returns the Handler of one more socket. It counts in Ready when it is open.
+func (e *Echo) Socket() Handler { return &echoSocket{echo: e} }
+
+// Loop returns the loop of the sockets.
+func (e *Echo) Loop() *Loop { return e.loop }
 
 // Ready says how many sockets are open.
 func (e *Echo) Ready() int { return len(e.sockets) }
@@ -51,8 +63,9 @@ func (e *Echo) Ready() int { return len(e.sockets) }
 // Start sends the first messages of every open socket.
 func (e *Echo) Start() {
 	e.running = true
+	now := e.loop.Now()
 	for _, s := range e.sockets {
-		s.more(e.inFlight(), e.loop.Now())
+		s.write(now)
 	}
 }
 
@@ -70,8 +83,6 @@ func (e *Echo) Close() {
 	e.sockets = nil
 }
 
-func (e *Echo) inFlight() int { return len(e.send) / e.each }
-
 func (e *Echo) fail(err error) {
 	if e.Err == nil {
 		e.Err = err
@@ -81,8 +92,11 @@ func (e *Echo) fail(err error) {
 type echoSocket struct {
 	echo *Echo
 	conn *Conn
-	sent []time.Duration // when each message in flight was written, a ring
-	next int             // the oldest of them
+	sent time.Duration // when the messages under way were written
+	busy bool          // there are some
+	got  int           // bytes of their answers that are here
+	part int           // payload bytes of an answer that comes in fragments
+	torn bool          // one does
 }
 
 // Opened implements Handler.
@@ -91,75 +105,109 @@ func (s *echoSocket) Opened(c *Conn) {
 	s.echo.sockets = append(s.echo.sockets, s)
 }
 
+func (s *echoSocket) write(now time.Duration) {
+	s.sent, s.busy, s.got = now, true, 0
+	s.echo.waiting += s.echo.perWrite
+	s.conn.Write(s.echo.send)
+}
+
 // Data implements Handler.
 func (s *echoSocket) Data(c *Conn, b []byte) int {
-	e := s.echo
-	n, used := 0, 0
-	for len(b)-used >= len(e.want) && bytes.Equal(b[used:used+len(e.want)], e.want) {
-		used += len(e.want)
-		n++
+	e, before, used := s.echo, s.echo.Messages, 0
+	for used < len(b) && e.Err == nil {
+		n := s.expected(b[used:])
+		if n == 0 {
+			n = s.other(c, b[used:])
+		}
+		if n == 0 {
+			break
+		}
+		used += n
 	}
-	if n > 0 {
-		s.answered(n)
-		return used
+	if n := e.Messages - before; n > 0 {
+		now := e.loop.Now()
+		e.Latency.RecordN(now-s.sent, n)
+		if !s.busy && e.running {
+			s.write(now) // not before all of b is looked at: an answer too many is not one to this
+		}
 	}
-	return s.other(c, b)
+	if e.Err != nil {
+		return len(b)
+	}
+	return used
 }
 
-// answered counts n answers and sends as many messages again, in one write.
-func (s *echoSocket) answered(n int) {
-	e, now := s.echo, s.echo.loop.Now()
-	if n > e.waiting {
-		e.fail(ErrEcho) // more answers than messages
-		return
-	}
-	e.Messages += uint64(n)
-	e.waiting -= n
-	for i := range n {
-		e.Latency.Record(now - s.sent[(s.next+i)%len(s.sent)])
-	}
-	if e.running {
-		s.more(n, now)
-		return
-	}
-	s.next = (s.next + n) % len(s.sent)
-}
-
-// more sends n messages in the places of the n oldest.
-func (s *echoSocket) more(n int, now time.Duration) {
+// expected takes what b has of the very bytes that are due, also a part of an answer. It answers 0 if b begins otherwise.
+func (s *echoSocket) expected(b []byte) int {
 	e := s.echo
-	n = min(n, len(s.sent))
-	for range n {
-		s.sent[s.next] = now
-		s.next = (s.next + 1) % len(s.sent)
-	}
-	e.waiting += n
-	s.conn.Write(e.send[:n*e.each])
-}
-
-// other takes what does not begin with a whole answer: a part of one, or a control frame.
-func (s *echoSocket) other(c *Conn, b []byte) int {
-	e := s.echo
-	if n := min(len(b), len(e.want)); bytes.Equal(b[:n], e.want[:n]) {
+	if !s.busy || s.torn {
 		return 0
 	}
+	due := e.want[s.got:]
+	n := min(len(b), len(due))
+	if !bytes.Equal(b[:n], due[:n]) {
+		// Something stands between two answers: take those before it.
+		n = (e.each - s.got%e.each) % e.each
+		for n+e.each <= min(len(b), len(due)) && bytes.Equal(b[n:n+e.each], due[n:n+e.each]) {
+			n += e.each
+		}
+		if n > len(b) || !bytes.Equal(b[:n], due[:n]) {
+			e.fail(ErrEcho)
+			return 0
+		}
+	}
+	s.answered(n)
+	return n
+}
+
+// answered counts n bytes of answers.
+func (s *echoSocket) answered(n int) {
+	e := s.echo
+	whole := (s.got%e.each + n) / e.each
+	s.got += n
+	s.busy = s.got < len(e.want)
+	e.Messages += uint64(whole)
+	e.waiting -= whole
+}
+
+// other takes one frame that is not the very bytes that are due: a control frame, or a part of an answer that comes in
+// fragments. It answers 0 until it is whole.
+func (s *echoSocket) other(c *Conn, b []byte) int {
+	e := s.echo
 	if !e.websocket {
 		e.fail(ErrEcho)
-		return len(b)
+		return 0
 	}
 	f, n, err := ParseFrame(b)
 	switch {
 	case err != nil:
 		e.fail(err)
-		return len(b)
 	case n > 0 && f.Op < opClose:
-		e.fail(ErrEcho)
+		s.fragment(f)
 	case n > 0:
 		if cl := answerControl(c, f); cl != nil {
 			e.fail(cl)
 		}
 	}
 	return n
+}
+
+// fragment takes one frame of an answer that comes in several.
+func (s *echoSocket) fragment(f Frame) {
+	e, op := s.echo, byte(opText)
+	if s.torn {
+		op = opContinuation
+	}
+	end := s.part + len(f.Payload)
+	if !s.busy || f.Op != op || end > len(e.payload) || !bytes.Equal(f.Payload, e.payload[s.part:end]) || f.Fin && end < len(e.payload) {
+		e.fail(ErrEcho)
+		return
+	}
+	s.part, s.torn = end, true
+	if f.Fin {
+		s.part, s.torn = 0, false
+		s.answered(e.each)
+	}
 }
 
 // Closed implements Handler. During an Echo no server has a reason to close.

@@ -20,10 +20,13 @@ type Hist struct {
 }
 
 // Record counts d; a negative d, which only a broken clock gives, counts as 0.
-func (h *Hist) Record(d time.Duration) {
+func (h *Hist) Record(d time.Duration) { h.RecordN(d, 1) }
+
+// RecordN counts d n times.
+func (h *Hist) RecordN(d time.Duration, n uint64) {
 	d = max(d, 0)
-	h.counts[bucket(uint64(d))]++
-	h.n++
+	h.counts[bucket(uint64(d))] += n
+	h.n += n
 	h.max = max(h.max, d)
 }
 

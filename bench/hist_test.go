@@ -55,6 +55,17 @@ func TestHistEdges(t *testing.T) {
 	}
 }
 
+func TestHistRecordN(t *testing.T) {
+	var one, many bench.Hist
+	for range 5 {
+		one.Record(30 * time.Microsecond)
+	}
+	many.RecordN(30*time.Microsecond, 5)
+	if one != many || many.Count() != 5 {
+		t.Errorf("%d recorded at once differ from 5 recorded one by one", many.Count())
+	}
+}
+
 func TestHistAdd(t *testing.T) {
 	var a, b, both bench.Hist
 	for i := range 5000 {

@@ -127,6 +127,11 @@ func TestProcess(t *testing.T) {
 	if used := after.Sub(before).Total(); used < 30*time.Millisecond {
 		t.Errorf("50 ms of work show as %v (%d)", used, work)
 	}
+	now, err := p.CPU()
+	exact, err2 := bench.OwnCPU()
+	if d := exact.Total() - now.Total(); errors.Join(err, err2) != nil || d < 0 || d > 5*time.Millisecond {
+		t.Errorf("used %v, seen from outside %v, %v", exact.Total(), now.Total(), errors.Join(err, err2))
+	}
 	if _, err := (bench.Process{PID: -1}).CPU(); err == nil {
 		t.Error("a process that cannot be was read")
 	}

@@ -140,8 +140,10 @@ func member(body []byte, prefix string) ([]byte, bool) {
 	return value, ok && end && bytes.IndexByte(value, '\\') < 0
 }
 
-// A Mint makes requests for tickets, each for the next of its clients, so that no limit per client is in the way.
+// A Mint makes requests for tickets, for one of its clients after the other, so that no limit per client is in the way.
 type Mint struct {
+	Row int // requests in a row for a client; 0: 1
+
 	request []byte
 	digits  int // where the client's number stands
 	clients int
@@ -165,7 +167,7 @@ func (m *Mint) Append(dst []byte) []byte {
 	m.next++
 	at := len(dst) + m.digits
 	dst = append(dst, m.request...)
-	for i, n := at+mintDigits-1, m.next%m.clients; i >= at; i, n = i-1, n/10 {
+	for i, n := at+mintDigits-1, m.next/max(m.Row, 1)%m.clients; i >= at; i, n = i-1, n/10 {
 		dst[i] = byte('0' + n%10)
 	}
 	return dst

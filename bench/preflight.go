@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"fmt"
 	"os/exec"
 
@@ -13,6 +14,9 @@ type Needs struct {
 	Programs []string // found through PATH
 }
 
+// packages are Debian's names for programs that are called otherwise.
+var packages = map[string]string{"go": "golang", "ss": "iproute2", "perf": "linux-perf"}
+
 // Check returns one sentence for everything that is missing, with what to do about it. look is exec.LookPath and files
 // the limit of open descriptors, as Files reports it.
 func (n Needs) Check(files int, look func(string) (string, error)) []string {
@@ -22,7 +26,7 @@ func (n Needs) Check(files int, look func(string) (string, error)) []string {
 	}
 	for _, p := range n.Programs {
 		if _, err := look(p); err != nil {
-			missing = append(missing, fmt.Sprintf("%s is not installed: apt-get install %s", p, p))
+			missing = append(missing, fmt.Sprintf("%s is not installed: apt-get install %s", p, cmp.Or(packages[p], p)))
 		}
 	}
 	return missing

@@ -13,12 +13,13 @@ const (
 	key    = "dGhlIHNhbXBsZSBub25jZQ=="     // the sample nonce of 1.3: load needs no fresh one
 	accept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" // and its answer
 
-	opText  = 0x1
-	opClose = 0x8
-	opPing  = 0x9
-	opPong  = 0xa
-	fin     = 0x80
-	masked  = 0x80
+	opContinuation = 0x0
+	opText         = 0x1
+	opClose        = 0x8
+	opPing         = 0x9
+	opPong         = 0xa
+	fin            = 0x80
+	masked         = 0x80
 
 	headMax = 16 << 10
 )

@@ -144,6 +144,19 @@ func TestMint(t *testing.T) {
 	}
 }
 
+func TestMintRow(t *testing.T) {
+	m := bench.NewMint("h:1", "tgk_k", "echo", 3)
+	m.Row = 2
+	var clients []byte
+	for range 8 {
+		b := m.Append(nil)
+		clients = append(clients, b[len(b)-len(`0"}`)])
+	}
+	if string(clients) != "01122001" { // two in a row, of three
+		t.Errorf("clients %q", clients)
+	}
+}
+
 // The client's own work on a message must not feed the collector.
 func TestWireAllocates(t *testing.T) {
 	m := bench.NewMint("h:1", "tgk_k", "echo", 1000)

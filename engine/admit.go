@@ -32,20 +32,41 @@ type parked struct {
 
 // head looks for the end of the request head in in and admits or refuses what it says.
 func (w *worker) head(id reactor.ID, s *session, in []byte) int {
-	n, p := upgrade.Parse(in, &s.scan, &w.req)
+	scan := w.scan(s)
+	n, p := upgrade.Parse(in, scan, &w.req)
 	switch {
 	case p != nil:
 		w.malformed(id, s, p)
 		return len(in)
 	case n == 0:
+		w.keepScan(s, scan)
 		return 0
 	}
+	w.dropSide(s)
 	s.head = uint16(n)
 	if r := w.admit(id, s, len(in) > n); r != nil {
 		w.refuse(id, s, r)
 		return len(in)
 	}
 	return 0 // the head stays until the 101 needs it
+}
+
+// scan returns how far the head has been looked at.
+func (w *worker) scan(s *session) *upgrade.Scan {
+	if s.side != 0 {
+		return &w.begun.At(s.side).scan
+	}
+	w.unread = upgrade.Scan{}
+	return &w.unread
+}
+
+// keepScan keeps it until more of the head is here.
+func (w *worker) keepScan(s *session, scan *upgrade.Scan) {
+	if s.side == 0 {
+		var b *begun
+		s.side, b = w.begun.Get()
+		b.scan = *scan
+	}
 }
 
 // admit checks w.req as far as can be done without asking anyone, and asks.
@@ -60,8 +81,10 @@ func (w *worker) admit(id reactor.ID, s *session, early bool) *Refusal {
 		return errNotUpgrade
 	case e.draining.Load():
 		return ErrDraining
-	case e.o.MaxSessions > 0 && e.live.Load() > e.o.MaxSessions:
+	case e.full():
 		return ErrOverloaded
+	case e.overloaded():
+		return errMemory
 	case early:
 		return ErrEarly
 	case !e.o.Origins.allows(q.HasOrigin, q.Origin):
@@ -78,6 +101,9 @@ func (w *worker) admit(id reactor.ID, s *session, early bool) *Refusal {
 	}
 	if e.o.Redeemer.Ready() != nil {
 		return ErrStore
+	}
+	if r := w.room(); r != nil {
+		return r
 	}
 	secret, _ := w.checker.SecretHash(q.Secret) // a malformed or missing one is a wrong one, and spends the ticket
 	w.ask(id, s, &loc, hash, secret)
@@ -118,6 +144,7 @@ func locatorRefusal(err error) *Refusal {
 func (w *worker) ask(id reactor.ID, s *session, loc *ticket.Locator, h ticket.Hash, secret ticket.SecretHash) {
 	count, number := w.e.o.Count.Add(loc.Subject)
 	s.state, s.subject = stateAsked, loc.Subject
+	w.asking++
 	if w.batch == nil {
 		w.batch = w.freshBatch()
 		w.batch.Since = w.l.Now()
@@ -168,6 +195,7 @@ const batchesKept = 16
 func (w *worker) answers(b *ticket.Batch) {
 	i := slices.Index(w.flying, b)
 	w.flying = slices.Delete(w.flying, i, i+1)
+	w.asking -= len(b.Reqs)
 	took := w.l.Now().Sub(b.Since)
 	for i := range b.Answers {
 		w.stats.redeem(b.Answers[i].Result, took)
@@ -283,11 +311,13 @@ func (w *worker) enter(id reactor.ID, s *session, c *ticket.Claims) *Refusal {
 		return errBound
 	}
 	p := w.e.policy.Load()
-	if err := p.plans[s.plan].Bind(&s.limits, w.e.o.Table, limiter.Who{Client: c.Client, Key: c.Key}); err != nil {
-		return ErrOverloaded
+	if plan := p.plans[s.plan]; plan.Shares() {
+		if err := plan.Bind(&w.flow(s).limits, w.e.o.Table, limiter.Who{Client: c.Client, Key: c.Key}); err != nil {
+			return ErrOverloaded
+		}
 	}
 	s.flags |= flagJoined
-	s.who = w.names.hold(c)
+	s.who = w.e.names.hold(c.Client, c.Key)
 	w.joining = id
 	p.streams[s.stream].Stream.Join(Conn{w, id}, &Join{Claims: c, Request: &w.req})
 	w.joining = 0
@@ -321,14 +351,15 @@ func (w *worker) switchProtocols(id reactor.ID, s *session, k *parked) {
 		return
 	}
 	delete(w.waiting, id.Slot())
-	now := w.l.Now()
+	now := tickOf(w.l.Now())
 	w.stats.opened(s.stream)
 	stored := w.storeTime()
 	w.stats.age.Observe(stored.Sub(k.claims.IssuedAt))
 	s.state = stateOpen
-	s.endAt = now.Add(k.claims.SessionEnd.Sub(stored))
+	w.known(id, s)
+	s.endAt = now.after(k.claims.SessionEnd.Sub(stored))
 	s.endCode = frame.CloseExpired
-	s.pingAt = now.Add(w.spread(w.e.o.Deadlines.Ping))
+	s.pingAt = now.after(w.spread(w.e.o.Deadlines.Ping))
 	s.opened, s.last = now, now
 	w.rearm(id, s)
 	w.event(id, s, Event{Kind: EventOpened, Ticket: k.claims.ID})

@@ -68,7 +68,7 @@ func TestBatches(t *testing.T) {
 		t.Errorf("%d joined, want 26", len(r.stream.joined))
 	}
 
-	r = newRig(t, nil, quiet)
+	r = newRig(t, nil, func(o *engine.Options) { quiet(o); o.AdmitsMax = 2000 })
 	r.desk.keep = true
 	r.ask(1100)
 	r.release()
@@ -122,7 +122,7 @@ func TestLoops(t *testing.T) {
 		all = append(all, r.open(ticket.Claims{}))
 	}
 	s := r.engine.Stats()
-	if s.Live != 7 || s.Streams[0].Open != 7 || len(s.Reactor.PerLoop) != 3 || s.Reactor.PerLoop[0] != 3 || r.held("ann") != 7 || r.engine.Loops() != 3 {
+	if s.Live != 7 || s.Streams[0].Open != 7 || len(s.Reactor.PerLoop) != 3 || s.Reactor.PerLoop[0].Conns != 3 || r.held("ann") != 7 || r.engine.Loops() != 3 {
 		t.Errorf("%d live, %d open, %v, held %d", s.Live, s.Streams[0].Open, s.Reactor.PerLoop, r.held("ann"))
 	}
 	r.drain(0)

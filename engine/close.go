@@ -62,10 +62,18 @@ func (w *worker) peerClosed(id reactor.ID, s *session, ev *frame.Event) {
 // descriptor is closed.
 func (w *worker) leave(id reactor.ID, s *session, end End) {
 	delete(w.waiting, id.Slot())
-	w.dropHold(s)
+	w.dropPong(id, s)
+	w.dropSide(s)
+	if w.turn.id == id {
+		w.endTurn() // before its buckets go
+	}
+	if s.flow != 0 {
+		w.plan(s).Unbind(&w.flow(s).limits, w.e.o.Table)
+		w.flows.Put(s.flow)
+		s.flow = 0
+	}
 	if s.flags&flagJoined != 0 {
 		s.flags &^= flagJoined
-		w.plan(s).Unbind(&s.limits, w.e.o.Table)
 		w.gone(Conn{w, id}, w.entry(s).Stream, end)
 	}
 }
@@ -84,12 +92,12 @@ func (w *worker) gone(c Conn, to Stream, end End) {
 // endAll closes every open socket of the loop with code at a random moment within over, evenly spread, and refuses those
 // that are not open yet.
 func (w *worker) endAll(over time.Duration, code frame.Code) {
-	now := w.l.Now()
+	now := tickOf(w.l.Now())
 	w.l.Each(func(id reactor.ID) {
 		s := w.e.rows.At(id.Slot())
 		switch s.state {
 		case stateOpen:
-			s.endAt, s.endCode = min(s.endAt, now.Add(w.within(over))), code
+			s.endAt, s.endCode = s.endAt.sooner(now.after(w.within(over))), code
 			w.rearm(id, s)
 		case stateAsked, stateJoining:
 			w.refuse(id, s, refusalFor(code))
@@ -107,7 +115,7 @@ func (w *worker) within(d time.Duration) time.Duration {
 
 // closed counts and tells the end of an open socket, which its stream has heard of already.
 func (w *worker) closed(id reactor.ID, s *session, how End) {
-	w.stats.closed(w.entry(s).Name, s.stream, how, w.l.Now().Sub(s.opened))
+	w.stats.closed(w.entry(s).Name, s.stream, how, tickOf(w.l.Now()).since(s.opened))
 	ev := Event{Kind: EventClosed, Code: how.Code, By: how.By}
 	if how.By != ByClient {
 		ev.Reason = how.Reason // a client's reason is its own text and stays out of our log
@@ -123,7 +131,7 @@ func (w *worker) event(id reactor.ID, s *session, ev Event) {
 	ev.Conn = "c_" + strconv.FormatUint(uint64(id), 36)
 	ev.Peer = w.l.Peer(id).Addr()
 	if s.who != 0 {
-		ev.Client, ev.Stream = w.names.all[s.who].client, w.entry(s).Name
+		ev.Client, ev.Stream = w.e.names.client(s.who), w.entry(s).Name
 	}
 	w.e.o.Event(ev)
 }

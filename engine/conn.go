@@ -46,6 +46,9 @@ func (e *Engine) ConnOf(l *reactor.Loop, id reactor.ID) Conn { return Conn{e.wor
 
 // row is the session behind c, nil if it is gone.
 func (c Conn) row() *session {
+	if c.w.turn.id == c.id {
+		return c.w.turn.s // its own callback: it cannot be gone
+	}
 	if !c.w.l.Alive(c.id) && c.w.closing != c.id {
 		return nil
 	}
@@ -88,11 +91,29 @@ func (c Conn) Refuse(r *Refusal) {
 	}
 }
 
+// leased is asked once in the socket's own turn: at its beginning.
+func (c Conn) leased() bool { return c.w.turn.id == c.id || c.w.leased() }
+
+// Expect says that the callback under way, a backend's Data, brings n messages with bytes payload bytes in all to c: no more
+// than really follow. Their limits are then asked once. Settle ends it, in the same callback.
+func (c Conn) Expect(n, bytes int64) {
+	if s := c.row(); s != nil && s.state == stateOpen && c.w.leased() {
+		c.w.expect(c.id, s, n, bytes)
+	}
+}
+
+// Settle ends what Expect began; what did not follow is given back.
+func (c Conn) Settle() {
+	if c.w.turn.id == c.id {
+		c.w.endTurn()
+	}
+}
+
 // Begin asks the plan's limits for a message of the stream to the client, at its first frame (first) and at each further
 // one; n is the payload length of the frame. SentOK and SentHold: pass the frame on with Frame or Body.
 func (c Conn) Begin(first bool, n int64) Outbound {
 	s := c.row()
-	if s == nil || s.state != stateOpen || !c.w.leased() {
+	if s == nil || s.state != stateOpen || !c.leased() {
 		return Outbound{Sent: SentGone}
 	}
 	return c.w.allowOut(c.id, s, first, n)
@@ -102,7 +123,7 @@ func (c Conn) Begin(first bool, n int64) Outbound {
 // finds no room is not queued in part, so the engine's own pings and close frames never land inside a frame.
 func (c Conn) Frame(h frame.Header, b []byte) Sent {
 	s := c.row()
-	if s == nil || s.state != stateOpen || !c.w.leased() {
+	if s == nil || s.state != stateOpen || !c.leased() {
 		return SentGone
 	}
 	h.Masked, h.Len = false, int64(len(b))
@@ -117,11 +138,40 @@ func (c Conn) Frame(h frame.Header, b []byte) Sent {
 	return SentOK
 }
 
+// inPlaceFrom is the payload from which it pays to leave a frame where it lies: below it a copy is cheaper.
+const inPlaceFrom = 4 << 10
+
+// Pass queues the part of a message that ev brought, as a frame with h's Fin and Op, where it lies if that is possible. ev is
+// what the Data callback under way has found, in the bytes that it was given: of the client itself or of the backend. Only
+// after Begin allowed it, once for an event.
+func (c Conn) Pass(h frame.Header, ev *frame.Event) Sent {
+	h.Masked, h.Len = false, int64(len(ev.Payload))
+	if len(ev.Payload) >= inPlaceFrom {
+		if b, ok := ev.InPlace(h); ok {
+			return c.PassBody(b)
+		}
+	}
+	return c.Frame(h, ev.Payload)
+}
+
+// PassBody is Body for a part of the bytes that the Data callback under way was given, which nobody changes any more.
+func (c Conn) PassBody(b []byte) Sent {
+	s := c.row()
+	if s == nil || s.state != stateOpen || !c.leased() {
+		return SentGone
+	}
+	if err := c.w.l.Pass(c.id, b); err != nil {
+		c.w.slow(c.id, s, err)
+		return SentGone
+	}
+	return SentOK
+}
+
 // Body queues what the caller has framed: b ends where a frame ends. It is copied or written before the call returns. Only
 // after Begin allowed it.
 func (c Conn) Body(b []byte) Sent {
 	s := c.row()
-	if s == nil || s.state != stateOpen || !c.w.leased() {
+	if s == nil || s.state != stateOpen || !c.leased() {
 		return SentGone
 	}
 	if err := c.w.l.Write(c.id, b); err != nil {

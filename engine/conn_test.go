@@ -443,7 +443,7 @@ func TestStats(t *testing.T) {
 	if s.Redeemed[ticket.RedeemOK] != 1 || s.Took[ticket.RedeemOK].Count() != 1 || s.Redeemed[ticket.RedeemDoubt] != 0 {
 		t.Errorf("%v", s.Redeemed)
 	}
-	if s.Live != 3 || s.Reactor.PerLoop[0] != 3 {
+	if s.Live != 3 || s.Reactor.PerLoop[0].Conns != 3 {
 		t.Errorf("%d live, the reactor has %v", s.Live, s.Reactor.PerLoop)
 	}
 	if want := "client gateway backend network"; strings.Join([]string{engine.ByClient.String(), engine.ByGateway.String(), engine.ByBackend.String(), engine.ByNetwork.String()}, " ") != want {

@@ -41,8 +41,18 @@ func TestEchoDoesNotAllocate(t *testing.T) {
 	}
 }
 
-func TestSessionSize(t *testing.T) {
-	if engine.SessionSize != 208 {
-		t.Errorf("a session's row is %d bytes: change the number here if that is meant", engine.SessionSize)
+// TestSizes pins what a socket costs in the engine's tables, so that growth is a decision: docs/memory.md has the numbers.
+func TestSizes(t *testing.T) {
+	for name, c := range map[string]struct{ got, want uintptr }{
+		"session":                         {engine.SessionSize, 64},
+		"head that has not arrived whole": {engine.BegunSize, 16},
+		"message under way":               {engine.MessageSize, 48},
+		"buckets that are not full":       {engine.FlowSize, 56},
+		"client's name":                   {engine.NameSize, 32},
+		"rest of a long name":             {engine.RestSize, 32},
+	} {
+		if c.got != c.want {
+			t.Errorf("a %s has %d bytes, want %d", name, c.got, c.want)
+		}
 	}
 }

@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -61,9 +62,16 @@ type Options struct {
 	HoldMax      int64         // bytes of incomplete messages held for all
 	MaxSessions  int64         // clients at once; more are answered 503. 0: as many as MaxConns lets in
 	MaxConns     int           // sockets at once, 0: what descriptors allow
+	AdmitConns   int64         // sockets at once, those to backends too, beyond which newcomers are answered 503. 0: no such mark
+	AdmitRate    limiter.Rate  // good tickets redeemed by the node; beyond: 503. Zero: as many as come
+	AdmitsMax    int           // good tickets and their backends waited for at once, a loop; beyond: 503. 0: 1,024
+	HeadsMax     int           // sockets whose head is not complete, a loop, 8 or more; beyond: see perimeter.go. 0: 16,384
+	Overloaded   func() bool   // memory runs out: newcomers are answered 503. Any goroutine may ask. nil: never
 	Log          func(msg string, args ...any)
 	Leased       func() bool // the slots of open sockets are this node's own; asked after a loop stood still. nil: they always are
 	Event        func(Event) // opened, closed, refused: called on the loop, must not wait
+
+	Addresses *limiter.Addresses // limits of sockets that nobody knows yet, by address. nil: none
 }
 
 // Deadlines of a socket's life. All are absolute, none restarts with a byte.
@@ -80,13 +88,16 @@ type Engine struct {
 	o       Options
 	r       *reactor.Reactor
 	rows    *reactor.Slab[session]
+	names   *names
 	workers []*worker
 	policy  atomic.Pointer[Policy]
 	control limiter.Meter
+	admits  limiter.Meter
 	refused []byte // the one answer to bad tickets
 
 	draining atomic.Bool
 	held     atomic.Int64  // bytes of incomplete messages
+	admitted atomic.Int64  // bucket of admits
 	live     atomic.Int64  // accepted sockets not yet gone
 	empty    chan struct{} // has a value when live has come to 0 while draining
 	stopped  sync.Once
@@ -121,10 +132,13 @@ func NewMemory(o Options, clk *mono.Manual) (*Engine, *reactor.Memory, error) {
 }
 
 func newEngine(o Options) *Engine {
+	o.HeadsMax, o.AdmitsMax = cmp.Or(o.HeadsMax, headsMax), cmp.Or(o.AdmitsMax, admitsMax)
 	e := &Engine{
 		o:       o,
 		rows:    reactor.NewSlab[session](),
+		names:   newNames(),
 		control: limiter.NewMeter(o.Control, o.ControlBurst),
+		admits:  limiter.NewMeter(o.AdmitRate, 0),
 		refused: ticketRefused(o.Base),
 		empty:   make(chan struct{}, 1),
 	}
@@ -163,6 +177,9 @@ func (e *Engine) use(r *reactor.Reactor) error {
 func (e *Engine) Listen(network, address string) (net.Addr, error) {
 	return e.r.Listen(network, address)
 }
+
+// ListenOn adds a listening socket that another process has opened; see reactor.ListenOn.
+func (e *Engine) ListenOn(ln net.Listener) error { return e.r.ListenOn(ln) }
 
 // Start runs the loops.
 func (e *Engine) Start() { e.r.Start() }

@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"bytes"
 	"net/netip"
 	"strings"
 	"testing"
@@ -476,5 +477,23 @@ func TestPanicInStream(t *testing.T) {
 	r.mem.Run()
 	if r.held("ann") != 1 {
 		t.Errorf("held %d", r.held("ann"))
+	}
+}
+
+// TestTurnsAreFair: a read that is full of tiny messages does not keep the loop until its end.
+func TestTurnsAreFair(t *testing.T) {
+	var order []string
+	r := newRig(t, nil, func(o *engine.Options) { o.Control = *rate(t, "1000000/1second"); o.ControlBurst = 1_000_000 })
+	r.stream.onReceive = func(_ engine.Conn, ev *frame.Event) {
+		if name := string(ev.Payload); len(order) == 0 || order[len(order)-1] != name {
+			order = append(order, name)
+		}
+	}
+	flood, other := r.open(ticket.Claims{}), r.open(ticket.Claims{})
+	flood.Write(bytes.Repeat(client(frame.Binary, true, "f"), 9000))
+	other.Write(client(frame.Binary, true, "o"))
+	r.mem.Run()
+	if r.stream.parts != 9001 || len(order) < 3 || order[0] != "f" || order[1] != "o" {
+		t.Errorf("%d messages, in the order %v: the other's message waited for all", r.stream.parts, order)
 	}
 }

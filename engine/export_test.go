@@ -2,26 +2,54 @@ package engine
 
 import "unsafe"
 
-// SessionSize is what a socket costs the engine beside the reactor's row.
-const SessionSize = unsafe.Sizeof(session{})
+// What a socket costs the engine beside the reactor's row: always, while a head or a message has arrived in part, while its
+// buckets are not full, and for its client's name.
+const (
+	SessionSize = unsafe.Sizeof(session{})
+	BegunSize   = unsafe.Sizeof(begun{})
+	MessageSize = unsafe.Sizeof(message{})
+	FlowSize    = unsafe.Sizeof(flow{})
+	NameSize    = unsafe.Sizeof(name{})
+	RestSize    = unsafe.Sizeof(rest{})
+)
 
 // Shared is what sockets hold of their loops' tables; all of it is given back when they end.
 type Shared struct {
 	Names   int // clients and keys of open sockets
 	Parked  int // claims between the store's answer and the 101
-	Holds   int // messages under way
+	Side    int // heads and messages under way
+	Flows   int // buckets that are not full, or shared
+	Holds   int // messages under way of which something is kept
+	Pongs   int // pings to be answered when nothing waits any more
 	Batches int // empty ones, to be used again
-	Rows    int // entries ever made for names and holds: what does not leak is used again
+	Buffers int // of holds, ever made: what does not leak is used again
 }
 
 // Shared adds up all loops. Only while none of them runs.
 func (e *Engine) Shared() (s Shared) {
+	s.Names = e.names.rows.Len()
 	for _, w := range e.workers {
-		s.Names += len(w.names.by)
 		s.Parked += len(w.waiting)
+		s.Side += w.begun.Len() + w.messages.Len()
+		s.Flows += w.flows.Len()
 		s.Holds += len(w.holds.all) - len(w.holds.free)
+		s.Pongs += len(w.pongs)
 		s.Batches += len(w.batches)
-		s.Rows += len(w.names.all) + len(w.holds.all)
+		s.Buffers += len(w.holds.all)
 	}
 	return s
 }
+
+// WaterLevel is how far the busiest addresses come down.
+var WaterLevel = waterLevel
+
+// Heads is how long the lists of unfinished heads are. Only while no loop runs.
+func (e *Engine) Heads() (n int) {
+	for _, w := range e.workers {
+		n += len(w.heads)
+	}
+	return n
+}
+
+// CutLoop is loop i's part of Cut. On that loop only.
+func (e *Engine) CutLoop(i int, bytes int64) int64 { return e.workers[i].cut(bytes) }

@@ -25,7 +25,7 @@ func (r *rig) gone(clients ...string) {
 			r.t.Errorf("%s still holds %d slots", c, n)
 		}
 	}
-	if s := r.engine.Shared(); s.Names+s.Parked+s.Holds != 0 {
+	if s := r.engine.Shared(); s.Names+s.Parked+s.Side+s.Flows+s.Holds+s.Pongs != 0 {
 		r.t.Errorf("left behind: %+v", s)
 	}
 	if s := r.engine.Stats(); s.Live != 0 || s.Held != 0 || s.Streams[0].Open != 0 {
@@ -296,6 +296,28 @@ func TestSlowButReadingClientStays(t *testing.T) {
 	}
 }
 
+// TestPingBehindAFreshMessage: a message that was written in the round in which a ping is due does not put the ping off.
+func TestPingBehindAFreshMessage(t *testing.T) {
+	r := newRig(t, nil, func(o *engine.Options) { o.Deadlines.Ping = 4 }) // at the next tick
+	before, last := r.open(ticket.Claims{}), ticket.Claims{SessionEnd: r.clock.Wall().Add(time.Nanosecond)}
+	ends := r.open(last)
+	after := r.open(ticket.Claims{})
+	r.stream.onGone = func(c engine.Conn, _ engine.End) {
+		for _, other := range []engine.Conn{r.stream.joined[0], r.stream.joined[2]} {
+			other.Send(frame.Text, []byte("news"))
+		}
+	}
+	r.mem.Advance(20 * time.Millisecond)
+	if got := r.heard(ends); got != "close 4401 session-expired" {
+		t.Fatalf("%q", got)
+	}
+	for _, p := range []*reactor.Pipe{before, after} { // one of the two has its turn behind the end
+		if got := r.heard(p); !strings.Contains(got, "ping") || !strings.Contains(got, "news") {
+			t.Errorf("%q, want a message and a ping", got)
+		}
+	}
+}
+
 // TestPongThatWaitedInAPause: a pause ends in the moment in which the pong is due, and the pong is there, unread.
 func TestPongThatWaitedInAPause(t *testing.T) {
 	r := newRig(t, plan(t, "messages-in", "6/1minute", "pause"), func(o *engine.Options) {
@@ -340,12 +362,44 @@ func TestPingsAreAnsweredAgain(t *testing.T) {
 	}
 	p.Window(1 << 20)
 	r.mem.Run()
-	if got := r.heard(p); got != "y|pong 3|on" {
+	if got := r.heard(p); got != "y|pong 5|on" {
 		t.Errorf("three pings behind a full queue: %q", got)
 	}
 	if got := r.say(p, client(frame.Ping, true, "6")); got != "pong 6" {
 		t.Errorf("%q", got)
 	}
+}
+
+// TestOnePongWaits also for pings that come in one read with the message that has to wait; what the kernel takes at once is
+// answered one by one.
+func TestOnePongWaits(t *testing.T) {
+	r := newRig(t, nil, quiet)
+	p := r.open(ticket.Claims{})
+	ping := func(s string) []byte { return client(frame.Ping, true, s) }
+	if got := r.say(p, ping("1"), ping("2"), ping("3")); got != "pong 1|pong 2|pong 3" {
+		t.Errorf("a client that reads: %q", got)
+	}
+	p.Window(5)
+	p.Write(slices.Concat(ping("4"), client(frame.Text, true, "message"), ping("5"), ping("6"), ping("7")))
+	r.mem.Run()
+	p.Window(1 << 20)
+	r.mem.Run()
+	if got := r.heard(p); got != "pong 4|message|pong 7" {
+		t.Errorf("behind what waits: %q", got)
+	}
+	p.Window(1)
+	p.Write(slices.Concat(ping("8"), ping("9")))
+	r.mem.Run()
+	p.Write(client(frame.Close, true, "\x03\xe8"))
+	r.mem.Run()
+	p.Window(1 << 20)
+	r.mem.Run()
+	if got := r.heard(p); got != "pong 8|close 1000 " {
+		t.Errorf("closed before its turn: %q", got)
+	}
+	p.CloseWrite()
+	r.mem.Run()
+	r.gone()
 }
 
 // TestDroppedMessageCostsNothing more once its first frame is dropped.

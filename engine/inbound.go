@@ -3,7 +3,6 @@ package engine
 import (
 	"errors"
 	"strconv"
-	"time"
 
 	"ticketgate/engine/frame"
 	"ticketgate/engine/reactor"
@@ -19,17 +18,26 @@ import (
 // frames takes all whole frames, and the parts of unfinished ones, out of in.
 func (w *worker) frames(id reactor.ID, s *session, in []byte) int {
 	s.flags |= flagHeard
-	w.behind = w.l.Queued(id) > 0
-	if !w.behind {
-		s.flags &^= flagPong
-	}
-	rules := w.entry(s).Rules
+	reader := w.reader(s)
+	t := w.begin(id, s, reader, in)
+	n := w.eachFrame(id, s, reader, t.entry.Rules, in)
+	w.endTurn()
+	return n
+}
+
+// turnFrames is how many frames one socket may have served before the others get their turn: a reading of 64 KiB can hold
+// 10,000 of them, each of which may be a message that costs much more than its bytes.
+const turnFrames = 1024
+
+func (w *worker) eachFrame(id reactor.ID, s *session, reader *frame.Reader, rules *frame.Rules, in []byte) int {
 	pos := 0
-	for pos < len(in) && s.paused == 0 {
+	for frames := 0; pos < len(in) && s.paused == 0; frames++ {
+		if frames == turnFrames {
+			w.l.Yield(id)
+			break
+		}
 		ev := &w.found
-		var n int
-		var err error
-		*ev, n, err = s.in.Next(rules, in[pos:])
+		n, err := reader.Read(ev, rules, in[pos:])
 		if err != nil {
 			w.violation(id, s, err)
 			return len(in)
@@ -47,8 +55,29 @@ func (w *worker) frames(id reactor.ID, s *session, in []byte) int {
 			return len(in)
 		}
 	}
-	w.assembly(id, s)
+	w.keepReader(id, s, reader)
 	return pos
+}
+
+// reader returns the reader of the message under way, or a fresh one.
+func (w *worker) reader(s *session) *frame.Reader {
+	if s.side != 0 {
+		return &w.messages.At(s.side).in
+	}
+	w.fresh = frame.Reader{}
+	return &w.fresh
+}
+
+// keepReader keeps what r knows of a message under way, or forgets a message that is whole.
+func (w *worker) keepReader(id reactor.ID, s *session, r *frame.Reader) {
+	if !r.Open() {
+		w.dropSide(s)
+		return
+	}
+	if m := w.message(s); r != &m.in {
+		m.in = *r
+	}
+	w.assembly(id, s)
 }
 
 // violation closes for a broken rule of the framing.
@@ -63,14 +92,11 @@ func (w *worker) violation(id reactor.ID, s *session, err error) {
 	w.end(id, s, code, reason, ByGateway)
 }
 
-// assembly starts or ends the clock of a message under way. In a pause it stands: see pause.
+// assembly starts the clock of a message under way. In a pause it stands: see pause.
 func (w *worker) assembly(id reactor.ID, s *session) {
-	switch open := s.in.Open(); {
-	case open && s.asmBy == 0 && s.paused == 0:
-		s.asmBy = w.l.Now().Add(w.e.o.Assembly)
+	if m := w.message(s); m.by == 0 && s.paused == 0 {
+		m.by = tickAt(w.l.Now()).after(w.e.o.Assembly)
 		w.rearm(id, s)
-	case !open:
-		s.asmBy = 0
 	}
 }
 
@@ -78,17 +104,16 @@ func (w *worker) assembly(id reactor.ID, s *session) {
 // of framing in a later one: those are passed on when they are whole, so that no byte of a bad message reaches a backend. A
 // binary message of one frame can only be cut off; it is passed on as it arrives.
 func (w *worker) data(id reactor.ID, s *session, ev *frame.Event) {
-	e := w.entry(s)
+	t := &w.turn
+	e, plan, whole := t.entry, t.plan, t.whole
 	if e.MayNot {
 		w.end(id, s, frame.CloseUnsupported, "", ByGateway)
 		return
 	}
-	if ev.First {
-		s.asmBy = 0 // the message before it came whole in the same read
+	if ev.First && s.side != 0 {
+		w.messages.At(s.side).by = 0 // the message before it came whole in the same read
 	}
-	plan := w.plan(s)
-	messages, bytes, whole := plan.Sees(limiter.In)
-	if ev.Head && !whole && (messages || bytes) && s.flags&flagDropIn == 0 {
+	if ev.Head && !whole && (t.messages || t.bytes) && s.flags&flagDropIn == 0 {
 		w.allowIn(id, s, plan, ev.First, ev.FrameLen)
 	}
 	if s.state != stateOpen {
@@ -101,10 +126,10 @@ func (w *worker) data(id reactor.ID, s *session, ev *frame.Event) {
 		return
 	}
 	if !whole {
-		w.stats.in(s.stream, ev.First, len(ev.Payload))
+		w.count(s, limiter.In, ev.First, int64(len(ev.Payload)))
 	}
-	s.last = w.l.Now()
-	if mustBeWhole := ev.Op == frame.Text || ev.First && !ev.Fin || s.hold != 0 || whole || e.Whole; mustBeWhole && !(ev.First && ev.Last) {
+	s.last = tickOf(w.l.Now())
+	if mustBeWhole := ev.Op == frame.Text || ev.First && !ev.Fin || w.holding(s) || whole || e.Whole; mustBeWhole && !(ev.First && ev.Last) {
 		w.keep(id, s, e, plan, ev)
 		return
 	}
@@ -116,10 +141,11 @@ func (w *worker) data(id reactor.ID, s *session, ev *frame.Event) {
 
 // keep gathers a message that must be whole, and passes it on when it is. Its size is bounded by the reader's rules.
 func (w *worker) keep(id reactor.ID, s *session, e *StreamEntry, plan *limiter.Plan, ev *frame.Event) {
-	if s.hold == 0 {
-		s.hold = w.holds.begin()
+	m := w.message(s)
+	if m.hold == 0 {
+		m.hold = w.holds.begin()
 	}
-	b := &w.holds.all[s.hold-1]
+	b := &w.holds.all[m.hold-1]
 	if w.e.held.Add(int64(len(ev.Payload))) > w.e.o.HoldMax {
 		*b = append(*b, ev.Payload...) // dropHold gives back what is in the buffer
 		w.end(id, s, frame.CloseOverloaded, "", ByGateway)
@@ -129,22 +155,25 @@ func (w *worker) keep(id reactor.ID, s *session, e *StreamEntry, plan *limiter.P
 	if !ev.Last {
 		return
 	}
-	ev.First, ev.Head, ev.Tail, ev.Fin = true, true, true, true
-	ev.Payload, ev.FrameLen = *b, int64(len(*b))
+	*ev = frame.Event{Kind: frame.KindData, Op: ev.Op, First: true, Last: true, Head: true, Tail: true, Fin: true,
+		FrameLen: int64(len(*b)), Payload: *b}
 	if _, _, sees := plan.Sees(limiter.In); !sees || w.allowWhole(id, s, plan, ev) {
 		e.Stream.Receive(Conn{w, id}, ev)
 	}
-	w.dropHold(s)
+	w.dropHold(m)
 }
 
-// dropHold forgets the message under way.
-func (w *worker) dropHold(s *session) {
-	if s.hold == 0 {
+// holding reports whether a part of the message under way is kept.
+func (w *worker) holding(s *session) bool { return s.side != 0 && w.messages.At(s.side).hold != 0 }
+
+// dropHold forgets what is kept of m.
+func (w *worker) dropHold(m *message) {
+	if m.hold == 0 {
 		return
 	}
-	w.e.held.Add(-int64(len(w.holds.all[s.hold-1])))
-	w.holds.end(s.hold)
-	s.hold = 0
+	w.e.held.Add(-int64(len(w.holds.all[m.hold-1])))
+	w.holds.end(m.hold)
+	m.hold = 0
 }
 
 // allowWhole asks the limits for a message of which all is known, and reports whether it may pass.
@@ -153,14 +182,17 @@ func (w *worker) allowWhole(id reactor.ID, s *session, plan *limiter.Plan, ev *f
 	pass := s.state == stateOpen && s.flags&flagDropIn == 0
 	s.flags &^= flagDropIn
 	if pass {
-		w.stats.in(s.stream, true, int(ev.FrameLen))
+		w.count(s, limiter.In, true, ev.FrameLen)
 	}
 	return pass
 }
 
 // allowIn asks the plan for a message from the client and does what it says.
 func (w *worker) allowIn(id reactor.ID, s *session, plan *limiter.Plan, first bool, n int64) {
-	v := plan.Message(&s.limits, w.e.o.Table, limiter.In, first, n, w.l.Now())
+	if w.passes(s, limiter.In, first, n) {
+		return
+	}
+	v := plan.Message(&w.flow(s).limits, w.e.o.Table, limiter.In, first, n, w.l.Now())
 	plan.Tally(w.stats.limits[s.plan], limiter.In, first, v)
 	switch v.Action {
 	case limiter.Close:
@@ -169,14 +201,11 @@ func (w *worker) allowIn(id reactor.ID, s *session, plan *limiter.Plan, first bo
 		s.flags |= flagDropIn
 		w.notice(id, s, v)
 	case limiter.Pause:
-		s.resume = w.l.Now().Add(min(v.Wait, pauseMax))
+		w.flow(s).resume = tickAt(w.l.Now()).after(v.Wait)
 		w.pause(id, s, pauseLimit)
 		w.rearm(id, s)
 	}
 }
-
-// pauseMax is the longest that a limit stops reading at a time; it is longer than any session.
-const pauseMax = 365 * 24 * time.Hour
 
 // notice tells a client that asked for notices which limit dropped its message, and when to come again.
 func (w *worker) notice(id reactor.ID, s *session, v limiter.Verdict) {
@@ -200,15 +229,42 @@ func (w *worker) controlFrame(id reactor.ID, s *session, ev *frame.Event) {
 		w.peerClosed(id, s, ev)
 		return
 	}
-	if ok, _ := w.e.control.Take(&s.control, w.l.Now(), 1); !ok {
+	if ev.Kind == frame.KindPong && s.flags&(flagPinged|flagPonged) == flagPinged {
+		s.flags |= flagPonged // we asked for it: an idle client takes nothing from its limits
+		return
+	}
+	if ok, _ := w.e.control.Take(&w.flow(s).control, w.l.Now(), 1); !ok {
 		w.end(id, s, frame.CloseLimit, "limit:control", ByGateway)
 		return
 	}
-	if ev.Kind != frame.KindPing || s.flags&flagPong != 0 {
-		return // 5.5.3: when several pings wait, one answer is enough
+	if ev.Kind == frame.KindPing {
+		w.pong(id, s, ev.Payload)
 	}
-	w.sendOwn(id, s, frame.Pong, ev.Payload)
-	if w.behind {
-		s.flags |= flagPong
+}
+
+// pong answers a ping. While bytes wait for the client it is only noted: when all have gone the last ping is answered, and
+// those before it are not (RFC 6455 5.5.3), so that never more than one pong waits.
+func (w *worker) pong(id reactor.ID, s *session, payload []byte) {
+	if w.l.Flush(id) == 0 {
+		w.sendOwn(id, s, frame.Pong, payload)
+		return
+	}
+	s.flags |= flagPong
+	w.pongs[id.Slot()] = append(w.pongs[id.Slot()][:0], payload...)
+}
+
+// payPong answers the ping that was noted.
+func (w *worker) payPong(id reactor.ID, s *session) {
+	if s.flags&flagPong != 0 {
+		payload := w.pongs[id.Slot()]
+		w.dropPong(id, s)
+		w.sendOwn(id, s, frame.Pong, payload)
+	}
+}
+
+func (w *worker) dropPong(id reactor.ID, s *session) {
+	if s.flags&flagPong != 0 {
+		s.flags &^= flagPong
+		delete(w.pongs, id.Slot())
 	}
 }

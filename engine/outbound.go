@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"time"
 
 	"ticketgate/engine/frame"
 	"ticketgate/engine/reactor"
@@ -10,9 +11,13 @@ import (
 
 // allowOut asks the plan for a message to the client, at its first frame and at each further one.
 func (w *worker) allowOut(id reactor.ID, s *session, first bool, n int64) Outbound {
+	if w.passes(s, limiter.Out, first, n) {
+		w.passed(s, first, n)
+		return Outbound{Sent: SentOK}
+	}
 	plan := w.plan(s)
 	if messages, bytes, _ := plan.Sees(limiter.Out); messages || bytes {
-		v := plan.Message(&s.limits, w.e.o.Table, limiter.Out, first, n, w.l.Now())
+		v := plan.Message(&w.flow(s).limits, w.e.o.Table, limiter.Out, first, n, w.l.Now())
 		plan.Tally(w.stats.limits[s.plan], limiter.Out, first, v)
 		switch v.Action {
 		case limiter.Close:
@@ -36,8 +41,8 @@ func (w *worker) allowOut(id reactor.ID, s *session, first bool, n int64) Outbou
 // passed notes what the limits have let through to the client.
 func (w *worker) passed(s *session, first bool, n int64) {
 	s.flags &^= flagDropOut
-	s.last = w.l.Now()
-	w.stats.out(s.stream, first, n)
+	s.last = tickOf(w.l.Now())
+	w.count(s, limiter.Out, first, n)
 }
 
 // sendOwn queues a frame of the gateway itself; it passes no limit but the queue's.
@@ -63,8 +68,8 @@ func (w *worker) slow(id reactor.ID, s *session, err error) {
 func (w *worker) pause(id reactor.ID, s *session, by pauseBy) {
 	if s.paused == 0 {
 		w.l.Pause(id)
-		if s.asmBy != 0 {
-			s.asmBy = max(1, s.asmBy-w.l.Now())
+		if by := w.messageBy(s); by != 0 {
+			w.messages.At(s.side).by = tick(max(1, by.since(tickOf(w.l.Now()))/time.Millisecond))
 		}
 	}
 	s.paused |= by
@@ -78,14 +83,16 @@ func (w *worker) resume(id reactor.ID, s *session, by pauseBy) {
 	if s.paused &^= by; s.paused != 0 {
 		return
 	}
-	now := w.l.Now()
-	if s.asmBy != 0 {
-		s.asmBy += now
+	now := tickOf(w.l.Now())
+	if s.side != 0 {
+		if m := w.messages.At(s.side); m.by != 0 {
+			m.by = max(m.by+now, 1)
+		}
+		w.assembly(id, s)
 	}
-	w.assembly(id, s)
 	s.last = now
 	if s.flags&flagPinged != 0 {
-		s.pingAt = max(s.pingAt, now.Add(w.e.o.Deadlines.PongWait))
+		s.pingAt = s.pingAt.later(now.after(w.e.o.Deadlines.PongWait))
 	}
 	w.rearm(id, s)
 	w.l.Resume(id)

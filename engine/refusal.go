@@ -6,7 +6,7 @@ import "ticketgate/engine/upgrade"
 type Refusal struct {
 	Status int    // HTTP status
 	Type   string // problem type: the last part of its URL
-	Reason string // metric label, from this file and from upgrade only
+	Reason string // metric label, from this file, perimeter.go and upgrade only
 	Title  string // all that the caller learns
 	Retry  bool   // answered with Retry-After, 1 to 5 s, spread
 	Extra  string // further header lines, each with its CRLF
@@ -25,6 +25,10 @@ var (
 	ErrFault          = &Refusal{Status: 500, Type: "fault", Reason: "fault", Title: "Fault in the gateway"}
 	ErrBackend        = &Refusal{Status: 502, Type: "backend", Reason: "backend", Title: "Backend refused or unreachable"}
 	ErrBackendTimeout = &Refusal{Status: 504, Type: "backend-timeout", Reason: "backend-timeout", Title: "Backend too slow"}
+
+	errMemory    = &Refusal{Status: 503, Type: "overloaded", Reason: "memory", Title: "Overloaded", Retry: true}
+	errProgress  = &Refusal{Status: 503, Type: "overloaded", Reason: "in-progress", Title: "Overloaded", Retry: true}
+	errAdmitRate = &Refusal{Status: 503, Type: "overloaded", Reason: "admit-rate", Title: "Overloaded", Retry: true}
 
 	errNotUpgrade = &Refusal{Status: 426, Type: "upgrade-required", Reason: "not-upgrade", Title: "This address speaks WebSocket only", Extra: upgrade.ErrNotUpgrade.Headers}
 	errHeadLate   = &Refusal{Status: 408, Type: "timeout", Reason: "head-timeout", Title: "Request head too slow"}

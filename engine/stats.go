@@ -32,6 +32,7 @@ type stats struct {
 
 type streamStats struct {
 	openedTotal, closedTotal, slowTotal stat.Counter
+	cutTotal                            stat.Counter
 	messages, bytes                     [2]stat.Counter // by limiter.Direction
 	lasted                              stat.Histogram
 }
@@ -57,19 +58,19 @@ func (s *stats) opened(stream uint16) { s.streams[stream].openedTotal.Add(1) }
 
 func (s *stats) slow(stream uint16) { s.streams[stream].slowTotal.Add(1) }
 
-func (s *stats) in(stream uint16, first bool, n int) {
-	s.streams[stream].count(limiter.In, first, int64(n))
-}
-
-func (s *stats) out(stream uint16, first bool, n int64) {
-	s.streams[stream].count(limiter.Out, first, n)
-}
+func (s *stats) cut(stream uint16) { s.streams[stream].cutTotal.Add(1) }
 
 func (t *streamStats) count(d limiter.Direction, first bool, n int64) {
 	if first {
 		t.messages[d].Add(1)
 	}
 	t.bytes[d].Add(uint64(n))
+}
+
+// add counts messages with bytes in all.
+func (t *streamStats) add(d limiter.Direction, messages, bytes uint64) {
+	t.messages[d].Add(messages)
+	t.bytes[d].Add(bytes)
 }
 
 func (s *stats) closed(stream string, i uint16, how End, lasted time.Duration) {
@@ -110,6 +111,7 @@ type StreamStats struct {
 	Name         string
 	Open         int64
 	Opened, Slow uint64
+	Cut          uint64    // slow ones that were ended for want of memory
 	Messages     [2]uint64 // by limiter.Direction
 	Bytes        [2]uint64
 	Lasted       stat.Snapshot
@@ -149,6 +151,7 @@ func (e *Engine) streamStats(i int, name string) StreamStats {
 		t.Opened += opened
 		t.Open += int64(opened - s.closedTotal.Load())
 		t.Slow += s.slowTotal.Load()
+		t.Cut += s.cutTotal.Load()
 		for d := range t.Messages {
 			t.Messages[d] += s.messages[d].Load()
 			t.Bytes[d] += s.bytes[d].Load()

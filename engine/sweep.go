@@ -5,7 +5,6 @@ import (
 
 	"ticketgate/engine/frame"
 	"ticketgate/engine/reactor"
-	"ticketgate/internal/mono"
 )
 
 // stoodStill is after how long without anything to do a loop takes it for possible that the process was stopped (SIGSTOP, a
@@ -33,28 +32,29 @@ func (w *worker) leased() bool {
 }
 
 // due is the next moment at which time alone changes s; 0: never.
-func (w *worker) due(s *session) mono.Time {
+func (w *worker) due(s *session) tick {
+	d := &w.e.o.Deadlines
 	switch s.state {
 	case stateHead:
-		return s.opened.Add(w.e.o.Deadlines.Head)
+		return s.opened.after(d.Head)
 	case stateAsked, stateJoining:
-		return s.opened.Add(w.e.o.Deadlines.Admit)
+		return s.opened.after(d.Admit)
 	case stateOpen:
 	default:
 		return 0
 	}
-	next := min(s.endAt, s.pingAt)
-	if s.resume != 0 {
-		next = min(next, s.resume)
+	next := s.endAt.sooner(s.pingAt)
+	if resume := w.resumeAt(s); resume != 0 {
+		next = next.sooner(resume)
 	}
 	if s.paused != 0 {
 		return next
 	}
-	if s.asmBy != 0 {
-		next = min(next, s.asmBy)
+	if by := w.messageBy(s); by != 0 {
+		next = next.sooner(by)
 	}
-	if idle := w.e.o.Deadlines.Idle; idle > 0 {
-		next = min(next, s.last.Add(idle))
+	if d.Idle > 0 {
+		next = next.sooner(s.last.after(d.Idle))
 	}
 	return next
 }
@@ -63,27 +63,27 @@ func (w *worker) due(s *session) mono.Time {
 // back for traffic.
 func (w *worker) rearm(id reactor.ID, s *session) {
 	d := w.due(s)
-	if d != 0 && (s.armed == 0 || d < s.armed) {
+	if d != 0 && (s.armed == 0 || !s.armed.passed(d)) {
 		s.armed = d
-		w.l.Arm(id, d)
+		w.l.Arm(id, d.time(w.l.Now()))
 	}
 }
 
 // timer does all that has fallen due.
 func (w *worker) timer(id reactor.ID, s *session) {
 	s.armed = 0
-	now := w.l.Now()
-	switch s.state {
+	now := tickOf(w.l.Now())
+	switch late := w.due(s).passed(now); s.state {
 	case stateHead:
-		if now >= w.due(s) {
+		if late {
 			w.refuse(id, s, errHeadLate)
 		}
 	case stateAsked:
-		if now >= w.due(s) {
+		if late {
 			w.refuse(id, s, ErrStore)
 		}
 	case stateJoining:
-		if now >= w.due(s) {
+		if late {
 			w.refuse(id, s, ErrBackendTimeout)
 		}
 	case stateOpen:
@@ -94,30 +94,31 @@ func (w *worker) timer(id reactor.ID, s *session) {
 	}
 }
 
-func (w *worker) openTimer(id reactor.ID, s *session, now mono.Time) {
-	switch idle := w.e.o.Deadlines.Idle; {
-	case now >= s.endAt:
+func (w *worker) openTimer(id reactor.ID, s *session, now tick) {
+	idle, by := w.e.o.Deadlines.Idle, w.messageBy(s)
+	switch {
+	case s.endAt.passed(now):
 		w.end(id, s, s.endCode, "", ByGateway)
 		return
 	case s.paused != 0:
-	case s.asmBy != 0 && now >= s.asmBy:
+	case by != 0 && by.passed(now):
 		w.end(id, s, frame.ClosePolicy, "guard:frame.assembly", ByGateway)
 		return
-	case idle > 0 && now >= s.last.Add(idle):
+	case idle > 0 && s.last.after(idle).passed(now):
 		w.end(id, s, frame.CloseIdle, "", ByGateway)
 		return
 	}
-	if s.resume != 0 && now >= s.resume {
-		s.resume = 0
+	if resume := w.resumeAt(s); resume != 0 && resume.passed(now) {
+		w.flow(s).resume = 0
 		w.resume(id, s, pauseLimit)
 	}
-	if now >= s.pingAt {
+	if s.pingAt.passed(now) {
 		w.ping(id, s, now)
 	}
 }
 
 // ping asks whether the client is still there, or gives it up.
-func (w *worker) ping(id reactor.ID, s *session, now mono.Time) {
+func (w *worker) ping(id reactor.ID, s *session, now tick) {
 	d := &w.e.o.Deadlines
 	if s.flags&flagPinged != 0 {
 		if s.flags&flagHeard == 0 && s.paused == 0 { // while we do not read we cannot hear
@@ -129,13 +130,14 @@ func (w *worker) ping(id reactor.ID, s *session, now mono.Time) {
 			return
 		}
 		s.flags &^= flagPinged
-		s.pingAt = now.Add(w.spread(d.Ping) - d.PongWait)
+		s.pingAt = now.after(w.spread(d.Ping) - d.PongWait)
 		return
 	}
-	s.pingAt = now.Add(d.PongWait)
-	if w.l.Queued(id) > 0 {
+	s.pingAt = now.after(d.PongWait)
+	w.rest(s)
+	if w.l.Flush(id) > 0 { // what this round has just written does not wait
 		return // whether the client is there shows in the queue: the reactor ends what makes no progress
 	}
-	s.flags = s.flags&^flagHeard | flagPinged
+	s.flags = s.flags&^(flagHeard|flagPonged) | flagPinged
 	w.sendOwn(id, s, frame.Ping, nil)
 }

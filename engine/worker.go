@@ -8,6 +8,7 @@ import (
 	"ticketgate/engine/reactor"
 	"ticketgate/engine/upgrade"
 	"ticketgate/internal/mono"
+	"ticketgate/internal/offheap"
 	"ticketgate/limiter"
 	"ticketgate/ticket"
 )
@@ -22,10 +23,12 @@ type worker struct {
 	req     upgrade.Request // the head being looked at
 	scratch []byte          // frames and answers being built
 	text    []byte          // notices being built
-	found   frame.Event     // what the bytes being looked at hold; here, because a stream's method makes it escape
-	behind  bool            // the client whose bytes are being looked at has not taken all of what was sent before
-	closing reactor.ID      // whose Closed is on the stack: the reactor has buried it, the stream may still ask for its word
-	joining reactor.ID      // whose Stream.Join is on the stack
+	fresh   frame.Reader    // of a message that begins with the bytes being looked at
+	unread  upgrade.Scan    // of a head that begins with them
+	turn    turn
+	found   frame.Event // what the bytes being looked at hold; here, because a stream's method makes it escape
+	closing reactor.ID  // whose Closed is on the stack: the reactor has buried it, the stream may still ask for its word
+	joining reactor.ID  // whose Stream.Join is on the stack
 
 	looked mono.Time // when leased was called last
 	lost   bool      // the lease was over then
@@ -37,16 +40,26 @@ type worker struct {
 	storeWas time.Time // and what it said
 
 	waiting map[uint32]*parked // by slot: between the store's answer and the 101
+	asking  int                // redemptions under way, those of sockets that have left included
 
-	names names
-	holds holds
-	stats *stats
+	heads   []reactor.ID   // sockets whose head was not complete when they were looked at last, in order of arrival
+	headsAt int            // length at which they are looked at again
+	headsOf map[uint64]int // by address, while they are thinned
+
+	pongs map[uint32][]byte // by slot: what the last ping said, while flagPong
+
+	begun    *offheap.Rows[begun] // see session
+	messages *offheap.Rows[message]
+	flows    *offheap.Rows[flow]
+	holds    holds
+	stats    *stats
 }
 
 func newWorker(e *Engine, src *rand.ChaCha8) *worker {
 	rnd := rand.New(src) //nolint:gosec // it spreads moments; no secret is drawn from it
-	return &worker{e: e, src: src, rnd: rnd, checker: e.o.Keys.NewChecker(), waiting: map[uint32]*parked{},
-		names: newNames(), stats: newStats(e.policy.Load())}
+	return &worker{e: e, src: src, rnd: rnd, checker: e.o.Keys.NewChecker(), waiting: map[uint32]*parked{}, pongs: map[uint32][]byte{},
+		headsOf: map[uint64]int{}, stats: newStats(e.policy.Load()),
+		begun: offheap.NewRows[begun](), messages: offheap.NewRows[message](), flows: offheap.NewRows[flow]()}
 }
 
 // handler is the engine as the reactor sees it: kind 0, accepted sockets.
@@ -63,8 +76,11 @@ func (h *handler) Open(l *reactor.Loop, id reactor.ID) {
 	w := h.worker(l)
 	h.live.Add(1)
 	s := h.rows.At(id.Slot())
-	*s = session{state: stateHead, opened: l.Now()}
-	w.rearm(id, s)
+	*s = session{state: stateHead, opened: tickAt(l.Now())}
+	w.arrive(id)
+	if w.meet(id, s, l.Peer(id).Addr()) {
+		w.rearm(id, s)
+	}
 }
 
 // Data implements reactor.Handler.
@@ -97,6 +113,7 @@ func (h *handler) Data(l *reactor.Loop, id reactor.ID, in []byte) int {
 func (h *handler) Drained(l *reactor.Loop, id reactor.ID) {
 	w := h.worker(l)
 	s := h.rows.At(id.Slot())
+	w.payPong(id, s)
 	if s.state == stateOpen {
 		w.entry(s).Stream.Drained(Conn{w, id})
 	}
@@ -119,8 +136,9 @@ func (h *handler) Closed(l *reactor.Loop, id reactor.ID, why reactor.Cause, _ er
 	if open {
 		w.closed(id, s, End{By: ByNetwork, Reason: why.String()})
 	}
-	w.names.release(s.who)
+	w.e.names.release(s.who)
 	w.releaseSlot(s)
+	w.known(id, s)
 	*s = session{}
 	if h.live.Add(-1) == 0 && h.draining.Load() {
 		(*Engine)(h).noneLeft()
@@ -155,51 +173,6 @@ func (e *Engine) work(l *reactor.Loop, k *reactor.Work) {
 func (w *worker) entry(s *session) *StreamEntry { return &w.e.policy.Load().streams[s.stream] }
 
 func (w *worker) plan(s *session) *limiter.Plan { return w.e.policy.Load().plans[s.plan] }
-
-// names are the strings of open sockets, once for each client and key of the loop.
-type names struct {
-	all  []name
-	free []uint32
-	by   map[nameKey]uint32
-}
-
-type nameKey struct{ client, key string }
-
-type name struct {
-	nameKey
-	refs uint32
-}
-
-func newNames() names { return names{all: make([]name, 1), by: map[nameKey]uint32{}} } // index 0 is nobody
-
-func (n *names) hold(c *ticket.Claims) uint32 {
-	k := nameKey{c.Client, c.Key}
-	i, ok := n.by[k]
-	switch {
-	case ok:
-	case len(n.free) > 0:
-		i = n.free[len(n.free)-1]
-		n.free = n.free[:len(n.free)-1]
-	default:
-		i = uint32(len(n.all))
-		n.all = append(n.all, name{})
-	}
-	n.by[k] = i
-	n.all[i].nameKey = k
-	n.all[i].refs++
-	return i
-}
-
-func (n *names) release(i uint32) {
-	if i == 0 {
-		return
-	}
-	if n.all[i].refs--; n.all[i].refs == 0 {
-		delete(n.by, n.all[i].nameKey)
-		n.all[i].nameKey = nameKey{}
-		n.free = append(n.free, i)
-	}
-}
 
 // holds are the messages that have begun and not ended, by index; a socket holds at most one.
 type holds struct {

@@ -44,10 +44,13 @@ func (r *request) issue() {
 	r.answer(fasthttp.StatusCreated, r.s.appendTicket(nil, g, t, used))
 }
 
-// open refuses while the node goes away.
+// open refuses while the node goes away, or has no memory for what a ticket is for.
 func (r *request) open() bool {
 	if r.s.o.Draining() || r.s.stopping.Load() {
 		return r.refuse(r.s.later(draining))
+	}
+	if r.s.o.Overloaded() {
+		return r.refuse(r.s.later(shortOfMemory))
 	}
 	return true
 }

@@ -148,6 +148,8 @@ func TestRefusals(t *testing.T) {
 		{"not ready", call{method: "GET", path: "/readyz"}, func(g *rig) { g.node.err.Store(&odd) }, 503, "overloaded", "not-ready", "joined"},
 		{"store away", call{method: "GET", path: "/readyz"}, func(g *rig) { g.node.err.Store(&down) }, 503, "overloaded", "not-ready", "store"},
 		{"lease lost", call{method: "GET", path: "/readyz"}, func(g *rig) { g.node.err.Store(&lost) }, 503, "overloaded", "not-ready", "lease"},
+		{"short of memory", call{key: "KEY", body: chat}, func(g *rig) { g.short.Store(true) }, 503, "overloaded", "memory", ""},
+		{"short of memory is not ready", call{method: "GET", path: "/readyz"}, func(g *rig) { g.short.Store(true) }, 503, "overloaded", "memory", ""},
 		{"draining is not ready", call{method: "GET", path: "/readyz"}, func(g *rig) { g.draining.Store(true) }, 503, "draining", "draining", ""},
 		{"store down", call{key: "KEY", body: chat}, func(g *rig) { g.store.fault.Store(&down) }, 503, "store-unavailable", "store", ""},
 		{"store at odds", call{key: "KEY", body: chat}, func(g *rig) { g.store.fault.Store(&odd) }, 503, "store-unavailable", "store", ""},

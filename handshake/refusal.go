@@ -45,6 +45,7 @@ const (
 	tooManySockets
 	draining
 	notReady
+	shortOfMemory
 	tooManyCallers
 	storeDown
 	noRandom
@@ -104,6 +105,7 @@ var refusals = [reasons]refusal{
 	tooManySockets: {429, "connections", "connection-limit", "Too many open connections", "", false},
 	draining:       {503, "draining", "draining", "Draining", "this node is about to stop", true},
 	notReady:       {503, "not-ready", "overloaded", "Not ready", "", true},
+	shortOfMemory:  {503, "memory", "overloaded", "Overloaded", "this node is short of memory", true},
 	tooManyCallers: {503, "overloaded", "overloaded", "Overloaded", "too many connections", true},
 	storeDown:      {503, "store", "store-unavailable", "Ticket store unavailable", "ask again", true},
 	noRandom:       {503, "random", "overloaded", "No tickets can be made", "ask again", true},

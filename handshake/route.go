@@ -194,6 +194,9 @@ func (s *Server) unready() *problem {
 	if s.o.Draining() || s.stopping.Load() {
 		return s.later(draining)
 	}
+	if s.o.Overloaded() {
+		return s.later(shortOfMemory)
+	}
 	err := s.o.Node.Ready()
 	if err == nil {
 		return nil

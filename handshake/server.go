@@ -46,6 +46,7 @@ type Node interface {
 // Options configure a Server. What has a default may be zero.
 type Options struct {
 	Address      string        // host:port; port 0 takes a free one
+	Listener     net.Listener  // instead of Address, if it is open already; Shutdown closes it
 	ReadTimeout  time.Duration // for a head, absolute: 5 s
 	BodyTimeout  time.Duration // for a body, absolute: 10 s
 	IdleTimeout  time.Duration // between requests: 15 s
@@ -60,13 +61,14 @@ type Options struct {
 	BindIP      bool          // only the address that asked may redeem
 	Outstanding int           // unused tickets of a subject: 20
 
-	Store    ticket.Store
-	Keys     *ticket.KeyRing
-	Node     Node
-	Policy   func() *Policy     // the current one; never nil
-	Messages *limiter.Table     // the engine's buckets, for GET /v1/limits; nil: it tells no use of limits on messages
-	Draining func() bool        // nil: never
-	Extra    map[string]Handler // further paths; one that ends in "/" stands for all below it
+	Store      ticket.Store
+	Keys       *ticket.KeyRing
+	Node       Node
+	Policy     func() *Policy     // the current one; never nil
+	Messages   *limiter.Table     // the engine's buckets, for GET /v1/limits; nil: it tells no use of limits on messages
+	Draining   func() bool        // nil: never
+	Overloaded func() bool        // memory runs out: no tickets. nil: never
+	Extra      map[string]Handler // further paths; one that ends in "/" stands for all below it
 
 	Clock mono.Clock
 	Rand  io.Reader // cryptographic; any goroutine may read it. Tickets stop when it fails
@@ -129,6 +131,7 @@ func New(o Options) (*Server, error) {
 		conns:  make(map[*conn]struct{}),
 		stats:  counters{issued: map[Issued]uint64{}, decisions: map[Decision]uint64{}},
 	}
+	s.listener = o.Listener
 	s.http = fasthttp.Server{
 		Handler:                      s.handle,
 		ErrorHandler:                 s.libraryRefused,
@@ -159,6 +162,9 @@ func (o *Options) setDefaults() {
 	if o.Draining == nil {
 		o.Draining = func() bool { return false }
 	}
+	if o.Overloaded == nil {
+		o.Overloaded = func() bool { return false }
+	}
 }
 
 func fill[T comparable](v *T, otherwise T) {
@@ -186,14 +192,16 @@ func (o *Options) check() error {
 	return nil
 }
 
-// Listen opens the listener and returns its address.
+// Listen opens the listener, unless it was given one, and returns its address.
 func (s *Server) Listen() (net.Addr, error) {
-	l, err := net.Listen("tcp", s.o.Address)
-	if err != nil {
-		return nil, fmt.Errorf("handshake: %w", err)
+	if s.listener == nil {
+		l, err := net.Listen("tcp", s.o.Address)
+		if err != nil {
+			return nil, fmt.Errorf("handshake: %w", err)
+		}
+		s.listener = l
 	}
-	s.listener = l
-	return l.Addr(), nil
+	return s.listener.Addr(), nil
 }
 
 // Shutdown stops accepting, ends idle connections, and waits for the requests under way, but not longer than ctx: then it

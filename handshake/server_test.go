@@ -157,6 +157,7 @@ type rig struct {
 	ring     *ticket.KeyRing
 	log      *syncBuffer
 	draining atomic.Bool
+	short    atomic.Bool
 	done     chan error
 	made     handshake.Options
 }
@@ -186,7 +187,7 @@ func start(t testing.TB, change func(*rig, *handshake.Options)) *rig {
 		Log:      slog.New(slog.NewTextHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Policy:   func() *handshake.Policy { return policy },
 		Messages: limiter.NewTable(64, 1, g.clock),
-		Draining: g.draining.Load,
+		Draining: g.draining.Load, Overloaded: g.short.Load,
 		Extra: map[string]handshake.Handler{
 			"/demo/": func(ctx *fasthttp.RequestCtx) { ctx.SetBodyString("demo") },
 			"/panic": func(*fasthttp.RequestCtx) { panic("injected") },

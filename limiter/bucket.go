@@ -120,6 +120,9 @@ func (m Meter) TakeShared(tat *atomic.Int64, now mono.Time, n int64) (ok bool, u
 	}
 }
 
+// Full says that the bucket whose word is tat is full: it may be forgotten, for the zero word is a full bucket as well.
+func Full(tat int64, now mono.Time) bool { return tat <= int64(now)*ticks }
+
 // owe returns the word after n has been taken from tat whether there was room or not, and how long until the bucket is out
 // of debt. No debt reaches further than horizon.
 func (m *Meter) owe(tat int64, now mono.Time, n int64) (after int64, until time.Duration) {

@@ -24,7 +24,11 @@ type Plan struct {
 
 	limits []Limit // what Message asks
 	rules  [2][]rule
+	sees   [2]seen
 }
+
+// seen is what Sees and Private say of a direction.
+type seen struct{ messages, bytes, whole, shared bool }
 
 // Connections is how many sockets there may be at once.
 type Connections struct {
@@ -117,26 +121,30 @@ func (p *Plan) arrange() {
 			u.kind = payload
 		}
 		p.rules[d] = append(p.rules[d], u)
+		s, sized := &p.sees[d], l.Bytes()
+		s.messages = s.messages || !sized
+		s.bytes = s.bytes || sized
+		s.whole = s.whole || sized && u.action == Drop
+		s.shared = s.shared || u.shared
 	}
 }
 
 // Sees tells what Message wants to know in direction d: the beginnings of messages; the lengths of frames; whole: a
 // message's full length before its first frame goes on, since one that is dropped must not have begun.
 func (p *Plan) Sees(d Direction) (messages, bytes, whole bool) {
-	for _, r := range p.rules[d] {
-		sized := r.limit.Bytes()
-		messages = messages || !sized
-		bytes = bytes || sized
-		whole = whole || sized && r.action == Drop
-	}
-	return messages, bytes, whole
+	s := &p.sees[d]
+	return s.messages, s.bytes, s.whole
 }
+
+// Private reports whether all buckets of direction d are the session's own.
+func (p *Plan) Private(d Direction) bool { return !p.sees[d].shared }
 
 // rowWords is how many limits on messages and bytes a plan may have.
 const rowWords = 5
 
 // Row is a session's share of its plan's limits, 40 bytes without pointers: by Limit.Index the bucket itself, or the Ref of
-// a shared one. The zero Row is not bound. Its loop owns it.
+// a shared one. The zero Row is not bound; where the plan shares nothing, that makes no difference, and a session whose
+// buckets are full needs none. Its loop owns it.
 type Row struct{ words [rowWords]int64 }
 
 // Who is whose messages they are.
@@ -148,6 +156,27 @@ var ErrFull = errors.New("limiter: every shared bucket is in use")
 // ErrNoName is a session without the name that a limit of its plan adds up by. It is refused: nameless sessions would
 // use up one common bucket.
 var ErrNoName = errors.New("limiter: the session has no name to be limited by")
+
+// Shares says that the plan has limits whose buckets several sockets share: a Row must be bound before the first Message.
+func (p *Plan) Shares() bool {
+	for i := range p.limits {
+		if p.limits[i].Per != PerConnection {
+			return true
+		}
+	}
+	return false
+}
+
+// Full says that r holds no more than a zero Row: it shares nothing, and at now its buckets are full. The row's loop calls
+// it.
+func (p *Plan) Full(r *Row, now mono.Time) bool {
+	for i := range p.limits {
+		if p.limits[i].Per != PerConnection && r.words[i] != 0 || !Full(r.words[i], now) {
+			return false
+		}
+	}
+	return true
+}
 
 // Bind fills r, which is zero, with full buckets of its own and with the shared ones that w names. On ErrFull and ErrNoName
 // r is zero and nothing is held. The row's loop calls it, once, before the first Message.

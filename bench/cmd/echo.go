@@ -1,102 +1,82 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 
 	"ticketgate/bench"
 )
 
-type echoCell struct{ sockets, payload, inFlight int }
-
-var echoCells = []echoCell{
-	{100, 32, 1}, {100, 1024, 1}, {1000, 32, 1}, {1000, 1024, 1}, {100, 32, 16}, {100, 1024, 16},
-}
-
-func (c echoCell) String() string {
-	return fmt.Sprintf("%d sockets, %d B, %d in flight", c.sockets, c.payload, c.inFlight)
-}
+const echoAbout = "A closed loop: a socket sends 1 or 16 text messages with one write(2), and again when all answers are there; every answer is compared with what was sent. " +
+	"ticketgate reads, parses and unmasks each frame, checks its UTF-8, takes it from the limits on messages and bytes, in and out, counts it, and frames it again; " +
+	"epollecho returns the same masked bytes: one read, one write, nothing else. The *CPU ratio* is what counts, and the *rate ratio* is the client's as well where a row below says client-bound. " +
+	"Latencies are those of saturation, from the write to the read in the client."
 
 // echo measures messages out and back through the built-in echo stream, next to a program that returns bytes.
-func echo(r *runner) (_ *bench.Table, err error) {
+func echo(r *runner) (_ *section, err error) {
 	defer func() { err = errors.Join(err, r.end()) }()
-	g, err := r.gatewayWith(memoryStore)
+	g, err := r.gatewayWith(setup{})
 	if err != nil {
 		return nil, err
 	}
-	bare, to, err := r.peer("epollecho")
+	bare, address, err := r.peer(r.serverCore, "epollecho")
 	if err != nil {
 		return nil, err
 	}
-	t := &bench.Table{
-		Title: "Echo",
-		About: "A closed loop: every socket has its messages in flight and sends the next when an answer is there; every answer is compared with what was sent. " +
-			"ticketgate parses and unmasks a frame, takes it from the limits `messages-in` and `bytes-in`, and frames it again; epollecho returns the same masked bytes. " +
-			"Latencies are those of saturation, from the write to the read in the client.",
-		Head: append([]string{"what"}, head("message")...),
+	to, err := bench.NewTarget(address)
+	if err != nil {
+		return nil, err
 	}
-	for _, c := range echoCells {
-		r.say("echo: %s", c)
-		ours, err := r.echoLoad(c, "ticketgate", g.Process, g, g.gate)
-		if err != nil {
-			return nil, err
-		}
-		floor, err := r.echoLoad(c, "epollecho", bare.Process, nil, to)
-		if err != nil {
-			return nil, err
-		}
-		if err := r.compare(r.timed, ours, floor); err != nil {
-			return nil, err
-		}
-		for _, l := range []*load{ours, floor} {
-			t.Rows = append(t.Rows, append([]string{c.String()}, l.row()...))
-		}
-		t.Lines = append(t.Lines, c.String()+": "+ratio(ours, floor))
-		if err := r.hangUp(); err != nil {
-			return nil, err
-		}
+	m, err := r.measure("echo", r.sockets, [2]*echoServer{
+		{name: "ticketgate", process: g.Process, gateway: g},
+		{name: "epollecho", process: bare.Process, to: to},
+	})
+	if err != nil {
+		return nil, err
 	}
-	return t, nil
+	return m.section("Echo", echoAbout+m.leftOut(r.options)), nil
 }
 
-// echoLoad opens the sockets of one cell: through tickets if there is a gateway.
-func (r *runner) echoLoad(c echoCell, name string, server bench.Process, g *gateway, to *bench.Target) (*load, error) {
-	loop, err := r.loop()
-	if err != nil {
-		return nil, err
-	}
-	e := bench.NewEcho(loop, bytes.Repeat([]byte("m"), c.payload), c.inFlight, g == nil)
-	if g == nil {
-		for range c.sockets {
-			if _, err := loop.Dial(to, e.Socket()); err != nil {
-				return nil, err
-			}
-		}
-	} else if err := r.openAll(loop, g, c.sockets, e.Socket); err != nil {
-		return nil, err
-	}
-	ready := func() bool { return e.Err != nil || e.Ready() == c.sockets }
-	if err := loop.RunUntil(r.ctx, giveUp, ready); err != nil {
-		return nil, fmt.Errorf("%s: %d of %d sockets open: %w", name, e.Ready(), c.sockets, err)
-	}
-	return &load{
-		name: name, loop: loop, server: server,
-		start: e.Start, stop: e.Stop, idle: e.Idle,
-		done: func() uint64 { return e.Messages }, latency: &e.Latency, failed: func() error { return e.Err },
-	}, e.Err
-}
+const relayAbout = "As above, but through the server to a backend and back. Both have the same backend, `wsecho`, on the client's core: it unmasks each frame into its answer (RFC 6455 5.1 forbids it to send it as it came) and does nothing else. " +
+	"ticketgate reads each frame, takes it from the limits, masks it with a key of its own for the backend, and does the way back as for an echo; " +
+	"epollrelay joins the two sockets with read and write and knows no WebSocket: the client's upgrade and frames go to the backend as they are. " +
+	"So both move the same number of bytes with the same system calls, and client and backend do the same work; only the gateway's own work differs."
 
-// openAll fetches n tickets and begins to open a socket with each; what socket returns hears of the 101.
-func (r *runner) openAll(l *bench.Loop, g *gateway, n int, socket func() bench.Handler) error {
-	heads, err := r.fetch(l, g, n)
+// relay measures messages through the gateway to a backend and back, next to a program that passes bytes.
+func relay(r *runner) (_ *section, err error) {
+	defer func() { err = errors.Join(err, r.end()) }()
+	_, backend, err := r.peer(r.clientCore, "wsecho")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for _, h := range heads {
-		if _, err := l.Dial(g.gate, &bench.Upgrade{Head: h, Then: socket()}); err != nil {
-			return err
+	g, err := r.gatewayWith(setup{backend: backend})
+	if err != nil {
+		return nil, err
+	}
+	bare, address, err := r.peer(r.serverCore, "epollrelay", "-backend", backend)
+	if err != nil {
+		return nil, err
+	}
+	to, err := bench.NewTarget(address)
+	if err != nil {
+		return nil, err
+	}
+	about := relayAbout
+	counts := make([]int, 0, len(r.sockets))
+	for _, n := range r.sockets {
+		if room := r.socketsMax() / 2; n > room {
+			about += fmt.Sprintf(" A relayed client costs the gateway two of the %s descriptors that a process has here: %s clients instead of %s.",
+				bench.Number(float64(r.files)), bench.Number(float64(room)), bench.Number(float64(n)))
+			n = room
 		}
+		counts = append(counts, n)
 	}
-	return nil
+	m, err := r.measure("relay", counts, [2]*echoServer{
+		{name: "ticketgate", process: g.Process, gateway: g},
+		{name: "epollrelay", process: bare.Process, to: to, head: bench.AppendUpgrade(nil, backend, []byte("/"), nil)},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return m.section("Relay", about+m.leftOut(r.options)), nil
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -11,6 +13,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"text/template"
+	"time"
 
 	"ticketgate/bench"
 )
@@ -19,43 +23,99 @@ import (
 const clients = 20000
 
 // settings is the gateway's configuration for all scenarios: every limit that a message meets is on, and none is reached.
-const settings = `version: 1
+var settings = template.Must(template.New("ticketgate.yaml").Parse(`version: 1
 node: { name: bench }
 listen:
-  handshake: { address: "127.0.0.1:%d" }
-  gate: { address: "127.0.0.1:%d", public_url: "ws://127.0.0.1:%d" }
-  admin: { address: "127.0.0.1:%d" }
-store: %s
-secrets: { ticket_keys: "${file:%s/ticket.keys}", key_hash: "${file:%s/key.hash}" }
+  handshake: { address: "127.0.0.1:{{index .Ports 0}}" }
+  gate:
+    address: "127.0.0.1:{{index .Ports 1}}"
+    public_url: "{{if .Cert}}wss{{else}}ws{{end}}://127.0.0.1:{{index .Ports 1}}"
+    per_address: { exempt: [127.0.0.0/8, "::1/128"] }
+    admit: { rate: 1000000/1second }
+{{- if .Cert}}
+    tls: bench
+{{- end}}
+  admin: { address: "127.0.0.1:{{index .Ports 2}}" }
+{{- if .Cert}}
+tls:
+  bench: { cert: "{{.Cert}}", key: "{{.Key}}" }
+{{- end}}
+store: {{.Store}}
+secrets: { ticket_keys: "${file:{{.Dir}}/ticket.keys}", key_hash: "${file:{{.Dir}}/key.hash}" }
 tickets: { ttl: 30s, outstanding: 1000 }
-auth: { keys: { source: ["%s/keys.yaml"] } }
+auth: { keys: { source: ["{{.Dir}}/keys.yaml"] } }
 products:
-  load: { streams: [echo], plans: [load] }
+  load: { streams: [load], plans: [load] }
 plans:
   load:
     limits:
-      tickets:     { rate: 1000000/1second, per: client }
-      connections: { count: 100000, per: client }
-      messages-in: { rate: 1000000/1second, per: connection, when_exceeded: close }
-      bytes-in:    { rate: 4GiB/1second, per: connection, when_exceeded: close }
+      tickets:      { rate: 1000000/1second, per: client }
+      connections:  { count: 100000, per: client }
+      messages-in:  { rate: 1000000/1second, per: connection, when_exceeded: close }
+      messages-out: { rate: 1000000/1second, per: connection, when_exceeded: close }
+      bytes-in:     { rate: 4GiB/1second, per: connection, when_exceeded: close }
+      bytes-out:    { rate: 4GiB/1second, per: connection, when_exceeded: close }
 streams:
-  echo: { backend: echo }
+  load: {{.Stream}}
 backends:
-  echo: { kind: echo }
+  load: {{.Backend}}
+feeds:
+  load: { kind: clock, every: 10ms, pad: {{.Pad}}B }
+websocket: { ping: {{.Ping}}, pong_wait: {{.PongWait}} }
 drain: { over: 0s, grace: 0s }
 log: { format: text, level: warn }
-`
+`))
 
 // A gateway is a running ticketgate.
 type gateway struct {
 	*bench.Child
 	api, gate *bench.Target
 	host      string // of the gate
+	port      int    // of the gate
 	mint      *bench.Mint
 }
 
-// gatewayWith starts a gateway on the server's core. store is its store section.
-func (r *runner) gatewayWith(store string) (*gateway, error) {
+// A setup is in what the scenarios' gateways differ.
+type setup struct {
+	store   string        // its section; "": memory
+	backend string        // address of a WebSocket server to relay to; "": the built-in echo
+	feed    int           // bytes that a feed sends to every socket every 10 ms, besides its time; 0: no feed, but the backend
+	ping    time.Duration // 0: 25 s
+	tls     bool          // on the gate
+}
+
+// configure writes a gateway's configuration into the temporary folder. ports are those of handshake, gate and admin.
+func (r *runner) configure(s setup, ports []int) (file string, err error) {
+	every := cmp.Or(s.ping, 25*time.Second)
+	values := struct {
+		Ports                                                  []int
+		Dir, Store, Stream, Backend, Ping, PongWait, Cert, Key string
+		Pad                                                    int
+	}{
+		Ports: ports, Dir: r.dir, Store: cmp.Or(s.store, "{ kind: memory }"), Stream: "{ backend: load }", Backend: "{ kind: echo }",
+		Pad: s.feed, Ping: every.String(), PongWait: min(10*time.Second, every/2).String(), // a pong is awaited before the next ping
+	}
+	if s.backend != "" {
+		values.Backend = fmt.Sprintf("{ targets: [%q] }", "ws://"+s.backend+"/")
+	}
+	if s.feed > 0 {
+		values.Stream = "{ feed: load }"
+	}
+	if s.tls {
+		if values.Cert, values.Key, err = r.certificate(); err != nil {
+			return "", err
+		}
+	}
+	var text bytes.Buffer
+	if err := settings.Execute(&text, values); err != nil {
+		return "", err
+	}
+	file = filepath.Join(r.dir, "ticketgate.yaml")
+	return file, os.WriteFile(file, text.Bytes(), 0o600)
+}
+
+// gatewayWith starts a gateway on the server's core.
+func (r *runner) gatewayWith(s setup) (*gateway, error) {
 	ports, err := freePorts(3)
 	if err != nil {
 		return nil, err
@@ -64,27 +124,24 @@ func (r *runner) gatewayWith(store string) (*gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	file := filepath.Join(r.dir, "ticketgate.yaml")
-	text := fmt.Sprintf(settings, ports[0], ports[1], ports[1], ports[2], store, r.dir, r.dir, r.dir)
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+	file, err := r.configure(s, ports)
+	if err != nil {
 		return nil, err
 	}
-	g := &gateway{host: fmt.Sprintf("127.0.0.1:%d", ports[1])}
+	g := &gateway{host: fmt.Sprintf("127.0.0.1:%d", ports[1]), port: ports[1]}
 	api := fmt.Sprintf("127.0.0.1:%d", ports[0])
-	g.mint = bench.NewMint(api, key, "echo", clients)
+	g.mint = bench.NewMint(api, key, "load", clients)
 	if g.api, err = bench.NewTarget(api); err != nil {
 		return nil, err
 	}
 	if g.gate, err = bench.NewTarget(g.host); err != nil {
 		return nil, err
 	}
-	if g.Child, err = r.start(r.serverCore, r.gateway, "serve", "--config", file); err != nil {
+	if g.Child, err = r.start(r.serverCore, r.program, "serve", "--config", file); err != nil {
 		return nil, err
 	}
 	return g, g.Ready(r.ctx, func(ctx context.Context) error { return get(ctx, "http://"+api+"/readyz") })
 }
-
-const memoryStore = "{ kind: memory }"
 
 func redisStore(url string) string { return fmt.Sprintf("{ kind: redis, url: %q }", url) }
 
@@ -118,7 +175,7 @@ func (r *runner) secrets() (string, error) {
 			return "", err
 		}
 	}
-	out, err := exec.CommandContext(r.ctx, r.gateway, "key", "create", "--client", "bench", "--plan", "load",
+	out, err := exec.CommandContext(r.ctx, r.program, "key", "create", "--client", "bench", "--plan", "load",
 		"--product", "load", "--scope", "delegate", // one key asks for all clients
 		"--hash-key", ring, "-o", "json").Output()
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 )
 
 // idlePoints are the numbers of sockets at which memory is read.
-func idlePoints(short bool) [2]int {
-	if short {
+func (o options) idlePoints() [2]int {
+	if o.short {
 		return [2]int{1000, 3000}
 	}
 	return [2]int{5000, 15000}
@@ -20,7 +20,17 @@ const (
 	settleStep  = 200 * time.Millisecond
 	settleSteps = 25       // 5 s at most
 	settled     = 16 << 10 // bytes of change in three steps that count as none
+
+	idleWarm  = 200 // sockets opened and closed before
+	idleShare = 10  // sockets of a client, where clients have several
 )
+
+// A crowd is sockets that stay open on a server.
+type crowd interface {
+	grow(n int) error // to n more sockets than those that warm opened and closed
+	wait(d time.Duration) error
+	lost() int
+}
 
 // An idleRound is memory per socket, in bytes.
 type idleRound struct {
@@ -28,37 +38,61 @@ type idleRound struct {
 	kernel                  float64 // of slabs, both ends of a connection together
 }
 
+// An idleServer is a row: how to start the server, and how sockets come to it.
+type idleServer struct {
+	name   string
+	rounds int
+	start  func(*runner, *bench.Loop) (bench.Process, crowd, error)
+}
+
 // idle measures what an open socket without traffic costs.
-func idle(r *runner) (*bench.Table, error) {
-	at := idlePoints(r.short)
+func idle(r *runner) (*section, error) {
+	at := r.idlePoints()
 	t := &bench.Table{
 		Title: "Idle sockets",
-		About: fmt.Sprintf("Resident memory of the server (VmRSS), which has opened and closed 200 sockets before, then holds %d and %d open ones, read when it no longer changes; GOGC at its default, "+
-			"no forced collection. A new server each round. Bytes per socket; the slope is the growth between the two points, without what the first socket pays for all.", at[0], at[1]),
+		About: fmt.Sprintf("Resident memory of the server (VmRSS), which has opened and closed %d sockets before, then holds %s and %s open ones, each ticketed, counted, rate-limited, pinged; read when it no longer changes; GOGC as it comes, "+
+			"no forced collection. A new server each round. Bytes per socket; the slope is the growth between the two points, without what the first socket pays for all.",
+			idleWarm, bench.Number(float64(at[0])), bench.Number(float64(at[1]))),
 		Head: []string{"server", fmt.Sprintf("0 to %d", at[1]), fmt.Sprintf("slope %d to %d", at[0], at[1]), "of the total anonymous", "kernel slabs, both ends"},
 	}
-	rounds := min(r.rounds, 3)
-	for _, server := range []struct {
-		name  string
-		start func(*runner, *bench.Loop) (bench.Process, *bench.Admissions, error)
-	}{{"ticketgate", idleGateway}, {"epollaccept", idleBare}} {
+	servers := []idleServer{
+		{"ticketgate, a client a socket", 3, func(r *runner, l *bench.Loop) (bench.Process, crowd, error) { return idleGateway(r, l, 1) }},
+		{fmt.Sprintf("ticketgate, %d sockets a client", idleShare), 3, func(r *runner, l *bench.Loop) (bench.Process, crowd, error) { return idleGateway(r, l, idleShare) }},
+		{"epollaccept", 2, idleBare},
+	}
+	secure, why, err := r.knowsTLS()
+	switch {
+	case err != nil:
+		return nil, err
+	case secure:
+		servers = append(servers, idleServer{"ticketgate, TLS by crypto/tls", 2, idleSecure})
+		t.Lines = append(t.Lines, "TLS: version 1.3, a certificate on P-256, no session resumption. Where the kernel has TLS (`modprobe tls`) the row is that of kernel TLS.")
+	default:
+		t.Lines = append(t.Lines, "TLS on the gate was not measured: "+why)
+	}
+	s := &section{tables: []*bench.Table{t}}
+	for i, server := range servers {
 		var all []idleRound
-		for range rounds {
+		for range min(r.rounds, server.rounds) {
 			r.say("idle: %s", server.name)
 			one, err := r.idleRound(at, server.start)
 			if err != nil {
-				return nil, err
+				return nil, fmt.Errorf("%s: %w", server.name, err)
 			}
 			all = append(all, one)
 		}
-		t.Rows = append(t.Rows, idleRow(server.name, all))
+		row := idleRow(server.name, all)
+		t.Rows = append(t.Rows, row)
+		if i == 0 {
+			s.goal("Idle socket, user space, everything on", "at most 512 B", fmt.Sprintf("%s B; slope %s B", row[1], row[2]))
+		}
 	}
 	if _, err := bench.Slab(); err != nil {
 		t.Lines = append(t.Lines, fmt.Sprintf("Kernel memory could not be read: %v.", err))
 	} else {
 		t.Lines = append(t.Lines, "Kernel slabs are those of the whole machine (/proc/slabinfo) and hold the client's end too, which is about half; buffers with data in them are not slabs.")
 	}
-	return t, nil
+	return s, nil
 }
 
 func idleRow(name string, all []idleRound) []string {
@@ -78,47 +112,67 @@ func idleRow(name string, all []idleRound) []string {
 	}
 }
 
-func idleGateway(r *runner, l *bench.Loop) (bench.Process, *bench.Admissions, error) {
-	g, err := r.gatewayWith(memoryStore)
+// idleGateway is a gateway whose clients have each sockets.
+func idleGateway(r *runner, l *bench.Loop, each int) (bench.Process, crowd, error) {
+	g, err := r.gatewayWith(setup{})
 	if err != nil {
 		return bench.Process{}, nil, err
 	}
-	return g.Process, &bench.Admissions{Loop: l, API: g.api, Gate: g.gate, Host: g.host, Mint: g.mint}, nil
+	g.mint.Row = each
+	return g.Process, &plainCrowd{r, &bench.Admissions{Loop: l, API: g.api, Gate: g.gate, Host: g.host, Mint: g.mint}}, nil
 }
 
-func idleBare(r *runner, l *bench.Loop) (bench.Process, *bench.Admissions, error) {
-	c, to, err := r.peer("epollaccept")
+func idleBare(r *runner, l *bench.Loop) (bench.Process, crowd, error) {
+	c, address, err := r.peer(r.serverCore, "epollaccept")
+	if err != nil {
+		return bench.Process{}, nil, err
+	}
+	to, err := bench.NewTarget(address)
 	if err != nil {
 		return bench.Process{}, nil, err
 	}
 	head := bench.AppendUpgrade(nil, "127.0.0.1", []byte("/t/bare"), []byte("tgs_bare"))
-	heads := make([][]byte, idlePoints(r.short)[1]+idleWarm)
+	heads := make([][]byte, r.idlePoints()[1]+idleWarm)
 	for i := range heads {
 		heads[i] = head
 	}
-	return c.Process, &bench.Admissions{Loop: l, Gate: to, Heads: heads}, nil
+	return c.Process, &plainCrowd{r, &bench.Admissions{Loop: l, Gate: to, Heads: heads}}, nil
 }
 
-const idleWarm = 200 // sockets opened and closed before
+// plainCrowd opens sockets without TLS.
+type plainCrowd struct {
+	r *runner
+	a *bench.Admissions
+}
 
-func (r *runner) idleRound(at [2]int, start func(*runner, *bench.Loop) (bench.Process, *bench.Admissions, error)) (_ idleRound, err error) {
+func (p *plainCrowd) grow(n int) error {
+	p.a.Max = n + idleWarm
+	if !p.a.Keep { // the first call: those that are closed again
+		p.a.Max = idleWarm
+	}
+	p.a.Start(lanes)
+	err := p.a.Loop.RunUntil(p.r.ctx, giveUp, p.a.Idle)
+	p.a.Keep = true
+	return errors.Join(err, p.a.Err)
+}
+
+func (p *plainCrowd) wait(d time.Duration) error { return p.a.Loop.RunFor(p.r.ctx, d) }
+func (p *plainCrowd) lost() int                  { return p.a.Lost }
+
+func (r *runner) idleRound(at [2]int, start func(*runner, *bench.Loop) (bench.Process, crowd, error)) (_ idleRound, err error) {
 	defer func() { err = errors.Join(err, r.end()) }()
 	l, err := r.loop()
 	if err != nil {
 		return idleRound{}, err
 	}
-	server, a, err := start(r, l)
+	server, c, err := start(r, l)
 	if err != nil {
 		return idleRound{}, err
 	}
-	if _, _, err := r.hold(server, a, idleWarm); err != nil {
-		return idleRound{}, err
-	}
-	a.Keep = true
 	var mem [3]bench.Memory
 	var slab [3]int64
 	for i, n := range []int{0, at[0], at[1]} {
-		if mem[i], slab[i], err = r.hold(server, a, n+idleWarm); err != nil {
+		if mem[i], slab[i], err = r.hold(server, c, n); err != nil {
 			return idleRound{}, err
 		}
 	}
@@ -131,17 +185,14 @@ func (r *runner) idleRound(at [2]int, start func(*runner, *bench.Loop) (bench.Pr
 	}, nil
 }
 
-// hold brings a to n admissions and reads the server's memory when it is quiet, and the machine's slabs, 0 if unreadable.
-func (r *runner) hold(server bench.Process, a *bench.Admissions, n int) (bench.Memory, int64, error) {
-	a.Max = n
-	a.Start(lanes)
-	err := a.Loop.RunUntil(r.ctx, giveUp, a.Idle)
-	if err := errors.Join(err, a.Err); err != nil {
-		return bench.Memory{}, 0, fmt.Errorf("%d of %d sockets: %w", a.Done, n, err)
+// hold brings c to n sockets and reads the server's memory when it is quiet, and the machine's slabs, 0 if unreadable.
+func (r *runner) hold(server bench.Process, c crowd, n int) (bench.Memory, int64, error) {
+	if err := c.grow(n); err != nil {
+		return bench.Memory{}, 0, fmt.Errorf("%d sockets: %w", n, err)
 	}
-	m, err := r.settle(server, a.Loop)
-	if err == nil && a.Lost > 0 {
-		err = fmt.Errorf("%d of %d sockets did not stay open", a.Lost, n)
+	m, err := r.settle(server, c)
+	if err == nil && c.lost() > 0 {
+		err = fmt.Errorf("%d of %d sockets did not stay open", c.lost(), n)
 	}
 	slab, unreadable := bench.Slab()
 	if unreadable != nil {
@@ -151,10 +202,10 @@ func (r *runner) hold(server bench.Process, a *bench.Admissions, n int) (bench.M
 }
 
 // settle waits until three readings in a row agree.
-func (r *runner) settle(server bench.Process, l *bench.Loop) (bench.Memory, error) {
+func (r *runner) settle(server bench.Process, c crowd) (bench.Memory, error) {
 	var last bench.Memory
 	for same, step := 0, 0; same < 3 && step < settleSteps; step++ {
-		if err := l.RunFor(r.ctx, settleStep); err != nil {
+		if err := c.wait(settleStep); err != nil {
 			return last, err
 		}
 		m, err := server.Memory()

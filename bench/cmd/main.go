@@ -24,12 +24,16 @@ import (
 func init() { runtime.LockOSThread() }
 
 func main() {
-	o := options{}
-	flag.BoolVar(&o.short, "short", false, "a minute instead of six: fewer rounds, fewer idle sockets")
+	o := options{sizes: numbers{32, 1024, 16384}}
+	flag.Var(&o.sockets, "sockets", "numbers of sockets for echo and relay, by comma (default: 100,1000,10000; with -short without the last)")
+	flag.Var(&o.sizes, "sizes", "bytes of a message for echo and relay, by comma")
+	flag.StringVar(&o.profile, "profile", "", "folder for processor profiles of the servers, made with perf after each measurement")
+	flag.BoolVar(&o.short, "short", false, "two minutes instead of eleven: fewer rounds, fewer sockets")
 	flag.StringVar(&o.out, "out", "bench/RESULTS.md", "file to write, - for stdout")
 	flag.StringVar(&o.gateway, "ticketgate", "", "program to measure (default: built from ./cmd/ticketgate)")
 	flag.StringVar(&o.only, "only", "", "scenarios, by comma: "+strings.Join(names(), ", ")+" (default: all)")
 	flag.Parse()
+	o.complete()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, o); err != nil {
@@ -43,6 +47,20 @@ type options struct {
 	out     string
 	gateway string
 	only    string
+	profile string
+	sockets numbers
+	sizes   numbers
+}
+
+// complete fills in what the flags left open.
+func (o *options) complete() {
+	if len(o.sockets) > 0 {
+		return
+	}
+	o.sockets = numbers{100, 1000}
+	if !o.short {
+		o.sockets = append(o.sockets, 10000)
+	}
 }
 
 // chosen are the scenarios to run.
@@ -63,15 +81,19 @@ func (o options) chosen() ([]scenario, error) {
 
 type scenario struct {
 	name string
-	run  func(*runner) (*bench.Table, error)
+	run  func(*runner) (*section, error)
 }
 
 var scenarios = []scenario{
 	{"idle", idle},
 	{"echo", echo},
+	{"relay", relay},
 	{"gate", gate},
 	{"admissions", admissions},
 	{"tickets", tickets},
+	{"pings", pings},
+	{"growth", growth},
+	{"slow", slow},
 }
 
 func names() []string {
@@ -94,6 +116,11 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
+	if o.profile != "" {
+		if err := os.MkdirAll(o.profile, 0o755); err != nil { //nolint:gosec // profiles are no secrets
+			return err
+		}
+	}
 	r, err := newRunner(ctx, o)
 	if err != nil {
 		return err
@@ -106,23 +133,34 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	started := time.Now()
-	var tables []*bench.Table
+	var parts []*section
 	for _, s := range some {
 		r.say("%s", s.name)
-		t, err := s.run(r)
+		part, err := s.run(r)
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
-		tables = append(tables, t)
+		parts = append(parts, part)
 	}
-	return write(o, page{host, r, started, time.Since(started), tables})
+	return write(o, page{host, r, started, time.Since(started), parts})
 }
 
-// filesNeeded is the idle sockets of one process and some for everything else.
-func filesNeeded(short bool) int { return idlePoints(short)[1] + 1000 }
+// filesNeeded is the most sockets that one process has, and some for everything else: the gateway leaves a tenth unused.
+// Growth and relay do with fewer sockets where there are not enough.
+func (o options) filesNeeded() int {
+	most := max(o.idlePoints()[1]+idleWarm, slices.Max(o.sockets))
+	return max(most*10/9, most+filesBeside)
+}
+
+// filesBeside is how many descriptors a client needs beside its sockets.
+const filesBeside = 500
 
 func preflight(o options) error {
-	missing, err := bench.Needs{Files: filesNeeded(o.short), Programs: []string{"redis-server", "go", "git"}}.Preflight()
+	programs := []string{"redis-server", "go", "git", "ss"}
+	if o.profile != "" {
+		programs = append(programs, "perf")
+	}
+	missing, err := bench.Needs{Files: o.filesNeeded(), Programs: programs}.Preflight()
 	if err != nil {
 		return err
 	}
@@ -140,13 +178,13 @@ func (r *runner) build(gateway string) error {
 	r.say("building")
 	if gateway != "" {
 		path, err := filepath.Abs(gateway)
-		r.gateway = path
+		r.program = path
 		if err != nil {
 			return err
 		}
 	} else {
-		r.gateway = filepath.Join(r.dir, "ticketgate")
-		if err := r.command("go", "build", "-o", r.gateway, "./cmd/ticketgate"); err != nil {
+		r.program = filepath.Join(r.dir, "ticketgate")
+		if err := r.command("go", "build", "-o", r.program, "./cmd/ticketgate"); err != nil {
 			return err
 		}
 	}

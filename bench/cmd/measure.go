@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 // A load is something that keeps a server busy. Start may be called again when Idle says so after Stop.
 type load struct {
 	name    string
+	title   string // in profiles
 	loop    *bench.Loop
 	server  bench.Process
 	helper  *bench.Process // whose processor time is shown beside the server's; nil: none
@@ -20,6 +22,7 @@ type load struct {
 	latency *bench.Hist
 	failed  func() error
 	prepare func() error // before each round; nil: nothing
+	after   func() error // after each round, and not counted; nil: nothing
 	rounds  []sample
 }
 
@@ -86,73 +89,83 @@ func (l *load) between(a, b reading) (sample, error) {
 	}, nil
 }
 
-// timed runs one round of a fixed length and waits until what was under way has ended.
+// timed runs one round in which operations begin for a fixed time. It counts from rest to rest, so that every operation has
+// all of its cost in the round, however many sockets take turns.
 func (r *runner) timed(l *load) error {
-	l.start()
-	if err := l.loop.RunFor(r.ctx, r.warm); err != nil {
-		return err
-	}
-	l.latency.Reset()
-	before, err := l.read()
-	if err != nil {
-		return err
-	}
-	if err := l.loop.RunFor(r.ctx, r.window); err != nil {
-		return err
-	}
-	return r.finish(l, before)
+	return r.round(l, func() error { return l.loop.RunFor(r.ctx, r.window) })
 }
 
 // counted runs one round until all of a fixed number is done.
 func (r *runner) counted(l *load) error {
+	return r.round(l, func() error { return l.loop.RunUntil(r.ctx, giveUp, l.idle) })
+}
+
+func (r *runner) round(l *load, run func() error) error {
 	l.latency.Reset()
 	before, err := l.read()
 	if err != nil {
 		return err
 	}
 	l.start()
-	if err := l.loop.RunUntil(r.ctx, giveUp, l.idle); err != nil {
+	err = run()
+	l.stop()
+	if err == nil {
+		err = l.loop.RunUntil(r.ctx, giveUp, l.idle)
+	}
+	if err := errors.Join(l.failed(), err); err != nil {
 		return fmt.Errorf("%s: %w", l.name, err)
 	}
-	return r.finish(l, before)
-}
-
-func (r *runner) finish(l *load, before reading) error {
 	after, err := l.read()
 	if err != nil {
 		return err
 	}
 	s, err := l.between(before, after)
-	if failure := l.failed(); failure != nil {
-		return fmt.Errorf("%s: %w", l.name, failure)
+	if err == nil {
+		l.rounds = append(l.rounds, s)
 	}
-	if err != nil {
-		return err
-	}
-	l.rounds = append(l.rounds, s)
-	l.stop()
-	if err := l.loop.RunUntil(r.ctx, giveUp, l.idle); err != nil {
-		return fmt.Errorf("%s: %w", l.name, err)
-	}
-	return l.failed()
+	return err
 }
 
 // compare runs rounds of all loads in turn, so that a busy moment of the machine meets all of them.
 func (r *runner) compare(round func(*load) error, loads ...*load) error {
 	for range r.rounds {
 		for _, l := range loads {
-			if l.prepare != nil {
-				if err := l.prepare(); err != nil {
-					return fmt.Errorf("%s: %w", l.name, err)
-				}
-			}
-			if err := round(l); err != nil {
+			if err := l.whole(round); err != nil {
 				return err
 			}
 		}
 	}
+	if r.profile == "" {
+		return nil
+	}
+	for _, l := range loads {
+		if err := l.whole(r.record); err != nil {
+			return err
+		}
+	}
 	return nil
 }
+
+// whole is a round and what belongs around it.
+func (l *load) whole(round func(*load) error) error {
+	if l.prepare != nil {
+		if err := l.prepare(); err != nil {
+			return fmt.Errorf("%s: %w", l.name, err)
+		}
+	}
+	if err := round(l); err != nil {
+		return err
+	}
+	if l.after != nil {
+		if err := l.after(); err != nil {
+			return fmt.Errorf("%s: %w", l.name, err)
+		}
+	}
+	return nil
+}
+
+// cpu is the server's, µs an operation.
+func (l *load) cpu() bench.Spread { return l.over(func(s sample) float64 { return s.cpu }) }
 
 // over takes one figure of every round.
 func (l *load) over(f func(sample) float64) bench.Spread {
@@ -182,7 +195,7 @@ func (l *load) row() []string {
 	return []string{
 		l.name,
 		l.over(func(s sample) float64 { return s.rate }).String(),
-		l.over(func(s sample) float64 { return s.cpu }).String(),
+		l.cpu().String(),
 		bench.Number(l.over(func(s sample) float64 { return s.user }).Median),
 		share(func(s sample) float64 { return s.serverShare }),
 		share(func(s sample) float64 { return s.clientShare }),
@@ -192,13 +205,18 @@ func (l *load) row() []string {
 	}
 }
 
-// ratio compares l with a bare server, round by round.
-func ratio(l, bare *load) string {
-	var rate, cpu []float64
+// ratios compares l with a bare server, round by round.
+func ratios(l, bare *load) (rate, cpu bench.Spread) {
+	var rates, cpus []float64
 	for i := range min(len(l.rounds), len(bare.rounds)) {
-		rate = append(rate, l.rounds[i].rate/bare.rounds[i].rate)
-		cpu = append(cpu, l.rounds[i].cpu/bare.rounds[i].cpu)
+		rates = append(rates, l.rounds[i].rate/bare.rounds[i].rate)
+		cpus = append(cpus, l.rounds[i].cpu/bare.rounds[i].cpu)
 	}
-	return fmt.Sprintf("%s against %s: %s times the rate, %s times the server CPU per operation.",
-		l.name, bare.name, bench.SpreadOf(rate), bench.SpreadOf(cpu))
+	return bench.SpreadOf(rates), bench.SpreadOf(cpus)
+}
+
+// ratio says what ratios gives.
+func ratio(l, bare *load) string {
+	rate, cpu := ratios(l, bare)
+	return fmt.Sprintf("%s against %s: %s times the rate, %s times the server CPU per operation.", l.name, bare.name, rate, cpu)
 }

@@ -53,6 +53,64 @@ func TestRatio(t *testing.T) {
 	}
 }
 
+// Around every round stands what belongs to it, and a round whose setting fails is not run.
+func TestCompare(t *testing.T) {
+	var did []string
+	note := func(what string, err error) func() error {
+		return func() error { did = append(did, what); return err }
+	}
+	loads := []*load{{name: "a", prepare: note("prepare", nil), after: note("after", nil)}, {name: "b"}}
+	r := &runner{rounds: 2}
+	round := func(l *load) error { did = append(did, l.name); return nil }
+	if err := r.compare(round, loads...); err != nil || strings.Join(did, " ") != "prepare a after b prepare a after b" {
+		t.Errorf("%v, %v", did, err)
+	}
+	did = nil
+	loads[1].prepare = note("fails", errors.New("no"))
+	if err := r.compare(round, loads...); err == nil || strings.Join(did, " ") != "prepare a after fails" {
+		t.Errorf("%v, %v", did, err)
+	}
+}
+
+func TestNumbers(t *testing.T) {
+	for _, c := range []struct{ text, want string }{{"1", "1"}, {"100,1000", "100,1000"}, {"", ""}, {"1,", ""}, {"0", ""}, {"-1", ""}, {"1k", ""}} {
+		var n numbers
+		err := n.Set(c.text)
+		if n.String() != c.want || (err == nil) != (c.want != "") {
+			t.Errorf("%q: %s, %v", c.text, &n, err)
+		}
+	}
+	kept := numbers{5}
+	if err := kept.Set("x"); err == nil || kept.String() != "5" {
+		t.Errorf("a wrong value changed it to %s, %v", &kept, err)
+	}
+}
+
+func TestOptions(t *testing.T) {
+	for _, c := range []struct {
+		o       options
+		sockets string
+		files   int // the largest process's, and what it leaves unused
+	}{
+		{options{}, "100,1000,10000", 16888},
+		{options{short: true}, "100,1000", 3200 + filesBeside},
+		{options{short: true, sockets: numbers{27000}}, "27000", 30000},
+	} {
+		c.o.complete()
+		if c.o.sockets.String() != c.sockets || c.o.filesNeeded() != c.files {
+			t.Errorf("%+v: %s sockets, %d files, want %s, %d", c.o, &c.o.sockets, c.o.filesNeeded(), c.sockets, c.files)
+		}
+	}
+}
+
+func TestSocketsMax(t *testing.T) {
+	for files, want := range map[int]int{20000: 17900, 1 << 20: 943600} {
+		if got := (&runner{files: files}).socketsMax(); got != want || got > (files-64)*9/10 {
+			t.Errorf("%d descriptors: %d sockets, want %d", files, got, want)
+		}
+	}
+}
+
 func TestChosen(t *testing.T) {
 	if some, err := (options{only: "tickets,idle"}).chosen(); err != nil || len(some) != 2 || some[0].name != "tickets" || some[1].name != "idle" {
 		t.Errorf("%v, %v", some, err)

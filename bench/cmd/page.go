@@ -17,17 +17,26 @@ type page struct {
 	r       *runner
 	started time.Time
 	took    time.Duration
-	tables  []*bench.Table
+	parts   []*section
 }
 
+// A section is what a scenario gave.
+type section struct {
+	tables []*bench.Table
+	goals  [][]string // what, what is wanted, what was measured
+}
+
+func (s *section) goal(what, want, got string) { s.goals = append(s.goals, []string{what, want, got}) }
+
 const howToRead = `**How to read it.** Every figure is the median of the rounds, with the smallest and the largest in brackets; servers that
-are compared take turns, round by round, under the same client. Client and server are separate processes, each on a core of its
-own, on loopback. *server CPU* is what the server's process used (/proc/PID/stat: all threads, user and system, in steps of 10 ms)
-for one operation: it is what a core is worth, and other work on the machine moves it much less than a rate. *server core* and
+are compared take turns, round by round, under the same client. A round runs from rest to rest: until the last operation that began in its
+time is done. Client and server are separate processes, each on a core of its
+own, on loopback. *server CPU* is what the scheduler gave the server's process (all threads, user and system; of it *user* is known
+in steps of 10 ms only) for one operation: it is what a core is worth, and other work on the machine moves it much less than a rate. *server core* and
 *client core* are shares of a core. A row says *client-bound* when the client, running or waiting for its core, took 90 % of the time:
 the rate is then the client's as much as the server's, and only the CPU figure compares. Loopback charges most of the kernel's TCP work
-to the side that writes. The bare programs only move the same bytes: they are a floor, not competitors. One machine, no network card, no
-TLS: take ratios from here, and measure your own.
+to the side that writes. The bare programs (tools/peers) only move the same bytes, on one level-triggered epoll loop of raw system calls, without
+a scheduler or a collector: they are a floor, not competitors. One machine, no network card: take ratios from here, and measure your own.
 `
 
 // busy is the load average per core from which on the page says that the machine was not quiet.
@@ -58,8 +67,8 @@ func (p page) write(b *strings.Builder) error {
 		strings.Join(append([]string{"go", "run", "./bench/cmd"}, os.Args[1:]...), " "), p.started.UTC().Format("2006-01-02 15:04 MST"), p.took.Round(time.Second))
 	fmt.Fprintf(b, "| | |\n|---|---|\n| machine | %s, %d cores, %.1f GiB |\n| kernel | Linux %s |\n| Go | %s |\n| commit | %s |\n",
 		p.host.CPU, p.host.Cores, float64(p.host.Memory)/(1<<30), p.host.Kernel, p.host.Go, commit)
-	fmt.Fprintf(b, "| load average at the start | %.2f |\n| rounds | %d, timed ones of %s after %s |\n| cores | client %d, server %d |\n\n",
-		p.host.Load, p.r.rounds, p.r.window, p.r.warm, p.r.clientCore, p.r.serverCore)
+	fmt.Fprintf(b, "| load average at the start | %.2f |\n| rounds | %d, timed ones of %s |\n| cores | client %d, server %d |\n\n",
+		p.host.Load, p.r.rounds, p.r.window, p.r.clientCore, p.r.serverCore)
 	b.WriteString(howToRead + "\n")
 	if p.r.shared() {
 		b.WriteString("**This machine has one core: client and server disturb each other in every figure.**\n\n")
@@ -67,7 +76,16 @@ func (p page) write(b *strings.Builder) error {
 	if p.host.Load > busy*float64(p.host.Cores) {
 		b.WriteString("**Other programs were running: rates and latencies are lower and higher than this machine can do, and spread widely.**\n\n")
 	}
-	for _, t := range p.tables {
+	var tables []*bench.Table
+	goals := &bench.Table{Title: "In short", About: "What is wanted, and what was measured; how is said further down.", Head: []string{"what", "wanted", "measured"}}
+	for _, s := range p.parts {
+		tables = append(tables, s.tables...)
+		goals.Rows = append(goals.Rows, s.goals...)
+	}
+	if len(goals.Rows) > 0 {
+		tables = append([]*bench.Table{goals}, tables...)
+	}
+	for _, t := range tables {
 		if _, err := t.WriteTo(b); err != nil {
 			return err
 		}

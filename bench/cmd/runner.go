@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"ticketgate/bench"
 )
 
@@ -17,17 +19,18 @@ const giveUp = time.Minute // for anything that ends by itself: a finished round
 
 // A runner owns what all scenarios share: the temporary folder, the programs, the children, the cores.
 type runner struct {
+	options
 	ctx        context.Context
-	short      bool
 	rounds     int
-	warm       time.Duration // of a timed round, before anything is counted
 	window     time.Duration // of a timed round
 	dir        string
-	gateway    string
+	program    string // ticketgate
+	files      int    // open descriptors that a process may have
 	clientCore int
 	serverCore int
 	children   []*bench.Child
 	loops      []*bench.Loop
+	closers    []func() error // of what else a scenario has opened
 }
 
 func newRunner(ctx context.Context, o options) (*runner, error) {
@@ -35,16 +38,21 @@ func newRunner(ctx context.Context, o options) (*runner, error) {
 	if err != nil {
 		return nil, err
 	}
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return nil, fmt.Errorf("getrlimit: %w", err)
+	}
 	dir, err := os.MkdirTemp("", "ticketgate-bench")
 	if err != nil {
 		return nil, err
 	}
 	r := &runner{
-		ctx: ctx, short: o.short, dir: dir, rounds: 5, warm: 300 * time.Millisecond, window: 1500 * time.Millisecond,
+		options: o, ctx: ctx, dir: dir, rounds: 5, window: 700 * time.Millisecond,
 		clientCore: cores[0], serverCore: cores[len(cores)-1],
+		files: int(min(files.Cur, 1<<30)), // raised by preflight
 	}
 	if o.short {
-		r.rounds, r.warm, r.window = 3, 100*time.Millisecond, 300*time.Millisecond
+		r.rounds, r.window = 3, 300*time.Millisecond
 	}
 	return r, nil
 }
@@ -92,18 +100,14 @@ func (r *runner) start(core int, program string, args ...string) (*bench.Child, 
 	return c, err
 }
 
-// peer starts one of tools/peers on the server's core.
-func (r *runner) peer(name string, args ...string) (*bench.Child, *bench.Target, error) {
-	c, err := r.start(r.serverCore, filepath.Join(r.dir, name), args...)
+// peer starts one of tools/peers on a core, and returns its address.
+func (r *runner) peer(core int, name string, args ...string) (*bench.Child, string, error) {
+	c, err := r.start(core, filepath.Join(r.dir, name), args...)
 	if err != nil {
-		return nil, nil, err
+		return nil, "", err
 	}
 	address, err := c.Address(r.ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	to, err := bench.NewTarget(address)
-	return c, to, err
+	return c, address, err
 }
 
 // redis starts a Redis without persistence on the client's core, so that the gateway has its own for itself.
@@ -165,6 +169,40 @@ func (r *runner) hangUp() error {
 	for _, l := range r.loops {
 		err = errors.Join(err, l.Close())
 	}
-	r.loops = nil
+	for _, c := range r.closers {
+		err = errors.Join(err, c())
+	}
+	r.loops, r.closers = nil, nil
 	return err
 }
+
+const (
+	quietStep  = 50 * time.Millisecond
+	quietMax   = time.Millisecond // processor time in a step that counts as none
+	quietSteps = 200
+)
+
+// quiet waits until p has nothing to do any more.
+func (r *runner) quiet(p bench.Process) error {
+	l, err := bench.NewLoop(bench.Options{})
+	if err != nil {
+		return err
+	}
+	last, err := p.CPU()
+	for step := 0; step < quietSteps && err == nil; step++ {
+		if err = l.RunFor(r.ctx, quietStep); err != nil {
+			break
+		}
+		var now bench.CPU
+		now, err = p.CPU()
+		if now.Sub(last).Total() < quietMax {
+			break
+		}
+		last = now
+	}
+	return errors.Join(err, l.Close())
+}
+
+// socketsMax is how many sockets the gateway takes with the descriptors that a process has here, in whole hundreds: it stops
+// admitting at nine tenths of those that it does not keep in reserve.
+func (r *runner) socketsMax() int { return (r.files - 100) * 9 / 10 / 100 * 100 }

@@ -33,7 +33,7 @@ const trialYAML = `
 version: 1
 listen:
   handshake: { address: "127.0.0.1:0" }
-  gate: { address: "127.0.0.1:0", public_url: "ws://set.by.the.test" }
+  gate: { address: "127.0.0.1:0", public_url: "ws://set.by.the.test", per_address: { exempt: [127.0.0.0/8, "::1/128"] } }
   admin: { address: "127.0.0.1:0" }
 products:
   all: { streams: [clock, dead, echo, quiet, relay, symbols], plans: [few, free] }
@@ -98,7 +98,7 @@ func startTrial(t *testing.T) *trial {
 		}
 	})
 	<-serving
-	tr.url, tr.gate = "http://"+g.handshakeAddr.String(), "http://"+g.gateAddr.String()
+	tr.url, tr.gate = "http://"+g.handshakeAddr.String(), "http://"+g.gateAddrs[0].String()
 	return tr
 }
 

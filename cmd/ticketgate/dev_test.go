@@ -30,7 +30,7 @@ func TestDevGreeting(t *testing.T) {
 		})
 	}()
 	<-serving
-	handshake, gate, admin := d.g.handshakeAddr.String(), d.g.gateAddr.String(), d.g.admin.Addr().String()
+	handshake, gate, admin := d.g.handshakeAddr.String(), d.g.gateAddrs[0].String(), d.g.admin.Addr().String()
 	key := regexp.MustCompile(`tgk_dev_[A-Za-z0-9_-]{43}`)
 	want := fmt.Sprintf(`ticketgate %s dev mode: in-memory store, loopback only, data gone on exit
   handshake  http://%-21s gate  ws://%s

@@ -126,7 +126,7 @@ const clusterYAML = `
 version: 1
 listen:
   handshake: { address: "127.0.0.1:0" }
-  gate: { address: "127.0.0.1:0", public_url: "ws://gate.test", origins: [none, "https://app.example.com"] }
+  gate: { address: "127.0.0.1:0", public_url: "ws://gate.test", origins: [none, "https://app.example.com"], per_address: { exempt: [127.0.0.0/8, "::1/128"] } }
   admin: { address: "127.0.0.1:0" }
 store: { kind: redis, url: "%s", timeout: 1s }
 secrets: { ticket_keys: "${file:ring}", key_hash: "${file:ring}" }

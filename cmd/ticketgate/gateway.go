@@ -10,6 +10,7 @@ import (
 	"iter"
 	"log/slog"
 	"maps"
+	"math"
 	"net"
 	"os"
 	"regexp"
@@ -31,6 +32,7 @@ import (
 	"ticketgate/internal/admin"
 	"ticketgate/internal/config"
 	"ticketgate/internal/mono"
+	"ticketgate/internal/pressure"
 	"ticketgate/limiter"
 	"ticketgate/store/memory"
 	"ticketgate/store/node"
@@ -63,6 +65,7 @@ type gateway struct {
 	redis     *redis.Store // store, if it is that
 	count     *limiter.Count
 	messages  *limiter.Table
+	memory    *pressure.Watch
 	node      *node.Node
 	relays    []*relay.Relay
 	feeds     []*clock.Clock
@@ -71,23 +74,27 @@ type gateway struct {
 	handshake *handshake.Server
 	admin     *admin.Server
 
-	gateAddr, handshakeAddr net.Addr
-	publicURL               string
-	events                  *eventLog
-	policy                  *handshake.Policy
-	draining                atomic.Bool
+	sockets       sockets    // that came with the process
+	gateAddrs     []net.Addr // at least one
+	handshakeAddr net.Addr
+	publicURL     string
+	events        *eventLog
+	policy        *handshake.Policy
+	draining      atomic.Bool
 }
 
 // extras are what dev adds to a gateway.
 type extras struct {
 	keyRing *auth.Ring                   // instead of the configuration's
 	paths   map[string]handshake.Handler // further paths of the handshake listener
+	sockets sockets                      // stand in for configured addresses; newGateway closes them
 }
 
 // newGateway builds all rooms and opens their listeners, so that every address is known and every mistake told before
 // anything runs.
 func newGateway(c *config.Config, log *slog.Logger, x extras) (*gateway, error) {
-	g := &gateway{c: c, log: log, events: newEventLog(log)}
+	g := &gateway{c: c, log: log, events: newEventLog(log), sockets: x.sockets}
+	defer x.sockets.close()
 	err := g.build(x)
 	if err != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -108,6 +115,7 @@ func (g *gateway) build(x extras) error {
 	if err != nil {
 		return err
 	}
+	g.buildMemory()
 	if err := g.buildEngine(streams, handlers); err != nil {
 		return err
 	}
@@ -247,6 +255,11 @@ func (g *gateway) buildEngine(streams []engine.StreamEntry, handlers []reactor.H
 	for _, name := range slices.Sorted(maps.Keys(c.Plans)) {
 		g.plans = append(g.plans, c.Plans[name].Compiled)
 	}
+	loops := processors()
+	limits, err := addresses(&c.Listen.Gate.PerAddress, loops)
+	if err != nil {
+		return err
+	}
 	outbound := int64(c.Memory.Outbound.Of(config.MemoryLimit(c.Memory.Limit, os.DirFS("/"))))
 	e, err := engine.New(engine.Options{
 		Keys: g.ring, Cache: ticket.NewCache(cacheEntries), Redeemer: g.node, Count: g.count, Table: g.messages,
@@ -256,7 +269,8 @@ func (g *gateway) buildEngine(streams []engine.StreamEntry, handlers []reactor.H
 			Ping: c.WebSocket.Ping, PongWait: c.WebSocket.PongWait, Idle: time.Duration(c.WebSocket.Idle)},
 		Control: c.WebSocket.Control, ControlBurst: 2 * c.WebSocket.Control.N, Assembly: c.WebSocket.Assembly,
 		Queue: int(max(c.WebSocket.Queue, c.WebSocket.MaxMessage+frame.MaxHeader)), NodeQueue: outbound - outbound/allocatorShare, HoldMax: outbound,
-		SendBuffer: sendBuffer, Loops: processors(), MaxSessions: maxSessions(c.Listen.Gate.Admit.Connections),
+		SendBuffer: sendBuffer, Loops: loops, MaxSessions: int64(c.Listen.Gate.Admit.Connections),
+		AdmitConns: admitConns(), AdmitRate: c.Listen.Gate.Admit.Rate, HeadsMax: headsMax, Addresses: limits, Overloaded: g.memory.Refuses,
 		Log: func(msg string, args ...any) { g.log.Warn(msg, args...) }, Event: g.events.add,
 		Leased: func() bool { return g.node.Leased(mono.Boot.Now()) },
 	})
@@ -272,10 +286,10 @@ func (g *gateway) buildEngine(streams []engine.StreamEntry, handlers []reactor.H
 	for _, f := range g.feeds {
 		f.Bind(e)
 	}
-	if g.gateAddr, err = e.Listen("tcp", c.Listen.Gate.Address); err != nil {
-		return fmt.Errorf("listen.gate.address: %w", err)
+	if g.gateAddrs, err = g.sockets.listenGate(e, c.Listen.Gate.Address); err != nil {
+		return err
 	}
-	g.publicURL = publicURL(c, g.gateAddr)
+	g.publicURL = publicURL(c, g.gateAddrs[0])
 	return nil
 }
 
@@ -290,17 +304,14 @@ func processors() int {
 	return n
 }
 
-// admitShare of the descriptors may be clients; from there to the 95 % at which the reactor stops accepting, newcomers are
-// told to come back later.
-const admitShare = 0.9
-
-// maxSessions is how many clients the gate takes: what is configured, if the process may have so many descriptors.
-func maxSessions(configured int) int64 {
+// admitConns is 90 % of the descriptors that are not kept in reserve: with so many sockets, those to backends included,
+// newcomers are told to come back later. At 95 % the reactor stops accepting.
+func admitConns() int64 {
 	var l syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
-		return int64(configured)
+		return 0
 	}
-	return min(int64(configured), int64(admitShare*float64(l.Cur)))
+	return (int64(min(l.Cur, math.MaxInt32)) - reactor.ReserveDefault) * 9 / 10
 }
 
 // publicURL is the configured one, or the gate's own address.
@@ -311,7 +322,7 @@ func publicURL(c *config.Config, at net.Addr) string {
 	case at != nil:
 		return "ws://" + at.String()
 	default:
-		return "ws://" + c.Listen.Gate.Address
+		return "ws://" + c.Listen.Gate.Address[0]
 	}
 }
 
@@ -348,27 +359,39 @@ func (g *gateway) buildHandshake(paths map[string]handshake.Handler) (err error)
 	for name, p := range c.Products {
 		g.policy.Products[name] = handshake.Product{Streams: p.Streams, Plans: p.Plans}
 	}
-	g.handshake, err = handshake.New(handshake.Options{
-		Address: c.Listen.Handshake.Address, GateURL: g.publicURL, TTL: c.Tickets.TTL, SessionMax: c.Tickets.SessionMax,
-		BindIP: c.Tickets.BindIP, Outstanding: c.Tickets.Outstanding, Store: g.node.Store(), Keys: g.ring, Node: g.node,
-		Policy: func() *handshake.Policy { return g.policy }, Messages: g.messages, Draining: g.draining.Load, Extra: paths,
-		Clock: mono.System, Rand: rand.Reader, Log: g.log,
-	})
+	ln, err := g.sockets.listenHTTP(handshakeSocket, c.Listen.Handshake.Address)
 	if err != nil {
 		return err
 	}
-	if g.handshakeAddr, err = g.handshake.Listen(); err != nil {
-		return fmt.Errorf("listen.handshake.address: %w", err)
+	if c.Tickets.BindIP && ln.Addr().Network() == "unix" { // as config says of a configured address
+		return errors.Join(errors.New("tickets.bind_ip: who asks over a unix socket has no address that a ticket could be bound to"), ln.Close())
 	}
-	return nil
+	g.handshake, err = handshake.New(handshake.Options{
+		Listener: ln, GateURL: g.publicURL, TTL: c.Tickets.TTL, SessionMax: c.Tickets.SessionMax,
+		BindIP: c.Tickets.BindIP, Outstanding: c.Tickets.Outstanding, Store: g.node.Store(), Keys: g.ring, Node: g.node,
+		Policy: func() *handshake.Policy { return g.policy }, Messages: g.messages, Draining: g.draining.Load, Overloaded: g.memory.Refuses, Extra: paths,
+		Clock: mono.System, Rand: rand.Reader, Log: g.log,
+	})
+	if err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	g.handshakeAddr, err = g.handshake.Listen()
+	return err
 }
 
 func (g *gateway) buildAdmin() (err error) {
-	o := admin.Options{Address: g.c.Listen.Admin.Address, Token: g.c.Listen.Admin.Token.Reveal(), Ready: g.ready, Log: g.log}
+	ln, err := g.sockets.listenHTTP(adminSocket, g.c.Listen.Admin.Address)
+	if err != nil {
+		return err
+	}
+	if g.c.Listen.Admin.Token.Empty() && !onlyHere(ln.Addr()) { // as config says of a configured address
+		return errors.Join(fmt.Errorf("listen.admin.token: missing; the admin listener %v can be reached from elsewhere", ln.Addr()), ln.Close())
+	}
+	o := admin.Options{Listener: ln, Token: g.c.Listen.Admin.Token.Reveal(), Ready: g.ready, Log: g.log}
 	if g.c.Telemetry.Metrics {
 		o.Metrics = &admin.Metrics{
 			Version: version, Engine: g.engine.Stats, Handshake: g.handshake.Stats, Plans: g.plans, Relays: g.relays,
-			Redis: g.redis, Ready: g.node.Ready, Draining: g.draining.Load,
+			Redis: g.redis, Ready: g.node.Ready, Draining: g.draining.Load, Memory: g.memory.Stats,
 		}
 	}
 	g.admin, err = admin.New(o)
@@ -379,6 +402,9 @@ func (g *gateway) buildAdmin() (err error) {
 func (g *gateway) ready() error {
 	if g.draining.Load() {
 		return errors.New("draining")
+	}
+	if g.memory.Refuses() {
+		return errors.New("short of memory")
 	}
 	return g.node.Ready()
 }
@@ -393,6 +419,7 @@ func (g *gateway) run(ctx context.Context, serving func()) error {
 	sweeping, stop := context.WithCancel(ctx)
 	defer stop()
 	go g.sweep(sweeping)
+	go g.watchMemory(sweeping)
 	serving()
 	var err error
 	select {

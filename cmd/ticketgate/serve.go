@@ -28,8 +28,12 @@ away over drain.over with close code 1012, and ends. A second signal ends it at 
 			if err != nil {
 				return err
 			}
+			passed, err := passedSockets()
+			if err != nil {
+				return err
+			}
 			log := newLog(e.stderr, cfg.Log)
-			g, err := newGateway(cfg, log, extras{})
+			g, err := newGateway(cfg, log, extras{sockets: passed})
 			if err != nil {
 				return portHint(err, "stop it, or change the address in "+file)
 			}
@@ -51,8 +55,8 @@ func portHint(err error, what string) error {
 
 // logServing says where the gateway listens.
 func (g *gateway) logServing() {
-	g.log.Info("serving", "node", g.c.Node.Name, "handshake", g.handshakeAddr.String(), "gate", g.gateAddr.String(),
-		"admin", g.admin.Addr().String(), "store", g.c.Store.Kind, "version", version)
+	g.log.Info("serving", "node", g.c.Node.Name, "handshake", place(g.handshakeAddr), "gate", place(g.gateAddrs...),
+		"admin", place(g.admin.Addr()), "store", g.c.Store.Kind, "version", version)
 }
 
 // newLog returns a log of the configured format and level on w.

@@ -23,7 +23,7 @@ version: 1
 node: { name: gw-test }
 listen:
   handshake: { address: "127.0.0.1:0" }
-  gate: { address: "127.0.0.1:0", public_url: "ws://gate.test" }
+  gate: { address: "127.0.0.1:0", public_url: "ws://gate.test", per_address: { exempt: [127.0.0.0/8, "::1/128"] } }
   admin: { address: "127.0.0.1:0" }
 drain: { over: 0s, grace: 0s }
 `

@@ -32,6 +32,9 @@ const (
 	MaxReason  = MaxControl - 2                // 123: close reason beside its code (5.5.1)
 )
 
+// RSV1 as a Header's Rsv: the message that the frame begins is compressed (RFC 7692 section 6).
+const RSV1 = 4
+
 // Header is everything of a frame but its payload.
 //
 //	 0                   1                   2                   3

@@ -15,6 +15,7 @@ type Rules struct {
 	Opcodes      Opcodes // kinds of messages let in; the zero value lets none in
 	MaxMessage   int64   // bytes a message may declare over all its fragments; 0 allows empty messages only
 	MaxFragments int     // frames that a message may consist of, 1 to 1<<31-1; 0 allows no message
+	Compressed   bool    // permessage-deflate is negotiated: RSV1 marks a message whose bytes are compressed. MaxMessage counts them as they are
 }
 
 // Opcodes is a set of message kinds.
@@ -44,16 +45,18 @@ const (
 
 // Event is what Next found.
 type Event struct {
-	Kind     Kind
-	Op       Op     // data: Text or Binary of the message, for its continuation frames too
-	First    bool   // data: first part of a message
-	Last     bool   // data: last part of a message
-	Head     bool   // data: first part of a frame
-	Tail     bool   // data: last part of a frame
-	Fin      bool   // data: the frame is the last one of its message
-	Code     Code   // close: 0 if the body was empty
-	FrameLen int64  // data: payload bytes of the whole frame
-	Payload  []byte // unmasked, aliases Next's in; close: the reason, without the code
+	Kind       Kind
+	Op         Op     // data: Text or Binary of the message, for its continuation frames too
+	First      bool   // data: first part of a message
+	Last       bool   // data: last part of a message
+	Head       bool   // data: first part of a frame
+	Tail       bool   // data: last part of a frame
+	Fin        bool   // data: the frame is the last one of its message
+	Code       Code   // close: 0 if the body was empty
+	Compressed bool   // data: the message is, by permessage-deflate; text has not been validated
+	lead       uint8  // data: bytes of the frame's header, which lies in front of Payload
+	FrameLen   int64  // data: payload bytes of the whole frame
+	Payload    []byte // unmasked, aliases Next's in; close: the reason, without the code
 }
 
 // Reader is the inbound state of one socket: which frame of which message is under way. It has no pointers and fits in
@@ -65,7 +68,7 @@ type Reader struct {
 	message  int64  // declared so far by the frames of the current or last message
 	frames   uint32 // of the current or last message
 	mask     [4]byte
-	text     text
+	text     UTF8
 	flags    uint8
 	fault    uint8 // 1 + index in violations
 }
@@ -75,9 +78,10 @@ const _ = uint(48 - unsafe.Sizeof(Reader{}))
 
 // Reader.flags.
 const (
-	isOpen uint8 = 1 << iota // the message's last frame has not begun: a continuation must come
-	isFin                    // the current or last frame is its message's last
-	isText                   // the current or last message is text
+	isOpen       uint8 = 1 << iota // the message's last frame has not begun: a continuation must come
+	isFin                          // the current or last frame is its message's last
+	isText                         // the current or last message is text
+	isCompressed                   // it is compressed: its bytes are none of the reader's business
 )
 
 // violations is what Reader.fault points into.
@@ -101,36 +105,43 @@ func (r *Reader) MessageLen() int64 { return r.message - r.left }
 // An error is an *Error and final: every later call gives it again. After a close frame nothing may follow (5.5.1), so
 // every later call with bytes gives ErrAfterClose.
 func (r *Reader) Next(ru *Rules, in []byte) (ev Event, n int, err error) {
+	n, err = r.Read(&ev, ru, in)
+	return ev, n, err
+}
+
+// Read is Next for a caller that has an Event to be overwritten. With n == 0 or an error it has no meaning.
+func (r *Reader) Read(ev *Event, ru *Rules, in []byte) (n int, err error) {
 	if r.fault != 0 {
-		return ev, 0, r.again(in)
+		return 0, r.again(in)
 	}
 	if r.left > 0 {
-		n, err = r.part(&ev, in, 0)
-		return ev, n, err
+		return r.part(ev, in, 0)
 	}
 	h, n, err := Parse(in)
 	if len(in) < 2 {
-		return ev, 0, nil
+		return 0, nil
+	}
+	rsv := h.Rsv
+	if rsv == RSV1 && ru.Compressed && (h.Op == Text || h.Op == Binary) { // RFC 7692 section 6: on the first frame only
+		h.Rsv = 0
 	}
 	// First the rules of the first two bytes, so that the verdict does not depend on how the bytes were cut.
 	if broken := Check(h, ru.Role, r.flags&isOpen != 0); broken != nil {
-		return ev, 0, r.fail(broken)
+		return 0, r.fail(broken)
 	}
 	if err != nil {
-		return ev, 0, r.fail(err)
+		return 0, r.fail(err)
 	}
 	if n == 0 {
-		return ev, 0, nil
+		return 0, nil
 	}
 	if h.Op.Control() {
-		n, err = r.control(&ev, h, in, n)
-		return ev, n, err
+		return r.control(ev, h, in, n)
 	}
-	if broken := r.begin(ru, &h); broken != nil {
-		return ev, 0, r.fail(broken)
+	if broken := r.begin(ru, &h, rsv); broken != nil {
+		return 0, r.fail(broken)
 	}
-	n, err = r.part(&ev, in, n)
-	return ev, n, err
+	return r.part(ev, in, n)
 }
 
 // control tells of a control frame once all of it is in in; the header takes n bytes.
@@ -139,7 +150,7 @@ func (r *Reader) control(ev *Event, h Header, in []byte, n int) (int, error) {
 	if len(in) < end {
 		return 0, nil
 	}
-	ev.Payload = in[n:end:end]
+	*ev = Event{Payload: in[n:end:end]}
 	if h.Masked {
 		Mask(ev.Payload, h.Mask, 0)
 	}
@@ -151,7 +162,6 @@ func (r *Reader) control(ev *Event, h Header, in []byte, n int) (int, error) {
 	default:
 		code, reason, err := ParseClose(ev.Payload)
 		if err != nil {
-			*ev = Event{}
 			return 0, r.fail(err)
 		}
 		ev.Kind, ev.Code, ev.Payload = KindClose, code, reason
@@ -160,8 +170,8 @@ func (r *Reader) control(ev *Event, h Header, in []byte, n int) (int, error) {
 	return end, nil
 }
 
-// begin enters a data frame, which Check has passed.
-func (r *Reader) begin(ru *Rules, h *Header) error {
+// begin enters a data frame, which Check has passed; rsv are its reserved bits.
+func (r *Reader) begin(ru *Rules, h *Header, rsv byte) error {
 	if h.Op != Continuation {
 		if !ru.Opcodes.has(h.Op) {
 			return ErrOpcodeDenied
@@ -169,6 +179,9 @@ func (r *Reader) begin(ru *Rules, h *Header) error {
 		r.message, r.frames, r.flags = 0, 0, 0
 		if h.Op == Text {
 			r.flags = isText
+		}
+		if rsv != 0 {
+			r.flags |= isCompressed
 		}
 	}
 	if h.Len > ru.MaxMessage-r.message { // a difference: a sum could overflow
@@ -203,14 +216,15 @@ func (r *Reader) part(ev *Event, in []byte, n int) (int, error) {
 	op := Binary
 	if r.flags&isText != 0 {
 		op = Text
-		if !r.text.add(p) || tail && fin && !r.text.whole() {
+		if r.flags&isCompressed == 0 && (!r.text.Add(p) || tail && fin && !r.text.Whole()) {
 			return 0, r.fail(ErrText)
 		}
 	}
-	ev.Kind, ev.Op = KindData, op
+	ev.Kind, ev.Op, ev.Code = KindData, op, 0
+	ev.Compressed = r.flags&isCompressed != 0
 	ev.Head, ev.First = n > 0, n > 0 && r.frames == 1
 	ev.Tail, ev.Fin, ev.Last = tail, fin, tail && fin
-	ev.FrameLen, ev.Payload = r.frameLen, p
+	ev.FrameLen, ev.Payload, ev.lead = r.frameLen, p, uint8(n)
 	return end, nil
 }
 

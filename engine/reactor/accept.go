@@ -20,10 +20,12 @@ import (
 // Accepting never ends a loop. In the order of this file:
 //
 //	Listen    any goroutine   one listener a loop on one port; the kernel spreads connections over them
-//	accept    loop            up to 64 an event, while there is room
+//	share     any goroutine   one listener for all loops, where there can only be one: unix sockets, and those opened by others
+//	accept    loop            up to 64 an event, or 4 where other loops want some too; while there is room
 //	full      loop            MaxConns, or no descriptor or memory: listeners leave the poller, back-off 5 ms to 0.96 s
 const (
 	acceptBatch = 64
+	sharedBatch = 4 // all loops are woken by one connection: who takes all leaves the others idle
 	backOffMin  = mono.Time(5 * time.Millisecond)
 	backOffMax  = mono.Time(960 * time.Millisecond) // with the tick's 20 ms on top: accepting resumes within 1 s of release
 	quiet       = 10 * time.Second                  // between two log lines of a loop about it
@@ -31,14 +33,14 @@ const (
 
 // A listener is one listening descriptor of a loop.
 type listener struct {
-	id   ID
-	path string // unix: the file that goes when the listener does, if it is still the same
-	made os.FileInfo
+	id     ID
+	shared bool // the other loops have descriptors of the same socket
+	file   unixFile
 }
 
 // Listen accepts connections as kind 0. network is "tcp", "tcp4", "tcp6" (every loop gets a listener of its own on the
-// address; port 0 picks one; an empty host is IPv4 and IPv6) or "unix" (one listener, on loop 0; a socket file that nobody
-// serves is replaced, anything else is left alone). It returns the address. Any goroutine, before or after Start.
+// address; port 0 picks one; an empty host is IPv4 and IPv6) or "unix" (one listener for all loops; a socket file that
+// nobody serves is replaced, anything else is left alone). It returns the address. Any goroutine, before or after Start.
 func (r *Reactor) Listen(network, address string) (net.Addr, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -67,9 +69,76 @@ func (r *Reactor) Listen(network, address string) (net.Addr, error) {
 		}
 	}
 	for i, l := range r.loops {
-		l.do(func() { l.listen(fds[i], "", nil) })
+		l.do(func() { l.listen(fds[i], listener{}) })
 	}
 	return addr, nil
+}
+
+// ListenOn accepts connections as kind 0 from the socket of ln, TCP or unix, which another process has opened and may keep:
+// systemd does. All loops share it, so each connection wakes all of them; it gets the options of our own listeners. A unix
+// socket's file is not ours and stays when the loops stop listening, as do connections that wait in it. ln remains the
+// caller's, who does not accept from it and may close it. Any goroutine, before or after Start.
+func (r *Reactor) ListenOn(ln net.Listener) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stopped {
+		return ErrStopped
+	}
+	c, ok := ln.(syscall.Conn)
+	if !ok {
+		return errors.New("listen: a listener without a socket")
+	}
+	if err := r.adopt(c); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	return r.share(c, unixFile{})
+}
+
+// adopt checks that c listens for streams, and sets what accepted sockets inherit.
+func (r *Reactor) adopt(c syscall.Conn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := raw.Control(func(fd uintptr) {
+		listens, lerr := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+		domain, derr := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN)
+		kind, kerr := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TYPE)
+		protocol, perr := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PROTOCOL)
+		switch err = errors.Join(lerr, derr, kerr, perr); {
+		case err != nil:
+		case listens == 0 || kind != unix.SOCK_STREAM:
+			err = errors.New("not a socket that listens for streams")
+		case protocol == unix.IPPROTO_MPTCP: // its sockets lack options that tune sets
+			err = errors.New("a socket of Multipath TCP; plain TCP is needed")
+		case domain != unix.AF_UNIX:
+			err = tune(int(fd), r.o.SendBuffer)
+		}
+	})
+	return errors.Join(err, cerr)
+}
+
+// share gives every loop a descriptor of the one socket behind c. file goes with the first loop's.
+func (r *Reactor) share(c syscall.Conn, file unixFile) error {
+	fds := make([]int, 0, len(r.loops))
+	for range r.loops {
+		fd, err := dupOf(c)
+		if err != nil {
+			for _, fd := range fds {
+				_ = unix.Close(fd)
+			}
+			return fmt.Errorf("listen: %w", err)
+		}
+		fds = append(fds, fd)
+	}
+	for i, l := range r.loops {
+		ln := listener{shared: len(fds) > 1}
+		if i == 0 {
+			ln.file = file
+		}
+		l.do(func() { l.listen(fds[i], ln) })
+	}
+	return nil
 }
 
 // listenTCP makes one listener with what every accepted socket inherits from it.
@@ -94,27 +163,61 @@ func listenTCP(network, address string, sendBuffer int) (int, net.Addr, error) {
 }
 
 func (r *Reactor) listenUnix(path string) (net.Addr, error) {
-	if err := removeStale(path); err != nil {
-		return nil, fmt.Errorf("listen: %w", err)
-	}
-	addr := &net.UnixAddr{Name: path, Net: "unix"}
-	ln, err := net.ListenUnix("unix", addr)
+	ln, err := openUnix(path)
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
-	ln.SetUnlinkOnClose(false)
-	defer func() { _ = ln.Close() }()
+	defer func() { _ = ln.UnixListener.Close() }() // the loops have it, and the file is theirs
+	if err := r.share(ln, ln.file); err != nil {
+		ln.file.remove()
+		return nil, err
+	}
+	return ln.Addr(), nil
+}
+
+// ListenUnix opens a listener at path for servers that are not the reactor, with the same care: a socket file that nobody
+// serves is replaced, anything else is left alone. Close removes the file if it is still the same.
+func ListenUnix(path string) (net.Listener, error) { return openUnix(path) }
+
+// A unixListener is a *net.UnixListener that knows its own file.
+type unixListener struct {
+	*net.UnixListener
+	file unixFile
+}
+
+func openUnix(path string) (*unixListener, error) {
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	ln.SetUnlinkOnClose(false) // it would take another process's socket of the same name
 	made, err := os.Lstat(path)
 	if err != nil {
-		return nil, fmt.Errorf("listen: %w", err)
+		return nil, errors.Join(err, ln.Close())
 	}
-	fd, err := dupOf(ln)
-	if err != nil {
-		return nil, fmt.Errorf("listen: %w", err)
+	return &unixListener{ln, unixFile{path, made}}, nil
+}
+
+// Close stops listening and removes the file.
+func (l *unixListener) Close() error {
+	l.file.remove()
+	return l.UnixListener.Close()
+}
+
+// A unixFile is the file of a unix socket, as it was when we made it. The zero unixFile is none.
+type unixFile struct {
+	path string
+	made os.FileInfo
+}
+
+// remove removes the file, unless another stands there now.
+func (f unixFile) remove() {
+	if now, err := os.Lstat(f.path); err == nil && f.made != nil && os.SameFile(now, f.made) {
+		_ = os.Remove(f.path)
 	}
-	l := r.loops[0]
-	l.do(func() { l.listen(fd, path, made) })
-	return addr, nil
 }
 
 // removeStale removes path if it is a socket that refuses connections: its server is gone.
@@ -151,17 +254,19 @@ func dupOf(ln syscall.Conn) (int, error) {
 	return dup, errors.Join(err, cerr)
 }
 
-// listen takes fd, a listening descriptor, into the loop. On the loop.
-func (l *Loop) listen(fd int, path string, made os.FileInfo) {
+// listen takes fd, a listening descriptor, into the loop as ln. On the loop.
+func (l *Loop) listen(fd int, ln listener) {
 	id, r := l.claim(fd, stateListener)
-	l.listeners = append(l.listeners, listener{id, path, made})
+	ln.id = id
+	l.listeners = append(l.listeners, ln)
 	if l.acceptAt != 0 {
 		r.flags |= flagPaused
 	}
 	l.watch(id, r)
 }
 
-// StopAccept closes the listeners; connections that were not accepted yet are reset. Any goroutine; it does not wait.
+// StopAccept closes the listeners; connections that were not accepted yet are reset, but for those to a socket that another
+// process keeps open. Any goroutine; it does not wait.
 func (r *Reactor) StopAccept() {
 	for _, l := range r.loops {
 		l.do(l.closeListeners)
@@ -170,9 +275,7 @@ func (r *Reactor) StopAccept() {
 
 func (l *Loop) closeListeners() {
 	for _, ln := range l.listeners {
-		if now, err := os.Lstat(ln.path); err == nil && ln.made != nil && os.SameFile(now, ln.made) {
-			_ = os.Remove(ln.path)
-		}
+		ln.file.remove()
 		l.release(ln.id, l.rows.At(ln.id.Slot()))
 		l.sys.close(int(ln.id.Slot()), false)
 	}
@@ -190,7 +293,7 @@ func (r *Reactor) enterOne() bool {
 
 // accept takes what waits at a listener.
 func (l *Loop) accept(id ID, r *row) {
-	for range acceptBatch {
+	for range l.batchOf(id) {
 		if r.flags&flagPaused != 0 {
 			break // full, or the listener is closed
 		}
@@ -209,6 +312,16 @@ func (l *Loop) accept(id ID, r *row) {
 		l.backOff = 0
 		l.accepted(fd, peer)
 	}
+}
+
+// batchOf is how many connections the loop takes from a listener before it looks at other sockets.
+func (l *Loop) batchOf(id ID) int {
+	for i := range l.listeners {
+		if ln := &l.listeners[i]; ln.id == id && ln.shared {
+			return sharedBatch
+		}
+	}
+	return acceptBatch
 }
 
 func (l *Loop) accepted(fd int, peer netip.AddrPort) {

@@ -122,6 +122,7 @@ func (l *Loop) pump(id ID, r *row) {
 
 // decode fills the loop's buffer with as many records as have room.
 func (l *Loop) decode(id ID, r *row) (n int, err error) {
+	l.takeBack()
 	room := l.in[l.o.LeftoverMax:]
 	l.withFilter(id, r, func(f Filter) {
 		for len(room)-n >= RecordMax && err == nil {

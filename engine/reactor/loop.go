@@ -28,6 +28,7 @@ type Loop struct {
 	dirty      []ID // written to in this callback
 	dying      []ID // to be buried after it
 	soon       []ID // Rerun, Resume
+	later      []ID // Yield: for the next round
 	spare      []ID // the other halves of dying and soon
 	soonSpare  []ID
 	unsent     int // bytes written since the last flush of all
@@ -36,6 +37,7 @@ type Loop struct {
 	pool       pool
 	segments   arena[segment]
 	queues     arena[queue]
+	burst      burst
 	filters    arena[filtered]
 	wire       []byte // ReadBuffer bytes for sockets with a filter, from the first one on
 	sealing    ID     // whose filter is encoding
@@ -60,6 +62,7 @@ type Loop struct {
 	mu       sync.Mutex
 	commands []func() // guarded by mu
 	stat     counters
+	health   health
 }
 
 // Index is the loop's number, from 0.
@@ -98,7 +101,9 @@ func (l *Loop) event(fd int, ready uint32) {
 	case stateListener:
 		l.accept(id, r)
 	case stateTimer:
-		l.real.readTimer()
+		if n := l.real.readTimer(); n > 0 {
+			l.health.ticked(n, l.Now())
+		}
 		l.onTick()
 		return
 	case stateWaker:
@@ -131,6 +136,8 @@ func (l *Loop) onWake() {
 	l.runCommands()
 	l.drain(workBatch)
 	l.fire()
+	l.soon = append(l.soon, l.later...)
+	l.later = l.later[:0]
 	l.settle()
 }
 
@@ -249,7 +256,7 @@ func (l *Loop) shutdown() {
 	l.flushDirty()
 	l.Each(func(id ID) { l.end(id, l.rows.At(id.Slot()), CauseStop, 0) })
 	l.bury()
-	l.dirty, l.soon = l.dirty[:0], l.soon[:0]
+	l.dirty, l.soon, l.later = l.dirty[:0], l.soon[:0], l.later[:0]
 }
 
 // finish closes what the loop itself holds and lets blocked posters go. Nothing runs on the loop any more.

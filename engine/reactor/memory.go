@@ -72,7 +72,7 @@ func NewMemory(o Options, clock *mono.Manual) *Memory {
 	m.r = r
 	for _, k := range m.kernels {
 		k.listener = &Pipe{m: m, k: k, listens: true}
-		k.l.listen(m.number(k.listener), "", nil)
+		k.l.listen(m.number(k.listener), listener{})
 	}
 	return m
 }

@@ -41,6 +41,16 @@ func (l *Loop) Rerun(id ID) {
 	}
 }
 
+// Yield is Rerun after the other sockets have had their turn: for a callback that leaves work undone because it took long
+// enough. On the loop only.
+func (l *Loop) Yield(id ID) {
+	if r := l.active(id); r != nil && r.flags&(flagRerun|flagResumed) == 0 {
+		r.flags |= flagRerun
+		l.later = append(l.later, id)
+		l.wake()
+	}
+}
+
 func (l *Loop) again(id ID, r *row, flag uint16) {
 	if r.flags&(flagRerun|flagResumed) == 0 {
 		l.soon = append(l.soon, id)
@@ -62,6 +72,7 @@ func (l *Loop) rerun() {
 		if r.state != stateOpen || asked == 0 {
 			continue
 		}
+		l.takeBack()
 		if r.left != 0 {
 			l.deliver(id, r, l.in[:copy(l.in, l.segments.items[r.left].b)])
 		}
@@ -80,6 +91,7 @@ func (l *Loop) readable(id ID, r *row) {
 	if r.filter != 0 {
 		to = l.wireBuffer()[:l.o.ReadBuffer]
 	}
+	l.takeBack()
 	n, errno := l.sys.read(int(id.Slot()), to)
 	switch {
 	case n > 0:

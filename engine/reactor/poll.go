@@ -1,6 +1,7 @@
 package reactor
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -268,9 +269,13 @@ func (k *linux) tick(on bool) {
 	_ = unix.TimerfdSettime(k.timer, 0, &every, nil)
 }
 
-func (k *linux) readTimer() {
+// readTimer says how many ticks have passed since it was asked last.
+func (k *linux) readTimer() uint64 {
 	var n [8]byte
-	_, _ = k.read(k.timer, n[:])
+	if got, _ := k.read(k.timer, n[:]); got < len(n) {
+		return 0 // stopped meanwhile
+	}
+	return binary.NativeEndian.Uint64(n[:])
 }
 
 func (k *linux) wake() {

@@ -30,7 +30,7 @@ type Handler interface {
 	Open(l *Loop, id ID)
 	// Data gets what was left over and behind it what has arrived, and returns how many bytes it is done with; the rest
 	// comes again in front of the next. in may be changed in place and is good until Data returns. Data is called when bytes
-	// arrive and after Rerun or Resume, never just because something is left over.
+	// arrive and after Rerun, Yield or Resume, never just because something is left over.
 	Data(l *Loop, id ID, in []byte) (used int)
 	// Drained: the queue is empty again after the kernel had left something in it.
 	Drained(l *Loop, id ID)
@@ -42,6 +42,9 @@ type Handler interface {
 	// Fault: a callback for id has panicked with v. A last frame may be written; then the socket is closed in order.
 	Fault(l *Loop, id ID, v any)
 }
+
+// ReserveDefault is how many descriptors are left to the rest of the process unless Options say otherwise.
+const ReserveDefault = 64
 
 // Options of a reactor. The zero value of a field is its default; Handlers is needed.
 type Options struct {
@@ -118,7 +121,7 @@ func build(o Options, open func(*Loop) (kernel, error)) (*Reactor, error) {
 		l := &Loop{
 			r: r, index: i, o: &r.o, rows: r.rows,
 			in:       make([]byte, o.LeftoverMax+o.ReadBuffer),
-			segments: newArena[segment](), queues: newArena[queue](), filters: newArena[filtered](),
+			segments: newArena[segment](), queues: newArena[queue](), filters: newArena[filtered](), burst: newBurst(),
 			ring: newRing(), room: make(chan struct{}, 1), ended: make(chan struct{}),
 		}
 		var err error
@@ -142,7 +145,7 @@ func (o *Options) complete() error {
 	orInt(&o.ReadBuffer, 64<<10)
 	orInt(&o.QueueMax, 256<<10)
 	orInt(&o.LeftoverMax, 20<<10)
-	orInt(&o.Reserve, 64)
+	orInt(&o.Reserve, ReserveDefault)
 	if o.NodeQueueMax == 0 {
 		o.NodeQueueMax = 1 << 30
 	}
@@ -203,6 +206,7 @@ func (r *Reactor) Start() {
 }
 
 func (l *Loop) run() {
+	runtime.LockOSThread() // one thread is the loop's, so that its processor time can be told
 	err := l.real.run(l)
 	if err != nil {
 		l.shutdown()

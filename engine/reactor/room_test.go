@@ -1,9 +1,7 @@
 package reactor_test
 
 import (
-	"sync"
 	"testing"
-	"time"
 
 	"ticketgate/engine/reactor"
 )
@@ -12,67 +10,6 @@ import (
 func TestRowSize(t *testing.T) {
 	if reactor.RowSize != 64 {
 		t.Errorf("a row has %d bytes, want 64: one cache line", reactor.RowSize)
-	}
-}
-
-func TestSlab(t *testing.T) {
-	s := reactor.NewSlab[[3]uint64]()
-	for _, slot := range []uint32{0, 1, 1023, 1024, 1<<24 - 1} {
-		if p := s.At(slot); *p != [3]uint64{} {
-			t.Errorf("slot %d begins as %v", slot, *p)
-		} else {
-			p[1] = uint64(slot) + 7
-		}
-	}
-	for _, slot := range []uint32{0, 1, 1023, 1024, 1<<24 - 1} {
-		if got := s.At(slot)[1]; got != uint64(slot)+7 {
-			t.Errorf("slot %d holds %d", slot, got)
-		}
-	}
-	var wg sync.WaitGroup
-	var first [2][500]*[3]uint64
-	for i := range first { // both come to each new chunk at about the same time
-		wg.Go(func() {
-			for chunk := range first[i] {
-				first[i][chunk] = s.At(uint32(10+chunk) * 1024)
-			}
-		})
-	}
-	wg.Wait()
-	if first[0] != first[1] {
-		t.Error("two goroutines got different rows for one slot")
-	}
-}
-
-func TestSlabRefusesPointers(t *testing.T) {
-	type inner struct{ S string }
-	for name, f := range map[string]func(){
-		"pointer":      func() { reactor.NewSlab[*int]() },
-		"slice":        func() { reactor.NewSlab[struct{ b []byte }]() },
-		"deep string":  func() { reactor.NewSlab[struct{ a [2]inner }]() },
-		"map":          func() { reactor.NewSlab[map[int]int]() },
-		"func":         func() { reactor.NewSlab[func()]() },
-		"chan":         func() { reactor.NewSlab[chan int]() },
-		"interface":    func() { reactor.NewSlab[struct{ e error }]() },
-		"time.Time":    func() { reactor.NewSlab[time.Time]() }, // has a location
-		"no pointers!": nil,
-	} {
-		func() {
-			defer func() {
-				if panicked := recover() != nil; panicked != (f != nil) {
-					t.Errorf("%s: panicked %v", name, panicked)
-				}
-			}()
-			if f == nil {
-				reactor.NewSlab[struct {
-					a [0]*int
-					b [4]uint16
-					c time.Duration
-				}]()
-				return
-			}
-			f()
-		}()
 	}
 }
 
@@ -113,17 +50,6 @@ func TestQueueWaste(t *testing.T) {
 		if s := stats(m.Reactor()); s.Queued > (256<<10)*17/16 || s.Queued < (256<<10)-int64(frame) {
 			t.Errorf("frames of %d: %d bytes of buffers for a queue of 256 KiB", frame, s.Queued)
 		}
-	}
-}
-
-func BenchmarkSlabAt(b *testing.B) {
-	s := reactor.NewSlab[[8]uint64]()
-	var sum uint64
-	for i := range b.N {
-		sum += s.At(uint32(i) & 4095)[0]
-	}
-	if sum != 0 {
-		b.Fatal(sum)
 	}
 }
 

@@ -1,10 +1,15 @@
 package reactor
 
-import "sync/atomic"
+import (
+	"math"
+	"sync/atomic"
+
+	"ticketgate/internal/stat"
+)
 
 // counters are one loop's. The loop adds, anybody may read; no two loops share a line.
 type counters struct {
-	conns                            atomic.Int64
+	conns, queued                    atomic.Int64
 	accepted, dialed, shed           atomic.Uint64
 	closed                           [causes]atomic.Uint64
 	refused                          [refusals]atomic.Uint64
@@ -29,7 +34,7 @@ func (c *counters) wrote(n int) {
 // Stats are sums over all loops since New.
 type Stats struct {
 	Conns    int64            // sockets now: accepted and dialed, until Closed has returned
-	PerLoop  []int64          // Conns of each loop; the slice is reused if it is long enough
+	PerLoop  []LoopStats      // reused if it is long enough
 	Queued   int64            // bytes of buffers behind what sockets have waiting to be sent, now
 	Accepted uint64           // connections accepted
 	Dialed   uint64           // dials begun
@@ -48,18 +53,32 @@ type Stats struct {
 	Panics   uint64 // recovered
 }
 
+// Conns is how many sockets there are now, accepted and dialed, of at most MaxConns. Any goroutine may call it.
+func (r *Reactor) Conns() int64 { return r.conns.Load() }
+
+// LoopStats are one loop's.
+type LoopStats struct {
+	Conns  int64         // sockets now
+	Queued int64         // bytes of buffers behind what its sockets have waiting to be sent, now
+	Busy   float64       // share of a core that it used in the last second, 0 to 1
+	Stall  stat.Snapshot // how long what became ready had to wait, as seen at its ticks
+}
+
 // Stats fills s. Any goroutine; each number is exact, though not all are of the same moment.
 func (r *Reactor) Stats(s *Stats) {
 	*s = Stats{Queued: r.queued.Load(), PerLoop: s.PerLoop[:0]}
-	for _, l := range r.loops {
+	for i, l := range r.loops {
 		c := &l.stat
-		s.PerLoop = append(s.PerLoop, c.conns.Load())
+		s.PerLoop = append(s.PerLoop, LoopStats{
+			Conns: c.conns.Load(), Queued: c.queued.Load(), Busy: math.Float64frombits(l.health.busy.Load()),
+		})
+		l.health.stall.Snapshot(&s.PerLoop[i].Stall)
 		s.Conns += c.conns.Load()
-		for i := range c.closed {
-			s.Closed[i] += c.closed[i].Load()
+		for k := range c.closed {
+			s.Closed[k] += c.closed[k].Load()
 		}
-		for i := range c.refused {
-			s.Refused[i] += c.refused[i].Load()
+		for k := range c.refused {
+			s.Refused[k] += c.refused[k].Load()
 		}
 		for _, sum := range [...]struct {
 			to   *uint64

@@ -26,7 +26,7 @@ func TestEcho(t *testing.T) {
 		t.Errorf("b reads %q", got)
 	}
 	s := stats(m.Reactor())
-	if s.Conns != 2 || len(s.PerLoop) != 2 || s.PerLoop[0] != 1 || s.PerLoop[1] != 1 || s.Accepted != 2 {
+	if s.Conns != 2 || len(s.PerLoop) != 2 || s.PerLoop[0].Conns != 1 || s.PerLoop[1].Conns != 1 || s.Accepted != 2 {
 		t.Errorf("stats: %+v", s)
 	}
 	if s.BytesIn != 30 || s.BytesOut != 30 || s.Reads != 2 || s.Writes != 2 {

@@ -136,6 +136,7 @@ func (l *Loop) stopTicks() {
 		return
 	}
 	l.ticking = false
+	l.health.rest()
 	l.sys.tick(false)
 }
 

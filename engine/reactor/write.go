@@ -33,7 +33,7 @@ func (l *Loop) Write(id ID, b []byte) error {
 		return ErrGone
 	case r.filter != 0:
 		return l.writeFiltered(id, r, b, l.o.QueueMax)
-	case len(b) >= directFrom && r.out == 0 && r.flags&flagBlocked == 0 && len(b) <= l.o.QueueMax:
+	case len(b) >= directFrom && r.out == 0 && l.burst.row != r && r.flags&flagBlocked == 0 && len(b) <= l.o.QueueMax:
 		return l.writeDirect(id, r, b)
 	}
 	return l.append(id, r, b, l.o.QueueMax)
@@ -77,6 +77,11 @@ func (l *Loop) Reserve(id ID, n int) ([]byte, error) {
 	if err := l.admit(id, r, n, l.o.QueueMax); err != nil {
 		return nil, err
 	}
+	if p := l.staged(id, r, n); p != nil {
+		l.unsent += n
+		return p, nil
+	}
+	l.unburst(id, r)
 	l.soil(id, r)
 	q := l.queueOf(r)
 	s := l.tail(q, n, n)
@@ -95,9 +100,29 @@ func (l *Loop) Queued(id ID) int {
 	return 0
 }
 
+// Flush sends what the callback under way has written to id so far, and returns how many bytes the kernel did not take. On the
+// loop only.
+func (l *Loop) Flush(id ID) int {
+	r := l.active(id)
+	if r == nil {
+		return 0
+	}
+	if r.flags&(flagBlocked|flagDirty) == flagDirty {
+		l.flush(id, r)
+	}
+	return l.waits(r)
+}
+
 // waits is how many bytes r has queued; queue 0 is the empty one, and filter 0 none.
 func (l *Loop) waits(r *row) int {
-	return int(l.queues.items[r.out].wait) + len(l.filters.items[r.filter].plain)
+	n := int(l.queues.items[r.out].wait)
+	switch {
+	case l.burst.row == r:
+		n += l.burst.n
+	case r.filter != 0:
+		n += len(l.filters.items[r.filter].plain)
+	}
+	return n
 }
 
 // admit says whether n more bytes may wait for r. It first sends what can be sent if that decides it.
@@ -127,6 +152,12 @@ func (l *Loop) append(id ID, r *row, b []byte, limit int) error {
 	if err := l.admit(id, r, len(b), limit); err != nil || len(b) == 0 {
 		return err
 	}
+	if p := l.staged(id, r, len(b)); p != nil {
+		copy(p, b)
+		l.wrote(id, r, len(b))
+		return nil
+	}
+	l.unburst(id, r)
 	l.soil(id, r)
 	l.enqueue(r, b)
 	l.unsent += len(b)
@@ -134,6 +165,13 @@ func (l *Loop) append(id ID, r *row, b []byte, limit int) error {
 		l.flush(id, r)
 	}
 	return nil
+}
+
+// unburst sends r's burst, behind which no more has room.
+func (l *Loop) unburst(id ID, r *row) {
+	if l.burst.row == r {
+		l.flush(id, r)
+	}
 }
 
 // enqueue copies b to the end of r's queue.
@@ -241,9 +279,20 @@ func (l *Loop) flush(id ID, r *row) {
 		return
 	}
 	if r.state == stateDying {
+		if l.burst.row == r {
+			l.endBurst()
+		}
 		return
 	}
 	progress := false
+	if l.burst.row == r {
+		var errno syscall.Errno
+		progress, errno = l.sendBurst(id, r)
+		if errno != 0 && errno != syscall.EAGAIN {
+			l.end(id, r, CauseReset, errno)
+			return
+		}
+	}
 	for r.out != 0 {
 		n, whole, errno := l.send(int(id.Slot()), r)
 		if n > 0 {
@@ -343,6 +392,7 @@ func (l *Loop) dropQueue(r *row) {
 	}
 	if q.counted > 0 {
 		l.r.queued.Add(-int64(q.counted))
+		l.stat.queued.Add(-int64(q.counted))
 	}
 	l.queues.put(r.out)
 	r.out = 0
@@ -360,7 +410,9 @@ func (l *Loop) account(id ID, r *row) {
 		return
 	}
 	begins := q.counted == 0
-	total := l.r.queued.Add(int64(q.held) - int64(q.counted))
+	more := int64(q.held) - int64(q.counted)
+	total := l.r.queued.Add(more)
+	l.stat.queued.Add(more)
 	q.counted = q.held
 	if begins && total > l.o.NodeQueueMax+l.o.NodeQueueMax/graceShare && r.state == stateOpen {
 		r.flags |= flagReset

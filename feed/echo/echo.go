@@ -30,7 +30,9 @@ func (Echo) Join(c engine.Conn, _ *engine.Join) { c.Accept(nil) }
 // Receive sends the part back.
 func (Echo) Receive(c engine.Conn, ev *frame.Event) {
 	if ev.First && ev.Last {
-		c.Send(ev.Op, ev.Payload)
+		if c.Begin(true, int64(len(ev.Payload))).Sent <= engine.SentHold {
+			c.Pass(frame.Header{Fin: true, Op: ev.Op}, ev)
+		}
 	} else {
 		part(c, ev)
 	}
@@ -54,7 +56,7 @@ func part(c engine.Conn, ev *frame.Event) {
 		if word&started != 0 {
 			h.Op = frame.Continuation
 		}
-		if c.Frame(h, ev.Payload) == engine.SentGone {
+		if c.Pass(h, ev) == engine.SentGone {
 			return
 		}
 		word |= started

@@ -56,23 +56,29 @@ func (r *Relay) Receive(c engine.Conn, ev *frame.Event) {
 // forward writes ev to the backend, masked.
 func (r *Relay) forward(l *reactor.Loop, id reactor.ID, w *row, ev *frame.Event) error {
 	n := r.lane(l)
+	wire, write := ev.Payload, l.Pass
 	if ev.Head {
 		h := frame.Header{Fin: true, Op: ev.Op, Masked: true, Mask: n.mask(), Len: ev.FrameLen}
 		w.mask, w.offset = h.Mask, 0
 		w.flags |= flagMidway
-		n.scratch = frame.Append(n.scratch[:0], h)
-		if err := l.Write(id, n.scratch); err != nil {
-			return err
+		if in, ok := ev.InPlace(h); ok {
+			wire = in // the client's header was as long
+		} else {
+			write = l.Write // a message that was held: its bytes do not lie in the loop's buffer
+			n.scratch = frame.Append(n.scratch[:0], h)
+			if err := l.Write(id, n.scratch); err != nil {
+				return err
+			}
 		}
 	}
 	frame.Mask(ev.Payload, w.mask, int(w.offset))
 	w.offset = uint8((int(w.offset) + len(ev.Payload)) & 3)
-	for p := ev.Payload; len(p) > 0; { // in pieces, of which the kernel may take some before the queue is full
-		piece := p[:min(len(p), pieceMax)]
-		if err := l.Write(id, piece); err != nil {
+	for len(wire) > 0 { // in pieces, of which the kernel may take some before the queue is full
+		piece := wire[:min(len(wire), pieceMax)]
+		if err := write(id, piece); err != nil {
 			return err
 		}
-		p = p[len(piece):]
+		wire = wire[len(piece):]
 	}
 	if ev.Tail {
 		w.flags &^= flagMidway
@@ -97,13 +103,16 @@ func (r *Relay) Drained(c engine.Conn) {
 // frames takes what can be passed on out of in and says how many bytes that was.
 func (r *Relay) frames(l *reactor.Loop, id reactor.ID, w *row, in []byte) int {
 	c := r.engine.ConnOf(l, w.client)
+	c.Expect(w.in.Count(in))
+	defer c.Settle()
+	ev := &r.lane(l).found
 	pos := 0
 	for pos < len(in) && w.flags&(flagWaits|flagHeld) == 0 {
 		show := w.ready(in[pos:])
 		if show == 0 {
 			break
 		}
-		ev, n, err := w.in.Next(&r.rules, in[pos:pos+show])
+		n, err := w.in.Read(ev, &r.rules, in[pos:pos+show])
 		if err != nil {
 			r.violated(l, id, w, c, err)
 			return len(in)
@@ -111,7 +120,7 @@ func (r *Relay) frames(l *reactor.Loop, id reactor.ID, w *row, in []byte) int {
 		if n == 0 {
 			break
 		}
-		r.event(l, id, w, c, &ev, in[pos:pos+n])
+		r.event(l, id, w, c, ev, in[pos:pos+n])
 		if w.state != stateOpen {
 			return len(in)
 		}
@@ -159,8 +168,11 @@ func (r *Relay) pass(l *reactor.Loop, id reactor.ID, w *row, c engine.Conn, ev *
 	case w.state != stateOpen || w.flags&flagDropping != 0:
 	case w.flags&flagGathers != 0:
 		r.gather(l, id, w, c, ev)
+	case ev.Head && ev.Tail: // a whole frame of a server is the same on both sides
+		c.PassBody(wire) // if the client is gone, Gone has closed the pair
+		w.flags |= flagStarted
 	case ev.Tail || len(ev.Payload) > 0:
-		c.Body(r.wire(l, w, ev, wire)) // if the client is gone, Gone has closed the pair
+		c.Body(r.wire(l, w, ev))
 		w.flags |= flagStarted
 	}
 	if ev.Last {
@@ -209,7 +221,7 @@ func (r *Relay) gather(l *reactor.Loop, id reactor.ID, w *row, c engine.Conn, ev
 		piece := whole[:min(len(whole), pieceMax)]
 		whole = whole[len(piece):]
 		more = len(whole) > 0
-		c.Body(r.wire(l, w, &frame.Event{Op: ev.Op, Last: !more, Payload: piece}, nil))
+		c.Body(r.wire(l, w, &frame.Event{Op: ev.Op, Last: !more, Payload: piece}))
 		w.flags |= flagStarted
 	}
 }
@@ -217,12 +229,8 @@ func (r *Relay) gather(l *reactor.Loop, id reactor.ID, w *row, c engine.Conn, ev
 // pieceMax keeps what is written at once under any queue.
 const pieceMax = 64 << 10
 
-// wire gives the bytes that tell the client of ev. A whole frame of a server is the same on both sides; a piece gets a
-// header of its own.
-func (r *Relay) wire(l *reactor.Loop, w *row, ev *frame.Event, whole []byte) []byte {
-	if ev.Head && ev.Tail {
-		return whole
-	}
+// wire gives the bytes that tell the client of ev, a piece of a frame: it gets a header of its own.
+func (r *Relay) wire(l *reactor.Loop, w *row, ev *frame.Event) []byte {
 	h := frame.Header{Fin: ev.Last, Op: ev.Op, Len: int64(len(ev.Payload))}
 	if w.flags&flagStarted != 0 {
 		h.Op = frame.Continuation

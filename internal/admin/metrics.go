@@ -13,6 +13,7 @@ import (
 	"ticketgate/engine/reactor"
 	"ticketgate/feed/relay"
 	"ticketgate/handshake"
+	"ticketgate/internal/pressure"
 	"ticketgate/internal/stat"
 	"ticketgate/limiter"
 	"ticketgate/store/redis"
@@ -30,6 +31,7 @@ type Metrics struct {
 	Redis     *redis.Store // nil: the store is in memory
 	Ready     func() error // of the store's side of the node
 	Draining  func() bool
+	Memory    func(*pressure.Stats)
 }
 
 func family(name, help string, labels ...string) *prometheus.Desc {
@@ -66,14 +68,21 @@ var (
 	openFiles      = family("open_files", "Descriptors in use.")
 	openFilesLimit = family("open_files_limit", "Descriptors that the process may have.")
 	loopConns      = family("loop_connections", "Sockets of an event loop, those to backends included.", "loop")
+	loopQueue      = family("loop_queue_bytes", "Bytes that wait for slow sockets of an event loop.", "loop")
+	loopBusy       = family("loop_busy_ratio", "Share of a core that an event loop used in the last second.", "loop")
+	loopStall      = family("loop_stall_seconds", "How long what became ready waited for its event loop, as seen at its ticks.", "loop")
 	panics         = family("panics_total", "Panics while a socket was served; each closed that socket alone.")
 	draining       = family("draining", "1 while the node drains.")
+	memoryUsed     = family("memory_used_bytes", "Memory in use, as it is compared with the limit.")
+	memoryLimit    = family("memory_limit_bytes", "Memory that may be in use.")
+	memoryState    = family("memory_state", "What is done about memory: 0 nothing, 1 newcomers are refused, 2 the largest queues are cut as well.")
 )
 
 var all = []*prometheus.Desc{
 	buildInfo, connections, opened, closed, acceptErrors, rejected, issued, ticketsRefused, redeemed, issueSeconds,
 	redeemSeconds, redeemAge, messages, messageBytes, lasted, decisions, configured, slowConsumers, queueBytes, backendUp,
-	backendConns, backendDial, storeUp, storeDegraded, storeOps, openFiles, openFilesLimit, loopConns, panics, draining,
+	backendConns, backendDial, storeUp, storeDegraded, storeOps, openFiles, openFilesLimit, loopConns, loopQueue, loopBusy, loopStall, panics, draining, memoryUsed, memoryLimit,
+	memoryState,
 }
 
 // Describe implements prometheus.Collector.
@@ -96,6 +105,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	m.store(&s)
 	s.files()
+	m.memory(&s)
 }
 
 // sink turns figures into samples.
@@ -138,6 +148,7 @@ func (m *Metrics) engine(s *sink) {
 		s.gauge(connections, float64(t.Open), t.Name)
 		s.counter(opened, t.Opened, t.Name)
 		s.counter(slowConsumers, t.Slow, t.Name, "close")
+		s.counter(slowConsumers, t.Cut, t.Name, "cut")
 		s.histogram(lasted, &t.Lasted, t.Name)
 		for d, name := range directions {
 			s.counter(messages, t.Messages[d], t.Name, name)
@@ -184,8 +195,12 @@ func (s *sink) redemptions(e *engine.Stats) {
 
 func (s *sink) reactor(r *reactor.Stats) {
 	s.gauge(queueBytes, float64(r.Queued))
-	for i, n := range r.PerLoop {
-		s.gauge(loopConns, float64(n), strconv.Itoa(i))
+	for i := range r.PerLoop {
+		l, loop := &r.PerLoop[i], strconv.Itoa(i)
+		s.gauge(loopConns, float64(l.Conns), loop)
+		s.gauge(loopQueue, float64(l.Queued), loop)
+		s.gauge(loopBusy, l.Busy, loop)
+		s.histogram(loopStall, &l.Stall, loop)
 	}
 	for i, n := range r.Refused {
 		s.counter(acceptErrors, n, reactor.Refused(i).String())
@@ -273,4 +288,12 @@ func (s *sink) files() {
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l) == nil {
 		s.gauge(openFilesLimit, float64(l.Cur))
 	}
+}
+
+func (m *Metrics) memory(s *sink) {
+	var p pressure.Stats
+	m.Memory(&p)
+	s.gauge(memoryUsed, float64(p.Used))
+	s.gauge(memoryLimit, float64(p.Limit))
+	s.gauge(memoryState, float64(p.State))
 }

@@ -18,11 +18,12 @@ import (
 
 // Options are what a Server is made of.
 type Options struct {
-	Address string               // host:port
-	Token   string               // bearer token that /metrics asks for; "" asks for none
-	Ready   func() error         // nil while the node takes newcomers
-	Metrics prometheus.Collector // nil: no /metrics
-	Log     *slog.Logger
+	Address  string               // host:port
+	Listener net.Listener         // instead of Address, if it is open already; it is closed by Shutdown, and if New fails
+	Token    string               // bearer token that /metrics asks for; "" asks for none
+	Ready    func() error         // nil while the node takes newcomers
+	Metrics  prometheus.Collector // nil: no /metrics
+	Log      *slog.Logger
 }
 
 // Server answers operators. It is plain HTTP: bind it to loopback or to a network of your own.
@@ -32,11 +33,14 @@ type Server struct {
 	ln net.Listener
 }
 
-// New listens on o.Address; Serve answers.
+// New listens on o.Address, unless it is given a listener; Serve answers.
 func New(o Options) (*Server, error) {
-	ln, err := net.Listen("tcp", o.Address)
-	if err != nil {
-		return nil, fmt.Errorf("listen.admin.address: %w", err)
+	ln := o.Listener
+	if ln == nil {
+		var err error
+		if ln, err = net.Listen("tcp", o.Address); err != nil {
+			return nil, fmt.Errorf("listen.admin.address: %w", err)
+		}
 	}
 	s := &Server{o: o, ln: ln}
 	mux := http.NewServeMux()

@@ -16,6 +16,7 @@ import (
 func (l *loader) check() {
 	l.checkVersion()
 	l.checkListen()
+	l.checkMemory()
 	l.checkStore()
 	l.checkStreams()
 	l.checkSources()
@@ -44,10 +45,27 @@ func (l *loader) checkListen() {
 		`missing; write how clients reach the gate, such as "wss://rt.example.com"`)
 	l.rule(in.Gate.Deadlines.Head <= in.Gate.Deadlines.Admit, []string{"listen.gate.deadlines.head", "listen.gate.deadlines.admit"},
 		"%v is more than admit, %v, which runs from the same moment", in.Gate.Deadlines.Head, in.Gate.Deadlines.Admit)
+	for _, r := range []struct {
+		at   string
+		rate limiter.Rate
+	}{{"listen.gate.admit.rate", in.Gate.Admit.Rate}, {"listen.gate.per_address.rate", in.Gate.PerAddress.Rate}} {
+		l.rule(!r.rate.Bytes, []string{r.at}, "%v is a number of bytes; sockets are counted, such as 20/1second", r.rate)
+	}
 	l.rule(!in.Admin.Token.Empty() || isLoopback(in.Admin.Address), []string{"listen.admin.address", "listen.admin.token"},
 		"%q can be reached from elsewhere; set listen.admin.token or listen on 127.0.0.1", in.Admin.Address)
-	addresses := []string{in.Handshake.Address, in.Gate.Address, in.Admin.Address}
-	names := []string{"listen.handshake.address", "listen.gate.address", "listen.admin.address"}
+	_, set := l.where["listen.gate.proxy_protocol.required"]
+	l.rule(!set || len(in.Gate.ProxyProtocol.From) > 0, []string{"listen.gate.proxy_protocol.required", "listen.gate.proxy_protocol.from"},
+		"nobody can send a PROXY header without listen.gate.proxy_protocol.from; name the proxies, such as [10.0.0.0/8]")
+	l.rule(!l.cfg.Tickets.BindIP || !strings.HasPrefix(in.Handshake.Address, unixScheme), []string{"tickets.bind_ip", "listen.handshake.address"},
+		"who asks at %s has no address that a ticket could be bound to", l.quote("listen.handshake.address", in.Handshake.Address))
+	l.checkClashes(in)
+}
+
+// checkClashes reports listeners that would take each other's address.
+func (l *loader) checkClashes(in *Listen) {
+	addresses := append([]string{in.Handshake.Address}, in.Gate.Address...)
+	names := append([]string{"listen.handshake.address"}, slices.Repeat([]string{"listen.gate.address"}, len(in.Gate.Address))...)
+	addresses, names = append(addresses, in.Admin.Address), append(names, "listen.admin.address")
 	for i, a := range addresses {
 		for j := range i {
 			clash := a == addresses[j] && !strings.HasSuffix(a, ":0")
@@ -56,7 +74,17 @@ func (l *loader) checkListen() {
 	}
 }
 
+func (l *loader) checkMemory() {
+	m := &l.cfg.Memory
+	l.rule(m.RefuseAt < m.CutAt, []string{"memory.refuse_at", "memory.cut_at"},
+		"%v is not less than cut_at, %v: newcomers are refused before residents are cut", m.RefuseAt, m.CutAt)
+}
+
+// isLoopback reports whether only this host's processes reach address.
 func isLoopback(address string) bool {
+	if strings.HasPrefix(address, unixScheme) {
+		return true
+	}
 	a, err := netip.ParseAddrPort(address)
 	return err == nil && a.Addr().Unmap().IsLoopback()
 }

@@ -8,6 +8,7 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"reflect"
 	"time"
 
@@ -74,13 +75,21 @@ type CORS struct {
 
 // Gate is the listener that tickets are redeemed at.
 type Gate struct {
-	Address   string    `yaml:"address" default:"127.0.0.1:8081" form:"address"`
+	Address   Addresses `yaml:"address" default:"127.0.0.1:8081" form:"address"`
 	PublicURL string    `yaml:"public_url" form:"public-url"` // what ticket URLs begin with; ws:// or wss://, no path
 	TLS       string    `yaml:"tls" default:"none" form:"tls"`
 	Origins   []string  `yaml:"origins" default:"none" form:"origin-or-none"` // none: clients that send no Origin
 	Deadlines Deadlines `yaml:"deadlines"`
 	Admit     Admit     `yaml:"admit"`
-	_         struct{}  `later:"proxy_protocol per_address"`
+
+	PerAddress    PerAddress    `yaml:"per_address"`
+	ProxyProtocol ProxyProtocol `yaml:"proxy_protocol"`
+}
+
+// ProxyProtocol says whose word is taken for where a client is. Nobody's if From is empty.
+type ProxyProtocol struct {
+	From     []string `yaml:"from" form:"proxy-peer"`
+	Required bool     `yaml:"required" default:"true"` // who is in From has to send a header, and who is not is refused
 }
 
 // Deadlines are absolute, from accept.
@@ -92,8 +101,16 @@ type Deadlines struct {
 
 // Admit is how much the gate takes on. Beyond it newcomers get 503.
 type Admit struct {
-	Connections int      `yaml:"connections" default:"1000000" range:"1,10000000"`
-	_           struct{} `later:"rate"`
+	Connections int          `yaml:"connections" default:"1000000" range:"1,10000000"`
+	Rate        limiter.Rate `yaml:"rate" default:"20000/1second"` // sockets admitted
+}
+
+// PerAddress is what one address may do before its tickets are known: an IPv4 address, or an IPv6 /64.
+type PerAddress struct {
+	Rate            limiter.Rate   `yaml:"rate" default:"20/1second"` // connections
+	Burst           int            `yaml:"burst" default:"40" range:"1,1000000"`
+	Unauthenticated int            `yaml:"unauthenticated" default:"64" range:"1,1000000"` // sockets that are not admitted yet, at once
+	Exempt          []netip.Prefix `yaml:"exempt"`
 }
 
 // Admin is the listener for metrics and health.
@@ -139,9 +156,10 @@ type WebSocket struct {
 
 // Memory bounds the process.
 type Memory struct {
-	Limit    string     `yaml:"limit" default:"auto" form:"memory-limit"` // MemoryLimit reads it
-	Outbound unit.Share `yaml:"outbound" default:"25%"`                   // of Limit: unsent bytes of all sockets
-	_        struct{}   `later:"refuse_at cut_at"`
+	Limit    string       `yaml:"limit" default:"auto" form:"memory-limit"` // MemoryLimit reads it
+	Outbound unit.Share   `yaml:"outbound" default:"25%"`                   // of Limit: unsent bytes of all sockets
+	RefuseAt unit.Percent `yaml:"refuse_at" default:"85%" range:"50%,99%"`  // of Limit: newcomers get 503
+	CutAt    unit.Percent `yaml:"cut_at" default:"95%" range:"50%,99%"`     // of Limit: the largest queues are cut, 1013
 }
 
 // Tickets is the life of a ticket.

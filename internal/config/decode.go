@@ -29,7 +29,7 @@ func (l *loader) decode(n *node, path string, v reflect.Value, tag reflect.Struc
 		v.Set(reflect.New(t.Elem()))
 		l.decode(n, path, v.Elem(), tag)
 	case reflect.PointerTo(t).Implements(eitherType):
-		l.decodeEither(n, path, v)
+		l.decodeEither(n, path, v, tag)
 	case isScalar(t):
 		l.decodeScalar(n, path, v, tag)
 	case n.kind == empty: // "limits:" with all behind it commented out
@@ -118,7 +118,7 @@ var eitherType = reflect.TypeFor[interface {
 	UnmarshalYAML(decode func(any) error) error
 }]()
 
-func (l *loader) decodeEither(n *node, path string, v reflect.Value) {
+func (l *loader) decodeEither(n *node, path string, v reflect.Value, tag reflect.StructTag) {
 	for _, part := range append(n.items, n) {
 		if part.written != "" {
 			l.masked[path] = true
@@ -127,17 +127,17 @@ func (l *loader) decodeEither(n *node, path string, v reflect.Value) {
 	u := v.Addr().Interface().(interface {
 		UnmarshalYAML(decode func(any) error) error
 	})
-	if err := u.UnmarshalYAML(func(to any) error { return plain(n, reflect.ValueOf(to).Elem()) }); err != nil {
+	if err := u.UnmarshalYAML(func(to any) error { return plain(n, reflect.ValueOf(to).Elem(), tag) }); err != nil {
 		l.problem(n.pos, path, "%s: %v", path, err)
 		return
 	}
 	l.cfg.origins[path] = n.String()
 }
 
-// plain sets v, a scalar or a list of scalars.
-func plain(n *node, v reflect.Value) error {
+// plain sets v, a scalar or a list of scalars, each of which fits tag.
+func plain(n *node, v reflect.Value, tag reflect.StructTag) error {
 	if v.Kind() != reflect.Slice {
-		if msg := misfit(n, v, ""); msg != "" {
+		if msg := misfit(n, v, tag); msg != "" {
 			return errors.New(msg)
 		}
 		return nil
@@ -147,7 +147,7 @@ func plain(n *node, v reflect.Value) error {
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(n.items), len(n.items)))
 	for i, item := range n.items {
-		if err := plain(item, v.Index(i)); err != nil {
+		if err := plain(item, v.Index(i), tag); err != nil {
 			return err
 		}
 	}
@@ -216,6 +216,7 @@ var wants = map[reflect.Type]string{
 var examples = map[reflect.Type]string{
 	reflect.TypeFor[unit.Size]():    "a size such as 64KiB",
 	reflect.TypeFor[unit.Share]():   "a share such as 25% or a size such as 64MiB",
+	reflect.TypeFor[unit.Percent](): "a share such as 85%",
 	reflect.TypeFor[unit.Timeout](): "a duration such as 90s, or off",
 	reflect.TypeFor[limiter.Rate](): "a rate such as 3/1minute",
 	reflect.TypeFor[limiter.Size](): "a number or a size such as 64KiB",
@@ -290,7 +291,15 @@ func outside(v reflect.Value, low, high string) bool {
 	if v.Type() == reflect.TypeFor[unit.Timeout]() && v.IsZero() {
 		return false
 	}
-	return v.Int() < bound(v.Type(), low) || v.Int() > bound(v.Type(), high)
+	return whole(v) < bound(v.Type(), low) || whole(v) > bound(v.Type(), high)
+}
+
+// whole is the number in v.
+func whole(v reflect.Value) int64 {
+	if v.CanUint() {
+		return int64(v.Uint())
+	}
+	return v.Int()
 }
 
 // bound reads one end of a range tag.
@@ -299,7 +308,7 @@ func bound(t reflect.Type, text string) int64 {
 	if err := setScalar(v, text); err != nil {
 		panic(fmt.Sprintf("config: bound %q: %v", text, err))
 	}
-	return v.Int()
+	return whole(v)
 }
 
 // show is how a message names n's value: never a secret, nor what ${...} stands for.

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"ticketgate/engine/proxy"
 	"ticketgate/handshake/auth"
 	"ticketgate/internal/unit"
 	"ticketgate/ticket"
@@ -89,6 +90,7 @@ const none = "none"
 var forms = map[string]func(string) error{
 	"node":           checkNode,
 	"address":        checkAddress,
+	"proxy-peer":     checkProxyPeer,
 	"tls":            checkTLS,
 	"origin":         checkOrigin,
 	"origin-or-none": checkOriginOrNone,
@@ -121,7 +123,10 @@ func checkNode(s string) error {
 // checkAddress wants an IP address, or nothing for all of them, and a port. Names are refused: what they stand for can
 // change between two starts.
 func checkAddress(s string) error {
-	wrong := errors.New(`is not an address such as "127.0.0.1:8080", "[::1]:8080" or ":8080"`)
+	if path, ok := strings.CutPrefix(s, unixScheme); ok {
+		return checkSocketPath(path)
+	}
+	wrong := errors.New(`is not an address such as "127.0.0.1:8080", "[::1]:8080", ":8080" or "unix:/run/ticketgate/gate.sock"`)
 	host, port, found := cutLast(s, ':')
 	if n, err := strconv.ParseUint(port, 10, 16); !found || err != nil || strconv.FormatUint(n, 10) != port {
 		return wrong
@@ -132,6 +137,47 @@ func checkAddress(s string) error {
 	if _, err := netip.ParseAddrPort(s); err != nil {
 		return wrong
 	}
+	return nil
+}
+
+// unixScheme begins an address that is the path of a unix socket.
+const unixScheme = "unix:"
+
+// socketPathMax is what the kernel has room for (sockaddr_un, less its NUL).
+const socketPathMax = 107
+
+func checkSocketPath(path string) error {
+	switch {
+	case !strings.HasPrefix(path, "/") || strings.HasSuffix(path, "/") || strings.ContainsRune(path, 0):
+		return errors.New(`is not the absolute path of a socket, such as "unix:/run/ticketgate/gate.sock"`)
+	case len(path) > socketPathMax:
+		return fmt.Errorf("is a path of %d bytes; the kernel takes %d", len(path), socketPathMax)
+	}
+	return nil
+}
+
+// Addresses are where a listener listens: one address, or a list of them.
+type Addresses []string
+
+// UnmarshalYAML reads one address or a list.
+func (a *Addresses) UnmarshalYAML(decode func(any) error) error {
+	var one string
+	err := decode(&one)
+	if err == nil {
+		*a = Addresses{one}
+		return nil
+	}
+	var list []string
+	if wrong := decode(&list); wrong != nil {
+		if list == nil {
+			return err // it is no list, so it was meant to be one address
+		}
+		return wrong
+	}
+	if len(list) == 0 {
+		return errors.New("an empty list; write where to listen, such as :9443")
+	}
+	*a = list
 	return nil
 }
 
@@ -248,4 +294,42 @@ func checkKeySource(s string) error {
 		return errors.New("is known, but keys in the store are not available in this version; name files")
 	}
 	return nil
+}
+
+// unixPeer stands in a list of proxies for who connects to a unix socket.
+const unixPeer = "unix"
+
+// checkProxyPeer wants a range of addresses as it is compared: a bit behind its length would be ignored, and so would a
+// range of IPv4 addresses in IPv6's clothes, because peers are IPv4 then.
+func checkProxyPeer(s string) error {
+	if s == unixPeer {
+		return nil
+	}
+	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" && !a.Is4In6() {
+		return fmt.Errorf("is one address; write it with /%d behind", a.BitLen())
+	}
+	p, err := netip.ParsePrefix(s)
+	switch {
+	case err != nil:
+		return errors.New(`is not an address range such as 10.0.0.0/8, nor "unix"`)
+	case p.Addr().Is4In6():
+		return errors.New("is a range of IPv4 addresses in IPv6 notation; write it as IPv4, such as 10.0.0.0/8")
+	case p != p.Masked():
+		return errors.New("is not the first address of its range; write a range as 10.0.0.0/8, not 10.0.0.1/8")
+	}
+	return nil
+}
+
+// Policy is p as the gate asks it; the zero Policy if From is empty.
+func (p *ProxyProtocol) Policy() proxy.Policy {
+	var to proxy.Policy
+	for _, s := range p.From {
+		if s == unixPeer {
+			to.Unix = true
+		} else {
+			to.From = append(to.From, netip.MustParsePrefix(s)) // checkProxyPeer has taken it
+		}
+	}
+	to.Required = p.Required && len(p.From) > 0
+	return to
 }

@@ -84,7 +84,7 @@ func TestStoreURL(t *testing.T) {
 		if (err == nil) != good {
 			t.Errorf("%q: %v", url, err)
 		}
-		if err != nil && (strings.Contains(err.Error(), hunter) || !strings.Contains(err.Error(), "full.yaml:17:28: store.url: ")) {
+		if err != nil && (strings.Contains(err.Error(), hunter) || !strings.Contains(err.Error(), "full.yaml:19:28: store.url: ")) {
 			t.Errorf("%q: the message is %v", url, err)
 		}
 	}

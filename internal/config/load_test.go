@@ -22,9 +22,10 @@ const hunter = "hunter2"
 
 // environments are those of the files in testdata/problems that need one.
 var environments = map[string][]string{
-	"templates.yaml": {"NODE=Gateway One", "HUNTER=" + hunter, "TTL=1h", "YES=yes", "LONG=" + hunter + strings.Repeat("x", 100), "OPEN=(" + hunter},
-	"compile.yaml":   {"HUNTER=" + hunter},
-	"limits.yaml":    {"RATE=" + hunter, "WINDOW=fixed"},
+	"templates.yaml":    {"NODE=Gateway One", "HUNTER=" + hunter, "TTL=1h", "YES=yes", "LONG=" + hunter + strings.Repeat("x", 100), "OPEN=(" + hunter},
+	"compile.yaml":      {"HUNTER=" + hunter},
+	"listen-empty.yaml": {"HUNTER=" + hunter},
+	"limits.yaml":       {"RATE=" + hunter, "WINDOW=fixed"},
 	"environment.yaml": {
 		"TICKETGATE_STOER__URL=x", "TICKETGATE_STORE__URLL=x", "TICKETGATE_STORE__URL__HOST=x", "TICKETGATE_LISTEN=[",
 		"TICKETGATE_STREAMS__MY_CHAT__FEED=x", "TICKETGATE_STREAMS__NEW__FEED=x", "TICKETGATE_FEEDS__CLOCK__EVERY=often",
@@ -121,7 +122,8 @@ func TestFull(t *testing.T) {
 		got, want any
 	}{
 		{"node.name", c.Node.Name, "gw-1"},
-		{"gate.address", c.Listen.Gate.Address, "[::1]:9443"},
+		{"gate.address", c.Listen.Gate.Address, config.Addresses{"[::1]:9443", "unix:/run/ticketgate/gate.sock"}},
+		{"gate.proxy_protocol", c.Listen.Gate.ProxyProtocol, config.ProxyProtocol{From: []string{"10.0.0.0/8", "2001:db8::/32", "unix"}, Required: false}},
 		{"gate.origins", c.Listen.Gate.Origins, []string{"https://app.example.com", "http://localhost:3000", "none"}},
 		{"gate.deadlines", [2]time.Duration{c.Listen.Gate.Deadlines.Head, c.Listen.Gate.Deadlines.Admit}, [2]time.Duration{4 * time.Second, 8 * time.Second}},
 		{"admin.token", c.Listen.Admin.Token.Reveal(), "not-a-real-token"},
@@ -130,6 +132,10 @@ func TestFull(t *testing.T) {
 		{"websocket.idle", time.Duration(c.WebSocket.Idle), 10 * time.Minute},
 		{"websocket.control", c.WebSocket.Control.String(), "10/1second"},
 		{"memory.outbound", c.Memory.Outbound.Of(1 << 30), unit.Size(64 << 20)},
+		{"memory.refuse_at", c.Memory.RefuseAt.Of(1000), unit.Size(800)},
+		{"memory.cut_at", c.Memory.CutAt.Of(1000), unit.Size(900)},
+		{"admit.rate", c.Listen.Gate.Admit.Rate.String(), "500/1second"},
+		{"per_address", fmt.Sprint(c.Listen.Gate.PerAddress), "{10/1second 20 32 [10.0.0.0/8 2001:db8::/32]}"},
 		{"tickets.bind_ip", c.Tickets.BindIP, true},
 		{"products", c.Products["market-data"].Streams, []string{"chat", "ticks", "echo"}},
 		{"backend may send", c.Streams["chat"].ClientMaySend, true},
@@ -183,7 +189,7 @@ func TestLayers(t *testing.T) {
 		{"tickets.ttl", c.Tickets.TTL.String(), "15s", "flag tickets.ttl"},
 		{"log.level", c.Log.Level, "warn", "flag log.level"},
 		{"drain.grace", c.Drain.Grace.String(), "1m0s", "environment variable TICKETGATE_DRAIN__GRACE"},
-		{"drain.over", c.Drain.Over.String(), "1m0s", file + ":49:16"},
+		{"drain.over", c.Drain.Over.String(), "1m0s", file + ":51:16"},
 		{"listen.gate.origins", strings.Join(c.Listen.Gate.Origins, " "), "none", "environment variable TICKETGATE_LISTEN__GATE__ORIGINS"},
 		{"streams.chat.backend", c.Streams["chat"].Backend, "mirror", "environment variable TICKETGATE_STREAMS__CHAT__BACKEND"},
 		{"backends.mirror.health.dial_timeout", c.Backends["mirror"].Health.DialTimeout.String(), "3s", "default"},
@@ -208,7 +214,7 @@ func TestFlagProblem(t *testing.T) {
 
 func TestDev(t *testing.T) {
 	c := config.Dev(8080)
-	got := []string{c.Listen.Handshake.Address, c.Listen.Gate.Address, c.Listen.Admin.Address, c.Listen.Gate.PublicURL}
+	got := []string{c.Listen.Handshake.Address, c.Listen.Gate.Address[0], c.Listen.Admin.Address, c.Listen.Gate.PublicURL}
 	want := []string{"127.0.0.1:8080", "127.0.0.1:8081", "127.0.0.1:8082", "ws://127.0.0.1:8081"}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("dev listens on %v, want %v", got, want)
@@ -220,11 +226,14 @@ func TestDev(t *testing.T) {
 	if c.Drain.Over != 0 || c.Drain.Grace != 0 || c.Store.Kind != "memory" || c.WebSocket.MaxMessage != 64<<10 {
 		t.Errorf("drain %+v, store %v, message %v", c.Drain, c.Store.Kind, c.WebSocket.MaxMessage)
 	}
+	if got := fmt.Sprint(c.Listen.Gate.PerAddress.Exempt); got != "[127.0.0.0/8 ::1/128]" {
+		t.Errorf("exempt are %s, want loopback", got)
+	}
 	if c.Plans["dev"].Compiled == nil || !c.Streams["echo"].ClientMaySend || c.Streams["clock"].ClientMaySend {
 		t.Errorf("plan %+v, streams %+v", c.Plans["dev"], c.Streams)
 	}
 	free := config.Dev(0)
-	if free.Listen.Gate.Address != "127.0.0.1:0" || free.Listen.Gate.PublicURL != "" || len(free.Listen.Gate.Origins) != 1 {
+	if free.Listen.Gate.Address[0] != "127.0.0.1:0" || free.Listen.Gate.PublicURL != "" || len(free.Listen.Gate.Origins) != 1 {
 		t.Errorf("with base 0: %+v", free.Listen)
 	}
 }
@@ -236,4 +245,40 @@ func bare(c *config.Config) config.Config {
 	clean.WebSocket, clean.Memory, clean.Tickets, clean.LimitDefaults = c.WebSocket, c.Memory, c.Tickets, c.LimitDefaults
 	clean.Drain, clean.Log, clean.Telemetry = c.Drain, c.Log, c.Telemetry
 	return *clean
+}
+
+// TestGateAddress: an address is written as one or as a list, in the file as in the environment.
+func TestGateAddress(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		want config.Addresses
+	}{
+		{":9443", config.Addresses{":9443"}},
+		{"[::1]:0", config.Addresses{"[::1]:0"}},
+		{"unix:/run/a b.sock", config.Addresses{"unix:/run/a b.sock"}},
+		{`["[::1]:9443", "0.0.0.0:9443"]`, config.Addresses{"[::1]:9443", "0.0.0.0:9443"}},
+	} {
+		env := []string{"TICKETGATE_LISTEN__GATE__ADDRESS=" + c.text}
+		loaded, err := config.LoadText("a.yaml", "version: 1\nlisten: { gate: { public_url: ws://a } }\n", env)
+		if err != nil || !reflect.DeepEqual(loaded.Listen.Gate.Address, c.want) {
+			t.Errorf("%s: %+v, %v", c.text, loaded, err)
+		}
+	}
+}
+
+func TestProxyPolicy(t *testing.T) {
+	for _, c := range []struct {
+		from     []string
+		required bool
+		want     string
+	}{
+		{nil, true, "{[] false false}"},
+		{[]string{"unix"}, true, "{[] true true}"},
+		{[]string{"10.0.0.0/8", "::/0"}, false, "{[10.0.0.0/8 ::/0] false false}"},
+	} {
+		p := config.ProxyProtocol{From: c.from, Required: c.required}
+		if got := fmt.Sprint(p.Policy()); got != c.want {
+			t.Errorf("%+v is %s, want %s", p, got, c.want)
+		}
+	}
 }

@@ -105,9 +105,10 @@ func typeOf(t reflect.Type, key string) reflect.Type {
 	return t
 }
 
-// overrideValue is text as a value of type t: taken as it is for a scalar, as YAML for a list or mapping.
+// overrideValue is text as a value of type t: taken as it is for a scalar, as YAML for a list or mapping. Where one value or a
+// list may stand, a list is what has brackets around it: "[::1]:0" is one address.
 func (l *loader) overrideValue(t reflect.Type, from pos, text string) *node {
-	if t == nil || isScalar(t) {
+	if t == nil || isScalar(t) || reflect.PointerTo(t).Implements(eitherType) && !(strings.HasPrefix(text, "[") && strings.HasSuffix(text, "]")) {
 		return &node{pos: from, kind: scalar, text: text}
 	}
 	return l.parse(from, []byte(text))

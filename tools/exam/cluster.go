@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -23,6 +25,7 @@ type cluster struct {
 	key   rig.Key
 	http  *http.Client
 	dir   string
+	dial  func(ctx context.Context, gate string) (net.Conn, error) // how open connects; nil: plainly
 }
 
 // clusterOptions say what a test needs beyond the defaults.
@@ -35,12 +38,17 @@ type clusterOptions struct {
 	count   int    // connections of a client; 0: 10
 	feeds   string // of the stream "clock", as YAML; "" for a message each 10 ms
 	limit   uint64 // RLIMIT_NOFILE of the nodes
+	gate    string // further keys of listen.gate, as they stand between braces; "": exemptLoopback
+	address string // of the gate; "": a free port of 127.0.0.1
 }
+
+// exemptLoopback lets clients of one loopback address connect as often as they like.
+const exemptLoopback = `per_address: { exempt: [127.0.0.0/8, "::1/128"] }`
 
 const baseYAML = `version: 1
 listen:
   handshake: { address: "127.0.0.1:0" }
-  gate: { address: "127.0.0.1:0", public_url: "ws://gate.test" }
+  gate: { address: %q, public_url: "ws://gate.test", %s }
   admin: { address: "127.0.0.1:0" }
 secrets: { ticket_keys: "${file:ring}", key_hash: "${file:ring}" }
 auth: { keys: { source: [keys.yaml] } }
@@ -81,12 +89,15 @@ func (o *clusterOptions) config(redis *rig.Redis) string {
 	if feed == "" {
 		feed = "{ kind: clock, every: 10ms }"
 	}
-	return fmt.Sprintf(baseYAML, streams, count, o.limits, stream, backend, feed, store, o.yaml)
+	return fmt.Sprintf(baseYAML, cmp.Or(o.address, "127.0.0.1:0"), cmp.Or(o.gate, exemptLoopback), streams, count, o.limits, stream, backend, feed, store, o.yaml)
 }
+
+// httpTimeout is for a ticket or a look at the metrics: who waits longer has no answer.
+const httpTimeout = 5 * time.Second
 
 // start runs the nodes; close ends them.
 func start(ctx context.Context, x *exam, o clusterOptions) (c *cluster, err error) {
-	c = &cluster{dir: x.dir, http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: 30 * time.Second}}
+	c = &cluster{dir: x.dir, http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: httpTimeout}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.close())

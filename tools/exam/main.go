@@ -70,6 +70,9 @@ func (x *exam) wantTime(ok bool, format string, args ...any) {
 const shortMax = 20
 
 func main() {
+	if code, done := play(os.Args[1:]); done {
+		os.Exit(code)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	os.Exit(Main(ctx, os.Args[1:], os.Stdout, os.Stderr))

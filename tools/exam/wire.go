@@ -38,7 +38,14 @@ func (c *cluster) open(ctx context.Context, i int, q request) (*socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	return dialRaw(ctx, c.nodes[i].Gate, t)
+	if c.dial == nil {
+		return dialRaw(ctx, c.nodes[i].Gate, t)
+	}
+	conn, err := c.dial(ctx, c.nodes[i].Gate)
+	if err != nil {
+		return nil, err
+	}
+	return upgraded(conn, t)
 }
 
 func dialRaw(ctx context.Context, gate string, t *rig.Ticket) (*socket, error) {
@@ -47,6 +54,11 @@ func dialRaw(ctx context.Context, gate string, t *rig.Ticket) (*socket, error) {
 	if err != nil {
 		return nil, err
 	}
+	return upgraded(conn, t)
+}
+
+// upgraded redeems t on conn, which it closes if that fails.
+func upgraded(conn net.Conn, t *rig.Ticket) (*socket, error) {
 	s := &socket{conn, bufio.NewReader(conn)}
 	if err := s.upgrade(t); err != nil {
 		return nil, errors.Join(err, conn.Close())
@@ -74,6 +86,7 @@ func (s *socket) upgrade(t *rig.Ticket) error {
 // received is a frame from the gate.
 type received struct {
 	op      frame.Op
+	fin     bool
 	payload []byte
 }
 
@@ -85,14 +98,15 @@ func (f *received) code() frame.Code {
 	return frame.Code(binary.BigEndian.Uint16(f.payload))
 }
 
-// read reads one frame.
+// read reads one frame and takes its mask off.
 func (s *socket) read() (*received, error) {
 	h, err := s.readHead()
 	if err != nil {
 		return nil, err
 	}
-	f := &received{h.Op, make([]byte, h.Len)}
+	f := &received{h.Op, h.Fin, make([]byte, h.Len)}
 	_, err = io.ReadFull(s.r, f.payload)
+	frame.Mask(f.payload, h.Mask, 0) // of a server's frame, nothing
 	return f, err
 }
 
@@ -143,14 +157,10 @@ func (b *rawBackend) serve() {
 
 func (b *rawBackend) count(c net.Conn) {
 	defer c.Close()
-	s := &socket{c, bufio.NewReader(c)}
-	q, err := http.ReadRequest(s.r)
+	s, err := acceptRaw(c)
 	if err != nil {
 		return
 	}
-	sum := sha1.Sum([]byte(q.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-	fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n",
-		base64.StdEncoding.EncodeToString(sum[:]))
 	for {
 		f, err := s.read()
 		if err != nil {
@@ -160,6 +170,19 @@ func (b *rawBackend) count(c net.Conn) {
 			b.data.Add(int64(len(f.payload)))
 		}
 	}
+}
+
+// acceptRaw reads an upgrade request on c and answers 101.
+func acceptRaw(c net.Conn) (*socket, error) {
+	s := &socket{c, bufio.NewReader(c)}
+	q, err := http.ReadRequest(s.r)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha1.Sum([]byte(q.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	_, err = fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n",
+		base64.StdEncoding.EncodeToString(sum[:]))
+	return s, err
 }
 
 // wholeBefore are the rows whose bad frame comes behind a good message, which does reach the backend: its payload bytes.

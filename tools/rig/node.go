@@ -8,10 +8,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -19,30 +21,34 @@ import (
 
 var build struct {
 	sync.Mutex
-	path string
+	done map[string]bool // paths
 }
 
 // buildMax is how long a build may take.
 const buildMax = 9 * time.Minute
 
-// Binary builds cmd/ticketgate once for this process and returns its path. dir is where it is put.
-func Binary(ctx context.Context, dir string) (string, error) {
+// Binary builds cmd/ticketgate with the given build tags, once for this process and each set of them, and returns its path.
+// dir is where it is put.
+func Binary(ctx context.Context, dir string, tags ...string) (string, error) {
 	build.Lock()
 	defer build.Unlock()
-	path := filepath.Join(dir, "ticketgate")
-	if build.path == path {
+	path := filepath.Join(dir, strings.Join(append([]string{"ticketgate"}, tags...), "-"))
+	if build.done[path] {
 		return path, nil
 	}
 	// With an empty build cache it takes minutes, whatever the caller's patience with gateways is.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), buildMax)
 	defer cancel()
 	_, file, _, _ := runtime.Caller(0)
-	c := exec.CommandContext(ctx, "go", "build", "-o", path, "./cmd/ticketgate")
+	c := exec.CommandContext(ctx, "go", "build", "-tags", strings.Join(tags, ","), "-o", path, "./cmd/ticketgate")
 	c.Dir = filepath.Join(filepath.Dir(file), "..", "..")
 	if out, err := c.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build ticketgate: %w\n%s", err, out)
 	}
-	build.path = path
+	if build.done == nil {
+		build.done = map[string]bool{}
+	}
+	build.done[path] = true
 	return path, nil
 }
 
@@ -67,6 +73,7 @@ type StartOptions struct {
 	Files  map[string]string // further files beside the configuration, by name
 	Env    []string          // beside the process's own
 	Limit  uint64            // RLIMIT_NOFILE of the node, 0: inherited
+	Log    io.Writer         // gets all that the node logs, line by line; nil: only its end is kept
 }
 
 // Start runs a node and returns when it takes connections.
@@ -88,7 +95,7 @@ func Start(ctx context.Context, o *StartOptions) (*Node, error) {
 	n.cmd = exec.Command(args[0], args[1:]...)
 	n.cmd.Env = append(os.Environ(), append([]string{"TICKETGATE_LOG__FORMAT=json"}, o.Env...)...)
 	ready := make(chan struct{})
-	n.cmd.Stderr = &follower{n: n, ready: ready}
+	n.cmd.Stderr = &follower{n: n, ready: ready, copy: o.Log}
 	ended, err := startChild(n.cmd)
 	if err != nil {
 		return nil, err
@@ -112,10 +119,16 @@ type follower struct {
 	n     *Node
 	part  []byte
 	ready chan struct{} // closed at that line; nil afterwards
+	copy  io.Writer     // nil: none
 }
 
 // Write implements io.Writer, for one goroutine.
 func (f *follower) Write(b []byte) (int, error) {
+	if f.copy != nil {
+		if _, err := f.copy.Write(b); err != nil {
+			return 0, err
+		}
+	}
 	f.part = append(f.part, b...)
 	for {
 		line, rest, whole := bytes.Cut(f.part, []byte("\n"))

@@ -22,24 +22,34 @@ const (
 func main() {
 	address := flag.String("address", "127.0.0.1:0", "where to listen")
 	flag.Parse()
-	if err := loop.Serve(*address, func() loop.Peer { return &gate{heads: make(map[int][]byte)} }); err != nil {
+	newGate := func(l *loop.Loop) loop.Peer {
+		return &gate{Loop: l, heads: make(map[int][]byte), switching: []byte(switching), goodbye: []byte(goodbye)}
+	}
+	if err := loop.Serve(*address, newGate); err != nil {
 		fmt.Fprintln(os.Stderr, "epollaccept:", err)
 		os.Exit(1)
 	}
 }
 
 type gate struct {
-	open  []bool         // by descriptor: has its 101
-	heads map[int][]byte // parts of heads that came in pieces
+	*loop.Loop
+	switching, goodbye []byte
+	open               []bool         // by descriptor: has its 101
+	heads              map[int][]byte // parts of heads that came in pieces
+}
+
+// Open implements loop.Peer.
+func (g *gate) Open(fd int) bool {
+	for fd >= len(g.open) {
+		g.open = append(g.open, make([]bool, max(fd+1-len(g.open), 1024))...)
+	}
+	return true
 }
 
 // Data implements loop.Peer.
 func (g *gate) Data(fd int, b []byte) bool {
-	if fd >= len(g.open) {
-		g.open = append(g.open, make([]bool, fd+1)...)
-	}
 	if g.open[fd] {
-		loop.Write(fd, []byte(goodbye))
+		g.Write(fd, fd, g.goodbye)
 		return false
 	}
 	if part := g.heads[fd]; part != nil {
@@ -50,13 +60,12 @@ func (g *gate) Data(fd int, b []byte) bool {
 		return len(b) < 16<<10
 	}
 	g.open[fd] = true
-	return loop.Write(fd, []byte(switching))
+	g.Write(fd, fd, g.switching)
+	return true
 }
 
 // Gone implements loop.Peer.
 func (g *gate) Gone(fd int) {
-	if fd < len(g.open) {
-		g.open[fd] = false
-	}
+	g.open[fd] = false
 	delete(g.heads, fd)
 }

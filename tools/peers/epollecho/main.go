@@ -13,16 +13,22 @@ import (
 func main() {
 	address := flag.String("address", "127.0.0.1:0", "where to listen")
 	flag.Parse()
-	if err := loop.Serve(*address, func() loop.Peer { return echo{} }); err != nil {
+	if err := loop.Serve(*address, func(l *loop.Loop) loop.Peer { return echo{l} }); err != nil {
 		fmt.Fprintln(os.Stderr, "epollecho:", err)
 		os.Exit(1)
 	}
 }
 
-type echo struct{}
+type echo struct{ *loop.Loop }
+
+// Open implements loop.Peer.
+func (echo) Open(int) bool { return true }
 
 // Data implements loop.Peer.
-func (echo) Data(fd int, b []byte) bool { return loop.Write(fd, b) }
+func (e echo) Data(fd int, b []byte) bool {
+	e.Write(fd, fd, b)
+	return true
+}
 
 // Gone implements loop.Peer.
 func (echo) Gone(int) {}

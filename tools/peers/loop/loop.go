@@ -1,5 +1,9 @@
 // Package loop is the least that a server on epoll can be: one level-triggered loop a core, SO_REUSEPORT, one read buffer
-// a loop, raw system calls. What it costs is what the kernel costs, so it is the floor under the gateway's figures.
+// a loop, raw system calls, nothing per socket unless its peer does not read. What it costs is what the kernel costs, so it
+// is the floor under the gateway's figures.
+//
+//	loop.go    Serve        the loops, accepting, reading until a read comes back short
+//	socket.go  Write, Dial  what the kernel does not take waits, and its source is not read meanwhile
 package loop
 
 import (
@@ -8,42 +12,48 @@ import (
 	"net/netip"
 	"os/signal"
 	"runtime"
-	"syscall"
-	"unsafe"
+	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 )
 
 const (
-	readBytes = 64 << 10
+	readBytes = 64 << 10 // as the gateway's
 	eventsMax = 512
 	backlog   = 4096
 )
 
 // A Peer is the behaviour of one loop's sockets. Its methods are called on that loop only.
 type Peer interface {
-	// Data takes what arrived on fd; false closes fd. b is overwritten after the call.
+	// Open says that fd was accepted; false closes it.
+	Open(fd int) bool
+	// Data takes what arrived on fd, and may change it; false closes fd. b is overwritten after the call.
 	Data(fd int, b []byte) bool
-	// Gone says that fd is closed.
+	// Gone says that fd, accepted or dialled, is closed.
 	Gone(fd int)
 }
 
 // Serve runs one loop a core, each with a Peer of its own, on address (IPv4; port 0: any), prints the address in one line
 // on stdout, and returns when the process gets SIGTERM or SIGINT, or with the first error of a loop.
-func Serve(address string, newPeer func() Peer) error {
+func Serve(address string, newPeer func(*Loop) Peer) error {
 	at, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
+	// A loop waits in a raw system call and keeps its place in Go's scheduler: one more place is for this goroutine. The
+	// collector would wait for the loops, and has nothing to collect.
 	failed := make(chan error, runtime.GOMAXPROCS(0))
+	runtime.GOMAXPROCS(cap(failed) + 1)
+	debug.SetGCPercent(-1)
 	for range cap(failed) {
 		l, err := listen(&at)
 		if err != nil {
 			return err
 		}
-		go func() { failed <- l.run(newPeer()) }() // ends with the process: Serve is all that main does
+		l.peer = newPeer(l)
+		go func() { failed <- l.run() }() // ends with the process: Serve is all that main does
 	}
 	fmt.Println(at)
 	select {
@@ -54,10 +64,17 @@ func Serve(address string, newPeer func() Peer) error {
 	}
 }
 
-type loop struct{ ep, listener int }
+// A Loop is one epoll descriptor and the sockets in it.
+type Loop struct {
+	ep, listener int
+	peer         Peer
+	slow         map[int]*slow // by descriptor: sockets that wait, or that are waited for
+	events       [eventsMax]unix.EpollEvent
+	buf          [readBytes]byte
+}
 
 // listen opens one more listener on at, and puts the port that the kernel chose into at.
-func listen(at *netip.AddrPort) (*loop, error) {
+func listen(at *netip.AddrPort) (*Loop, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("socket: %w", err)
@@ -66,6 +83,10 @@ func listen(at *netip.AddrPort) (*loop, error) {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, opt, 1); err != nil {
 			return nil, fmt.Errorf("setsockopt: %w", err)
 		}
+	}
+	// Accepted sockets inherit it.
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+		return nil, fmt.Errorf("TCP_NODELAY: %w", err)
 	}
 	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: at.Addr().As4(), Port: int(at.Port())}); err != nil {
 		return nil, fmt.Errorf("bind %s: %w", at, err)
@@ -82,30 +103,22 @@ func listen(at *netip.AddrPort) (*loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
-	l := &loop{ep, fd}
-	return l, l.add(fd)
+	l := &Loop{ep: ep, listener: fd, slow: make(map[int]*slow)}
+	return l, l.interest(unix.EPOLL_CTL_ADD, fd, unix.EPOLLIN)
 }
 
-func (l *loop) add(fd int) error {
-	if err := unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}); err != nil {
-		return fmt.Errorf("epoll_ctl: %w", err)
-	}
-	return nil
-}
-
-func (l *loop) run(p Peer) error {
+func (l *Loop) run() error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	var ready [eventsMax]unix.EpollEvent
-	buf := make([]byte, readBytes)
 	for {
-		n, err := unix.EpollWait(l.ep, ready[:], -1)
-		if err != nil && err != unix.EINTR {
-			return fmt.Errorf("epoll_wait: %w", err)
+		n, errno := wait(l.ep, l.events[:])
+		if errno != 0 && errno != unix.EINTR {
+			return fmt.Errorf("epoll_wait: %w", errno)
 		}
-		for _, ev := range ready[:max(n, 0)] {
+		for i := range n {
+			ev := &l.events[i]
 			if fd := int(ev.Fd); fd != l.listener {
-				serve(p, fd, buf)
+				l.ready(fd, ev.Events)
 			} else if err := l.accept(); err != nil {
 				return err
 			}
@@ -113,45 +126,65 @@ func (l *loop) run(p Peer) error {
 	}
 }
 
-func (l *loop) accept() error {
+func (l *Loop) accept() error {
 	for {
-		fd, _, err := unix.Accept4(l.listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-		switch err {
-		case nil:
+		fd, errno := accept(l.listener)
+		switch errno {
+		case 0:
 		case unix.EAGAIN:
 			return nil
 		case unix.ECONNABORTED, unix.EINTR:
 			continue
 		default:
-			return fmt.Errorf("accept: %w", err)
+			return fmt.Errorf("accept: %w", errno)
 		}
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
-			return fmt.Errorf("TCP_NODELAY: %w", err)
-		}
-		if err := l.add(fd); err != nil {
+		if err := l.interest(unix.EPOLL_CTL_ADD, fd, unix.EPOLLIN); err != nil {
 			return err
 		}
+		if !l.peer.Open(fd) {
+			l.Close(fd)
+		}
 	}
 }
 
-func serve(p Peer, fd int, buf []byte) {
-	n, errno := call(unix.SYS_READ, fd, buf)
-	if errno == unix.EAGAIN || errno == 0 && n > 0 && p.Data(fd, buf[:n]) {
+// ready serves one socket. Its read may have closed others whose events are still to come; they then fail with EBADF or
+// EAGAIN, which a floor can afford.
+func (l *Loop) ready(fd int, ev uint32) {
+	if ev&unix.EPOLLOUT != 0 && !l.flush(fd) {
+		l.Close(fd)
 		return
 	}
-	_ = unix.Close(fd) // a socket's close has no error that a server could act on
-	p.Gone(fd)
+	if ev&^uint32(unix.EPOLLOUT) != 0 && !l.read(fd) {
+		l.Close(fd)
+	}
 }
 
-// Write writes all of b, or answers false. A peer of a benchmark has less in flight than a socket's buffers hold, so a
-// short write is a fault of the setting and not a case to serve.
-func Write(fd int, b []byte) bool {
-	n, errno := call(unix.SYS_WRITE, fd, b)
-	return errno == 0 && n == len(b)
+// read takes what has arrived, until a read comes back short; false: fd has ended.
+func (l *Loop) read(fd int) bool {
+	for {
+		n, errno := call(unix.SYS_READ, fd, l.buf[:])
+		switch {
+		case errno == unix.EAGAIN || errno == unix.EBADF:
+			return true
+		case errno != 0 || n == 0 || !l.peer.Data(fd, l.buf[:n]):
+			return false
+		case n < len(l.buf) || l.paused(fd):
+			return true
+		}
+	}
 }
 
-// call reads or writes without telling Go's scheduler; the descriptor is non-blocking and b is not empty.
-func call(trap uintptr, fd int, b []byte) (int, syscall.Errno) {
-	n, _, errno := syscall.RawSyscall(trap, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
-	return int(n), errno
+// Close closes fd and tells the peer. An fd that is closed already is let alone.
+func (l *Loop) Close(fd int) {
+	if unix.Close(fd) == nil {
+		delete(l.slow, fd)
+		l.peer.Gone(fd)
+	}
+}
+
+func (l *Loop) interest(op, fd int, events uint32) error {
+	if err := unix.EpollCtl(l.ep, op, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)}); err != nil {
+		return fmt.Errorf("epoll_ctl: %w", err)
+	}
+	return nil
 }

@@ -1,0 +1,29 @@
+package frame
+
+import "math"
+
+// Count looks ahead: how many data frames begin in in, of them how many begin a message, and the payload bytes that they
+// declare, also of one that is not here in full. in is what Next will get next. It judges nothing; frames behind one that
+// Next will refuse may be counted.
+func (r *Reader) Count(in []byte) (messages, bytes int64) {
+	if r.fault != 0 || r.left >= int64(len(in)) {
+		return 0, 0
+	}
+	pos := int(r.left)
+	for {
+		h, n, err := Parse(in[pos:])
+		if n == 0 || err != nil || h.Len > math.MaxInt32 { // over every limit that can be configured
+			return messages, bytes
+		}
+		if !h.Op.Control() {
+			bytes += h.Len
+			if h.Op != Continuation {
+				messages++
+			}
+		}
+		if h.Len >= int64(len(in)-pos-n) {
+			return messages, bytes
+		}
+		pos += n + int(h.Len)
+	}
+}

@@ -1,0 +1,83 @@
+package frame_test
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"testing"
+
+	"ticketgate/engine/frame"
+	"ticketgate/engine/frame/frametest"
+)
+
+// TestCountIsWhatNextFinds: at every cut of good wire bytes Count announces what Next then tells.
+func TestCountIsWhatNextFinds(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	var wire []byte
+	for range 60 {
+		switch size := []int{0, 1, 125, 126, 1000, 70_000}[rnd.IntN(6)]; rnd.IntN(4) {
+		case 0:
+			wire = append(wire, frametest.Frame(0x89, "ping")...)
+		case 1: // a message of two frames
+			wire = append(wire, frametest.Frame(0x02, string(make([]byte, size)))...)
+			wire = append(wire, frametest.Frame(0x80, "end")...)
+		default:
+			wire = append(wire, frametest.Frame(0x82, string(make([]byte, size)))...)
+		}
+	}
+	rules := &frame.Rules{Role: frame.Server, Opcodes: frame.AllowBoth, MaxMessage: 1 << 20, MaxFragments: 10}
+	for range 200 {
+		var r frame.Reader
+		for rest := bytes.Clone(wire); len(rest) > 0; {
+			in := rest[:min(1+rnd.IntN(100_000), len(rest))]
+			messages, payload := r.Count(in)
+			used := 0
+			for {
+				ev, n, err := r.Next(rules, in[used:])
+				if err != nil {
+					t.Fatal(err)
+				}
+				if n == 0 {
+					break
+				}
+				used += n
+				if ev.Kind == frame.KindData && ev.Head {
+					payload -= ev.FrameLen
+					if ev.First {
+						messages--
+					}
+				}
+			}
+			if messages != 0 || payload != 0 {
+				t.Fatalf("announced %d messages and %d bytes more than came", messages, payload)
+			}
+			rest = rest[used:]
+			if used == 0 {
+				rest = append([]byte(nil), rest...)
+				if len(in) == len(rest) {
+					t.Fatal("half a frame at the end")
+				}
+			}
+		}
+	}
+}
+
+func TestCountOfABrokenStream(t *testing.T) {
+	var r frame.Reader
+	rules := &frame.Rules{Role: frame.Server, Opcodes: frame.AllowBoth, MaxMessage: 1 << 20, MaxFragments: 10}
+	if _, _, err := r.Next(rules, []byte{0xff, 0x80}); err == nil {
+		t.Fatal("reserved bits pass")
+	}
+	for name, in := range map[string][]byte{
+		"nothing":              nil,
+		"half a header":        {0x82},
+		"a length of 2^63":     {0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4},
+		"a length of 2^63 - 1": {0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 2, 3, 4, 0x82, 0x80},
+	} {
+		if m, _ := r.Count(in); m != 0 {
+			t.Errorf("%s: %d messages of a stream that has ended", name, m)
+		}
+		if m, _ := new(frame.Reader).Count(in); m > 1 {
+			t.Errorf("%s: %d messages", name, m)
+		}
+	}
+}

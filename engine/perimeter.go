@@ -1,0 +1,171 @@
+package engine
+
+import (
+	"net/netip"
+	"slices"
+
+	"ticketgate/engine/reactor"
+	"ticketgate/limiter"
+)
+
+// The perimeter is what a socket meets before it has shown a good ticket, in the order of this file:
+//
+//	arrive    accept: one of the loop's unfinished heads; when they are too many, the busiest addresses lose their oldest
+//	meet      its address is known: may it connect so often, and have so many sockets that are not admitted
+//	room      its ticket looks good: may this loop redeem one more, and the node so many a second
+//	known     it is open, or gone: its address has one less
+//
+// What is turned away by arrive and meet is ended at once with RST and only counted: an answer and a log line would be work
+// that a flood can order.
+const (
+	headsMax  = 16 << 10 // unfinished heads of a loop: 256 MiB at the very worst, when all stop a byte before the end
+	headsPart = 8        // of the budget is freed at a time, so that one arrival costs 1/8 of a look at 8 heads; and with little memory left this part is all of it
+	headsMin  = 256      // heads that are not looked through for finished ones
+	admitsMax = 1 << 10  // complete heads of a loop whose redemption or backend is waited for
+)
+
+// Why sockets are turned away: metric labels beside those of refusal.go.
+const (
+	awayRate            = "address-rate"
+	awayUnauthenticated = "address-unauthenticated"
+	awayHeads           = "heads"
+)
+
+// unfinished is the budget's part of a socket's life.
+func (s state) unfinished() bool { return s == stateHead }
+
+// arrive takes a just accepted socket among the unfinished heads. They lie in a list in order of arrival, finished ones
+// among them, which is looked through whenever it has doubled: O(1) an arrival.
+func (w *worker) arrive(id reactor.ID) {
+	if len(w.heads) >= min(max(w.headsAt, headsMin), w.headsBudget()) {
+		w.clean()
+	}
+	w.heads = append(w.heads, id)
+}
+
+// headsBudget is how many unfinished heads the loop may have. With memory running out they must not be what residents are
+// cut for.
+func (w *worker) headsBudget() int {
+	if w.e.overloaded() {
+		return w.e.o.HeadsMax / headsPart
+	}
+	return w.e.o.HeadsMax
+}
+
+// clean drops the finished from the list. When that was as long as the budget, and too few of it were finished, it makes room.
+func (w *worker) clean() {
+	budget := w.headsBudget()
+	full := len(w.heads) >= budget
+	w.heads = slices.DeleteFunc(w.heads, w.finished)
+	if over := len(w.heads) - (budget - budget/headsPart); full && over > 0 {
+		w.thin(over)
+	}
+	w.headsAt = 2 * len(w.heads)
+}
+
+func (w *worker) finished(id reactor.ID) bool {
+	return !w.l.Alive(id) || !w.e.rows.At(id.Slot()).state.unfinished()
+}
+
+// thin ends n of the unfinished heads. Addresses with more than a certain number come down to it, whichever of theirs are
+// the oldest first; the number is the largest that is enough. So an address with one head is safe while another has two,
+// and if each has one, those who have waited longest go: an honest client sends its head at once.
+func (w *worker) thin(n int) {
+	of := w.headsOf
+	clear(of)
+	for _, id := range w.heads {
+		of[w.addressKey(id)]++
+	}
+	level := waterLevel(of, n)
+	for _, id := range w.heads {
+		if n == 0 {
+			break
+		}
+		if key := w.addressKey(id); of[key] > level {
+			of[key]--
+			n--
+			w.turnAway(id, awayHeads)
+		}
+	}
+	w.heads = slices.DeleteFunc(w.heads, w.finished)
+}
+
+func (w *worker) addressKey(id reactor.ID) uint64 { return limiter.AddressKey(w.l.Peer(id).Addr()) }
+
+// waterLevel is the largest level to which all counts of of can be cut so that n, or more, go. n is at most their sum.
+func waterLevel(of map[uint64]int, n int) int {
+	most := 0
+	for _, c := range of {
+		most = max(most, c)
+	}
+	have := make([]int, most+1) // addresses by count
+	for _, c := range of {
+		have[c]++
+	}
+	above, gone := 0, 0
+	for level := most; level > 0; {
+		above += have[level]
+		gone += above
+		level--
+		if gone >= n {
+			return level
+		}
+	}
+	return 0
+}
+
+// meet asks the limits of address a for the socket and reports whether it may stay. It is called once, as soon as the
+// address is known for sure: at accept, or when a PROXY header is complete. From then on Peer has to say the same address.
+func (w *worker) meet(id reactor.ID, s *session, a netip.Addr) bool {
+	if w.e.o.Addresses == nil {
+		return true
+	}
+	switch w.e.o.Addresses.Enter(a, w.l.Now()) {
+	case limiter.EntryCounted:
+		s.flags |= flagMet
+	case limiter.EntryRate:
+		w.turnAway(id, awayRate)
+		return false
+	case limiter.EntryUnauthenticated:
+		w.turnAway(id, awayUnauthenticated)
+		return false
+	}
+	return true
+}
+
+// turnAway ends a socket that is not open, without an answer.
+func (w *worker) turnAway(id reactor.ID, why string) {
+	w.stats.refused(why)
+	w.e.rows.At(id.Slot()).state = stateClosing
+	w.l.Abort(id)
+}
+
+// room says whether one more good ticket may be redeemed now.
+func (w *worker) room() *Refusal {
+	e := w.e
+	if w.asking+len(w.waiting) >= e.o.AdmitsMax {
+		return errProgress
+	}
+	if e.o.AdmitRate.N > 0 {
+		if ok, _ := e.admits.TakeShared(&e.admitted, w.l.Now(), 1); !ok {
+			return errAdmitRate
+		}
+	}
+	return nil
+}
+
+// known tells the limits of its address that the socket is no longer one of those nobody knows: it is open, or gone.
+func (w *worker) known(id reactor.ID, s *session) {
+	if s.flags&flagMet != 0 {
+		s.flags &^= flagMet
+		w.e.o.Addresses.Leave(w.l.Peer(id).Addr())
+	}
+}
+
+// overloaded reports whether memory is running out.
+func (e *Engine) overloaded() bool { return e.o.Overloaded != nil && e.o.Overloaded() }
+
+// full reports whether the node has all the sockets that it may have: clients, or descriptors with those to backends.
+func (e *Engine) full() bool {
+	return e.o.MaxSessions > 0 && e.live.Load() > e.o.MaxSessions || e.o.AdmitConns > 0 && e.r.Conns() > e.o.AdmitConns
+}

@@ -1,0 +1,261 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"ticketgate/tools/rig"
+)
+
+func init() {
+	tests[36] = test{"slow heads and slow handshakes: closed in time whatever they send, honest clients as before", slowHeads}
+	roles["slow"] = slowClients
+}
+
+const (
+	slowDribblers  = 10_000 // send a byte of a head every second
+	slowHellos     = 5_000  // send half a ClientHello and stop
+	slowSilent     = 2_000  // say nothing, once TLS is done if there is TLS
+	slowLasts      = 30 * time.Second
+	slowStage      = 5 * time.Second // what a stage may take
+	slowRoom       = time.Second     // earlier or later
+	slowHeadMemory = 512 << 20
+	slowSources    = 1000 // addresses that they come from: each is below its limits
+	slowPace       = 2000 // of them come a second
+	byteEvery      = time.Second
+)
+
+// slowHeads tries the head on a gate without TLS, and both stages on one with it, where the gateway has that.
+func slowHeads(ctx context.Context, x *exam) error {
+	dir, err := os.MkdirTemp(x.dir, "plain-")
+	if err != nil {
+		return err
+	}
+	plain := *x
+	plain.dir = dir
+	err = slowAt(ctx, &plain, nil, map[string]int{"dribble": x.n(slowDribblers, 200), "silent": x.n(slowSilent, 50)})
+	x.short = plain.short
+	if err != nil {
+		return err
+	}
+	s, err := secure(x.dir)
+	if err != nil {
+		return err
+	}
+	switch has, err := s.accepted(ctx, x.dir); {
+	case err != nil:
+		return err
+	case !has:
+		x.figure("the gate has no TLS in this version: half ClientHellos and silence behind a handshake are not tried")
+		return nil
+	}
+	return slowAt(ctx, x, s, map[string]int{"hello": x.n(slowHellos, 100), "silent": x.n(slowSilent, 50)})
+}
+
+// slowAt lets so many slow clients of each kind come to a gate.
+func slowAt(ctx context.Context, x *exam, s *secured, kinds map[string]int) error {
+	o := clusterOptions{memory: true, gate: addressLimits}
+	args := []string{}
+	if s != nil {
+		o.gate, o.yaml = s.gate, s.yaml
+		args = append(args, "tls")
+	}
+	c, err := start(ctx, x, o)
+	if err != nil {
+		return err
+	}
+	defer func() { x.want(c.close() == nil, "the node did not stop") }()
+	if c.dial = visitors(nil); s != nil {
+		c.dial = visitors(s.wrap)
+	}
+	sockets, err := c.openMany(ctx, x.n(honestSockets, 50), "echo")
+	defer closeAll(sockets)
+	if err != nil {
+		return err
+	}
+	b, err := c.baseline(ctx, x, sockets)
+	if err != nil {
+		return err
+	}
+	pid := c.nodes[0].PID()
+	before, err := residentBytes(pid)
+	if err != nil {
+		return err
+	}
+	var crowds []*rig.Helper
+	for kind, n := range kinds {
+		crowd, err := startRole("slow", gently, append([]string{c.nodes[0].Gate, kind, strconv.Itoa(n)}, args...)...)
+		if err != nil {
+			return err
+		}
+		crowds = append(crowds, crowd)
+	}
+	peak, stop := watchMemory(pid)
+	h := c.honest(ctx, sockets)
+	err = rest(ctx, max(x.lasting(slowLasts), slowStage+2*slowRoom))
+	h.end()
+	for _, crowd := range crowds {
+		last, stopped := crowd.Stop()
+		err = errors.Join(err, stopped)
+		for _, line := range last {
+			x.figure("%s", line)
+			x.want(strings.Contains(line, " early 0, late 0, kept 0,") && !strings.Contains(line, " closed 0,"), "%s", line)
+		}
+		x.want(len(last) == 1, "a crowd said %d lines", len(last))
+	}
+	stop()
+	grown := peak.Load() - before
+	x.figure("resident memory %+.1f MiB at its peak", float64(grown)/(1<<20))
+	x.want(grown <= slowHeadMemory, "memory grew by %d bytes, want at most %d", grown, slowHeadMemory)
+	h.judge(x, b)
+	return err
+}
+
+// slowCrowd counts how slow clients ended.
+type slowCrowd struct {
+	gate string
+	kind string
+	tls  bool
+	done sync.WaitGroup
+
+	mu                sync.Mutex
+	took              []time.Duration
+	early, late, kept int
+	refused           int // never came in
+}
+
+// slowClients keeps so many slow clients of a kind at a gate until the input ends: for each that is closed another comes.
+// args: gate, kind, number, and "tls" if the gate has it.
+func slowClients(args []string, hear func() (string, bool), say func(string, ...any)) error {
+	n, err := strconv.Atoi(args[2])
+	if err != nil {
+		return err
+	}
+	c := &slowCrowd{gate: args[0], kind: args[1], tls: len(args) > 3}
+	ctx, stop := context.WithCancel(context.Background())
+	go func() {
+		for _, more := hear(); more; _, more = hear() {
+		}
+		stop()
+	}()
+	for i := range n {
+		first := time.Duration(i) * time.Second / slowPace
+		c.done.Go(func() {
+			if rest(ctx, first) != nil {
+				return
+			}
+			for ctx.Err() == nil {
+				c.one(ctx, loopback(i%slowSources))
+			}
+		})
+	}
+	c.done.Wait()
+	say("%s: closed %d, early %d, late %d, kept %d, after %v to %v, did not come in %d", c.kind, len(c.took), c.early, c.late, c.kept,
+		quantile(c.took, 0).Round(time.Millisecond), quantile(c.took, 1).Round(time.Millisecond), c.refused)
+	return nil
+}
+
+// slowHead is what a dribbler never gets to the end of.
+var slowHead = []byte(rig.Head("gate.test", "/t/"+strings.Repeat("x", 100), ""))
+
+// one is a slow client, from its connection to its end.
+func (c *slowCrowd) one(ctx context.Context, from *net.TCPAddr) {
+	conn, send, err := c.begin(ctx, from)
+	if err != nil {
+		if ctx.Err() == nil {
+			c.mu.Lock()
+			c.refused++
+			c.mu.Unlock()
+			_ = rest(ctx, byteEvery)
+		}
+		return
+	}
+	defer conn.Close()
+	begun := time.Now()
+	closed := wait(ctx, conn, send)
+	took := time.Since(begun)
+	if !closed && took < slowStage+slowRoom {
+		return // the test is over
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.took = append(c.took, took)
+	switch {
+	case !closed:
+		c.kept++
+	case took < slowStage-slowRoom:
+		c.early++
+	case took > slowStage+slowRoom:
+		c.late++
+	}
+}
+
+// begin connects, goes as far as the kind goes, and returns what is to be sent byte by byte from then on.
+func (c *slowCrowd) begin(ctx context.Context, from *net.TCPAddr) (net.Conn, []byte, error) {
+	d := net.Dialer{LocalAddr: from, Timeout: 2 * slowStage}
+	conn, err := d.DialContext(ctx, "tcp", c.gate)
+	if err != nil {
+		return nil, nil, err
+	}
+	switch {
+	case c.kind == "dribble":
+		return conn, slowHead, nil
+	case c.kind == "hello":
+		hello := clientHello()
+		_, err = conn.Write(hello[:len(hello)/2])
+	case c.tls:
+		t := tls.Client(conn, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // who the gate is does not matter here
+		if err := t.HandshakeContext(ctx); err != nil {
+			return nil, nil, errors.Join(err, conn.Close())
+		}
+		return t, nil, nil // which reads the session tickets itself
+	}
+	return conn, nil, err
+}
+
+// wait sends a byte every second until the other side ends conn (true), or ctx or all patience does.
+func wait(ctx context.Context, conn net.Conn, send []byte) (closed bool) {
+	end := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	defer end()
+	buf := make([]byte, 512)
+	for patience := time.Now().Add(2 * (slowStage + slowRoom)); time.Now().Before(patience); {
+		if err := conn.SetReadDeadline(time.Now().Add(byteEvery)); err != nil || ctx.Err() != nil {
+			return false
+		}
+		n, err := conn.Read(buf)
+		switch {
+		case n > 0 || err != nil && !errors.Is(err, os.ErrDeadlineExceeded):
+			return true // an answer, FIN or RST
+		case len(send) > 0:
+			if _, err := conn.Write(send[:1]); err != nil {
+				return !errors.Is(err, os.ErrDeadlineExceeded)
+			}
+			send = send[1:]
+		}
+	}
+	return false
+}
+
+// clientHello is a whole one.
+func clientHello() []byte {
+	var r recorder
+	_ = tls.Client(&r, &tls.Config{InsecureSkipVerify: true}).Handshake() //nolint:gosec // there is no server: it ends behind the hello
+	return r.Bytes()
+}
+
+// recorder is a connection to nobody.
+type recorder struct {
+	net.Conn
+	bytes.Buffer
+}
+
+func (r *recorder) Write(b []byte) (int, error) { return r.Buffer.Write(b) }
+func (*recorder) Read([]byte) (int, error)      { return 0, errors.New("nobody there") }

@@ -1,0 +1,202 @@
+// Package peers_test runs the programs as the bench does.
+package peers_test
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+var programs string // the folder with all of them
+
+func TestMain(m *testing.M) {
+	code := func() int {
+		dir, err := os.MkdirTemp("", "peers")
+		if err != nil {
+			panic(err)
+		}
+		defer os.RemoveAll(dir)
+		if out, err := exec.Command("go", "build", "-o", dir+"/", "./...").CombinedOutput(); err != nil {
+			panic(string(out))
+		}
+		programs = dir
+		return m.Run()
+	}()
+	os.Exit(code)
+}
+
+// start runs a program and returns its address. It ends with the test, by SIGTERM and with 0.
+func start(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	c := exec.Command(filepath.Join(programs, name), args...)
+	c.Stderr = os.Stderr
+	out, err := c.StdoutPipe()
+	if err == nil {
+		err = c.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	t.Cleanup(func() {
+		if err := errors.Join(c.Process.Signal(syscall.SIGTERM), c.Wait()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(line)
+}
+
+func dial(t *testing.T, address string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp4", address)
+	if err == nil {
+		err = c.SetDeadline(time.Now().Add(20 * time.Second))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// exchange writes in, and reads as much as want at the same time.
+func exchange(t *testing.T, c net.Conn, in, want []byte) {
+	t.Helper()
+	wrote := make(chan error, 1)
+	go func() { // it is waited for below
+		_, err := c.Write(in)
+		wrote <- err
+	}()
+	got := make([]byte, len(want))
+	_, err := io.ReadFull(c, got)
+	if err := errors.Join(err, <-wrote); err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("%d bytes came back changed, or not: %v", len(want), err)
+	}
+}
+
+func TestEcho(t *testing.T) {
+	address := start(t, "epollecho")
+	for range 3 {
+		c := dial(t, address)
+		exchange(t, c, []byte("hello"), []byte("hello"))
+		long := bytes.Repeat([]byte("0123456789abcdef"), 1<<19) // more than all buffers between
+		exchange(t, c, long, long)
+		exchange(t, c, []byte("again"), []byte("again"))
+	}
+}
+
+const upgrade = "GET /t/x HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n" +
+	"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+
+// switched sends the upgrade in two pieces and reads the 101.
+func switched(t *testing.T, c net.Conn) *bufio.Reader {
+	t.Helper()
+	for _, part := range []string{upgrade[:20], upgrade[20:]} {
+		if _, err := io.WriteString(c, part); err != nil {
+			t.Fatal(err)
+		}
+	}
+	in := bufio.NewReader(c)
+	accepted := false
+	for first := true; ; first = false {
+		line, err := in.ReadString('\n')
+		if err != nil || first && !strings.HasPrefix(line, "HTTP/1.1 101 ") {
+			t.Fatalf("%q, %v", line, err)
+		}
+		if line == "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" { // RFC 6455 1.3
+			accepted = true
+		}
+		if line == "\r\n" && !accepted {
+			t.Fatal("101 without the right Sec-WebSocket-Accept")
+		}
+		if line == "\r\n" {
+			return in
+		}
+	}
+}
+
+func TestAccept(t *testing.T) {
+	c := dial(t, start(t, "epollaccept"))
+	in := switched(t, c)
+	if _, err := c.Write([]byte("\x88\x82\x00\x00\x00\x00\x03\xe8")); err != nil {
+		t.Fatal(err)
+	}
+	if rest, err := io.ReadAll(in); string(rest) != "\x88\x02\x03\xe8" || err != nil {
+		t.Errorf("%q, %v", rest, err)
+	}
+}
+
+// The relay passes the upgrade, messages larger than all buffers, and the end.
+func TestRelay(t *testing.T) {
+	address := start(t, "epollrelay", "-backend", start(t, "wsecho"))
+	for range 3 {
+		c := dial(t, address)
+		in := switched(t, c)
+		if in.Buffered() > 0 {
+			t.Fatal("bytes behind the 101")
+		}
+		payload := bytes.Repeat([]byte("x"), 8<<20)
+		exchange(t, c, append([]byte("\x82\xff\x00\x00\x00\x00\x00\x80\x00\x00\x00\x00\x00\x00"), payload...),
+			append([]byte("\x82\x7f\x00\x00\x00\x00\x00\x80\x00\x00"), payload...))
+		exchange(t, c, []byte("\x81\x85\x00\x00\x00\x00hello"), []byte("\x81\x05hello"))
+		exchange(t, c, []byte("\x88\x80\x00\x00\x00\x00"), []byte("\x88\x00"))
+		if n, err := c.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+			t.Errorf("after the close frame: %d bytes, %v", n, err)
+		}
+	}
+}
+
+// A client that goes takes its backend connection with it, and a backend its client.
+func TestRelayEnds(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	address := start(t, "epollrelay", "-backend", l.Addr().String())
+	pair := func() (client, backend net.Conn) {
+		client = dial(t, address)
+		if _, err := client.Write([]byte("hi")); err != nil {
+			t.Fatal(err)
+		}
+		backend, err := l.Accept()
+		if err == nil {
+			err = backend.SetDeadline(time.Now().Add(20 * time.Second))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, 2)
+		if _, err := io.ReadFull(backend, got); err != nil || string(got) != "hi" {
+			t.Fatalf("%q, %v", got, err)
+		}
+		return client, backend
+	}
+	for _, c := range []struct {
+		name           string
+		first, hearing func(client, backend net.Conn) net.Conn
+	}{
+		{"client", func(c, _ net.Conn) net.Conn { return c }, func(_, b net.Conn) net.Conn { return b }},
+		{"backend", func(_, b net.Conn) net.Conn { return b }, func(c, _ net.Conn) net.Conn { return c }},
+	} {
+		client, backend := pair()
+		c.first(client, backend).Close()
+		if n, err := c.hearing(client, backend).Read(make([]byte, 1)); n != 0 || err != io.EOF {
+			t.Errorf("the %s went: %d bytes, %v", c.name, n, err)
+		}
+		client.Close()
+		backend.Close()
+	}
+}
