@@ -79,6 +79,8 @@ func (w *worker) admit(id reactor.ID, s *session, early bool) *Refusal {
 		return ErrRoute
 	case !q.Upgrade:
 		return errNotUpgrade
+	case w.misdirected(id):
+		return errMisdirected
 	case e.draining.Load():
 		return ErrDraining
 	case e.full():

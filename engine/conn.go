@@ -202,6 +202,20 @@ func (c Conn) SendFrame(framed []byte, n int64) Outbound {
 // Queued is how many bytes wait for a slow client.
 func (c Conn) Queued() int { return c.w.l.Queued(c.id) }
 
+// Blocked reports whether the client has not taken all that was sent, so that Stream.Drained is still to come.
+func (c Conn) Blocked() bool { return c.w.l.Blocked(c.id) }
+
+// Missed says that n messages are left out because the client does not keep up: it is counted, and told if it has asked for
+// notices. Only between two messages.
+func (c Conn) Missed(n uint32) {
+	if s := c.row(); s != nil && s.state == stateOpen {
+		c.w.missed(c.id, s, n)
+	}
+}
+
+// Slow ends a client that does not keep up, with 4440.
+func (c Conn) Slow() { c.w.slow(c.id, c.row(), reactor.ErrSlow) }
+
 // Pause stops reading from the client until Resume: back-pressure of the stream. Limits pause on their own account.
 func (c Conn) Pause() {
 	if s := c.row(); s != nil && s.state == stateOpen {

@@ -16,7 +16,9 @@ import (
 	"time"
 
 	"ticketgate/engine/frame"
+	"ticketgate/engine/proxy"
 	"ticketgate/engine/reactor"
+	"ticketgate/engine/secure"
 	"ticketgate/internal/mono"
 	"ticketgate/limiter"
 	"ticketgate/ticket"
@@ -71,12 +73,16 @@ type Options struct {
 	Leased       func() bool // the slots of open sockets are this node's own; asked after a loop stood still. nil: they always are
 	Event        func(Event) // opened, closed, refused: called on the loop, must not wait
 
+	Proxy proxy.Policy    // who may say whose socket it is
+	TLS   *secure.Options // TLS on all listeners; Do and Done are the engine's. nil: none
+
 	Addresses *limiter.Addresses // limits of sockets that nobody knows yet, by address. nil: none
 }
 
 // Deadlines of a socket's life. All are absolute, none restarts with a byte.
 type Deadlines struct {
-	Head     time.Duration // accept to the end of the request head
+	TLS      time.Duration // accept to the end of the TLS handshake, a PROXY header included
+	Head     time.Duration // accept, or the end of the TLS handshake, to the end of the request head
 	Admit    time.Duration // accept to the 101
 	Ping     time.Duration // between pings, less up to 20 %
 	PongWait time.Duration // ping to anything received
@@ -93,7 +99,8 @@ type Engine struct {
 	policy  atomic.Pointer[Policy]
 	control limiter.Meter
 	admits  limiter.Meter
-	refused []byte // the one answer to bad tickets
+	secure  *secure.Server // nil: no TLS
+	refused []byte         // the one answer to bad tickets
 
 	draining atomic.Bool
 	held     atomic.Int64  // bytes of incomplete messages
@@ -113,6 +120,9 @@ const (
 // New builds an engine; nothing runs yet.
 func New(o Options) (*Engine, error) {
 	e := newEngine(o)
+	if err := e.useTLS(); err != nil {
+		return nil, err
+	}
 	r, err := reactor.New(e.reactorOptions())
 	if err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
@@ -127,8 +137,24 @@ func New(o Options) (*Engine, error) {
 func NewMemory(o Options, clk *mono.Manual) (*Engine, *reactor.Memory, error) {
 	o.Clock = clk
 	e := newEngine(o)
+	if err := e.useTLS(); err != nil {
+		return nil, nil, err
+	}
 	m := reactor.NewMemory(e.reactorOptions(), clk)
 	return e, m, e.use(m.Reactor())
+}
+
+// useTLS makes what handshakes need.
+func (e *Engine) useTLS() (err error) {
+	if e.o.TLS == nil {
+		return nil
+	}
+	o := *e.o.TLS
+	o.Do, o.Done = e.Do, e.secured
+	if e.secure, err = secure.New(o); err != nil {
+		return fmt.Errorf("engine: %w", err)
+	}
+	return nil
 }
 
 func newEngine(o Options) *Engine {
@@ -242,6 +268,9 @@ func (e *Engine) Shed(over time.Duration) {
 func (e *Engine) Stop(ctx context.Context) error {
 	if err := e.r.Stop(ctx); err != nil {
 		return err
+	}
+	if e.secure != nil {
+		e.secure.Wait() // the last handshakes' goroutines have nobody to tell
 	}
 	e.stopped.Do(func() {
 		for _, w := range e.workers {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"strconv"
 	"time"
 
 	"ticketgate/engine/frame"
@@ -51,6 +52,15 @@ func (w *worker) sendOwn(id reactor.ID, s *session, op frame.Op, b []byte) {
 	w.scratch = append(w.scratch, b...)
 	if err := w.l.Write(id, w.scratch); err != nil {
 		w.slow(id, s, err)
+	}
+}
+
+// missed tells a client that asked for notices how many messages it has not got.
+func (w *worker) missed(id reactor.ID, s *session, n uint32) {
+	w.stats.trimmed(s.stream)
+	if s.flags&flagNotices != 0 {
+		w.text = append(strconv.AppendUint(append(w.text[:0], `{"$tg":"gap","missed":`...), uint64(n), 10), '}')
+		w.sendOwn(id, s, frame.Text, w.text)
 	}
 }
 

@@ -32,7 +32,7 @@ const (
 )
 
 // unfinished is the budget's part of a socket's life.
-func (s state) unfinished() bool { return s == stateHead }
+func (s state) unfinished() bool { return s >= stateProxy && s <= stateHead }
 
 // arrive takes a just accepted socket among the unfinished heads. They lie in a list in order of arrival, finished ones
 // among them, which is looked through whenever it has doubled: O(1) an arrival.

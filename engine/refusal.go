@@ -30,16 +30,17 @@ var (
 	errProgress  = &Refusal{Status: 503, Type: "overloaded", Reason: "in-progress", Title: "Overloaded", Retry: true}
 	errAdmitRate = &Refusal{Status: 503, Type: "overloaded", Reason: "admit-rate", Title: "Overloaded", Retry: true}
 
-	errNotUpgrade = &Refusal{Status: 426, Type: "upgrade-required", Reason: "not-upgrade", Title: "This address speaks WebSocket only", Extra: upgrade.ErrNotUpgrade.Headers}
-	errHeadLate   = &Refusal{Status: 408, Type: "timeout", Reason: "head-timeout", Title: "Request head too slow"}
-	errMalformed  = &Refusal{Status: 401, Reason: "malformed"}     // under /t/, but no locator of ours
-	errForged     = &Refusal{Status: 401, Reason: "forged", n: 1}  // MAC
-	errExpired    = &Refusal{Status: 401, Reason: "expired", n: 2} // by the locator's own expiry
-	errEpoch      = &Refusal{Status: 401, Reason: "epoch", n: 3}   // of another history of the store
-	errSpent      = &Refusal{Status: 401, Reason: "spent", n: 4}   // the local cache knows
-	errUnknown    = &Refusal{Status: 401, Reason: "unknown", n: 5} // the store does not know it: spent, revoked, expired
-	errSecret     = &Refusal{Status: 401, Reason: "secret", n: 6}  // and the ticket is spent now
-	errBound      = &Refusal{Status: 401, Reason: "binding", n: 7} // other Origin or address than the ticket's
+	errNotUpgrade  = &Refusal{Status: 426, Type: "upgrade-required", Reason: "not-upgrade", Title: "This address speaks WebSocket only", Extra: upgrade.ErrNotUpgrade.Headers}
+	errMisdirected = &Refusal{Status: 421, Type: "misdirected", Reason: "misdirected", Title: "Host is not the one that TLS was for"}
+	errHeadLate    = &Refusal{Status: 408, Type: "timeout", Reason: "head-timeout", Title: "Request head too slow"}
+	errMalformed   = &Refusal{Status: 401, Reason: "malformed"}     // under /t/, but no locator of ours
+	errForged      = &Refusal{Status: 401, Reason: "forged", n: 1}  // MAC
+	errExpired     = &Refusal{Status: 401, Reason: "expired", n: 2} // by the locator's own expiry
+	errEpoch       = &Refusal{Status: 401, Reason: "epoch", n: 3}   // of another history of the store
+	errSpent       = &Refusal{Status: 401, Reason: "spent", n: 4}   // the local cache knows
+	errUnknown     = &Refusal{Status: 401, Reason: "unknown", n: 5} // the store does not know it: spent, revoked, expired
+	errSecret      = &Refusal{Status: 401, Reason: "secret", n: 6}  // and the ticket is spent now
+	errBound       = &Refusal{Status: 401, Reason: "binding", n: 7} // other Origin or address than the ticket's
 )
 
 // ticketRefused is the one answer to every ticket that does not open a socket. It carries no request id and no date, so

@@ -15,12 +15,15 @@ import (
 //	                                                                                 │
 //	gone <───────────────────────────── descriptor closed, slot given back ──────────┘
 //
+// proxy, TLS: before head, where the gate takes PROXY headers or speaks TLS; see entry.go.
 // asked: the head stays in the reactor's leftover until the store has answered, and is parsed again then: nothing of it is
 // copied. joining: the stream has been asked and may still be dialling.
 type state uint8
 
 const (
 	stateGone state = iota
+	stateProxy
+	stateTLS
 	stateHead
 	stateAsked
 	stateJoining
@@ -51,7 +54,7 @@ type session struct {
 	flow    uint32 // number in worker.flows
 
 	opened tick // accepted, then opened
-	last   tick // last message in either direction
+	last   tick // head: when the stage began; open: last message in either direction
 	endAt  tick // session end or drain: closed with endCode
 	pingAt tick // when the next ping is due; or, with flagPinged, when the pong must have come
 	armed  tick // what the reactor's timer stands at

@@ -7,6 +7,7 @@ import (
 
 	"ticketgate/engine/frame"
 	"ticketgate/engine/reactor"
+	"ticketgate/engine/secure"
 	"ticketgate/internal/stat"
 	"ticketgate/limiter"
 	"ticketgate/ticket"
@@ -32,7 +33,7 @@ type stats struct {
 
 type streamStats struct {
 	openedTotal, closedTotal, slowTotal stat.Counter
-	cutTotal                            stat.Counter
+	cutTotal, trimTotal                 stat.Counter
 	messages, bytes                     [2]stat.Counter // by limiter.Direction
 	lasted                              stat.Histogram
 }
@@ -57,6 +58,8 @@ func newStats(p *Policy) *stats {
 func (s *stats) opened(stream uint16) { s.streams[stream].openedTotal.Add(1) }
 
 func (s *stats) slow(stream uint16) { s.streams[stream].slowTotal.Add(1) }
+
+func (s *stats) trimmed(stream uint16) { s.streams[stream].trimTotal.Add(1) }
 
 func (s *stats) cut(stream uint16) { s.streams[stream].cutTotal.Add(1) }
 
@@ -102,6 +105,7 @@ type Stats struct {
 	Redeemed map[ticket.RedeemResult]uint64
 	Took     map[ticket.RedeemResult]*stat.Snapshot // of redemptions
 	Age      stat.Snapshot                          // of tickets when their socket opened
+	TLS      *secure.Stats                          // nil: the gate has none
 	Live     int64                                  // accepted sockets
 	Held     int64                                  // bytes of incomplete messages
 }
@@ -112,6 +116,7 @@ type StreamStats struct {
 	Open         int64
 	Opened, Slow uint64
 	Cut          uint64    // slow ones that were ended for want of memory
+	Trimmed      uint64    // times that messages were left out for a slow one
 	Messages     [2]uint64 // by limiter.Direction
 	Bytes        [2]uint64
 	Lasted       stat.Snapshot
@@ -128,6 +133,10 @@ func (e *Engine) Stats() *Stats {
 	t := &Stats{Rejected: map[string]uint64{}, Ended: map[Ended]uint64{}, Redeemed: map[ticket.RedeemResult]uint64{}, Took: map[ticket.RedeemResult]*stat.Snapshot{},
 		Live: e.live.Load(), Held: e.held.Load()}
 	e.r.Stats(&t.Reactor)
+	if e.secure != nil {
+		t.TLS = new(secure.Stats)
+		e.secure.Stats(t.TLS)
+	}
 	p := e.policy.Load()
 	for i := range p.streams {
 		t.Streams = append(t.Streams, e.streamStats(i, p.streams[i].Name))
@@ -152,6 +161,7 @@ func (e *Engine) streamStats(i int, name string) StreamStats {
 		t.Open += int64(opened - s.closedTotal.Load())
 		t.Slow += s.slowTotal.Load()
 		t.Cut += s.cutTotal.Load()
+		t.Trimmed += s.trimTotal.Load()
 		for d := range t.Messages {
 			t.Messages[d] += s.messages[d].Load()
 			t.Bytes[d] += s.bytes[d].Load()

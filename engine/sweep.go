@@ -35,8 +35,13 @@ func (w *worker) leased() bool {
 func (w *worker) due(s *session) tick {
 	d := &w.e.o.Deadlines
 	switch s.state {
-	case stateHead:
+	case stateProxy, stateTLS:
+		if w.e.secure != nil {
+			return s.opened.after(d.TLS)
+		}
 		return s.opened.after(d.Head)
+	case stateHead:
+		return s.last.after(d.Head).sooner(s.opened.after(d.Admit))
 	case stateAsked, stateJoining:
 		return s.opened.after(d.Admit)
 	case stateOpen:
@@ -74,6 +79,14 @@ func (w *worker) timer(id reactor.ID, s *session) {
 	s.armed = 0
 	now := tickOf(w.l.Now())
 	switch late := w.due(s).passed(now); s.state {
+	case stateProxy:
+		if late {
+			w.turnAway(id, awayProxyLate)
+		}
+	case stateTLS:
+		if late {
+			w.turnAway(id, awayTLSLate)
+		}
 	case stateHead:
 		if late {
 			w.refuse(id, s, errHeadLate)

@@ -40,6 +40,7 @@ type worker struct {
 	storeWas time.Time // and what it said
 
 	waiting map[uint32]*parked // by slot: between the store's answer and the 101
+	hosts   map[uint32]string  // by slot: whom TLS was for, until the head is here
 	asking  int                // redemptions under way, those of sockets that have left included
 
 	heads   []reactor.ID   // sockets whose head was not complete when they were looked at last, in order of arrival
@@ -57,7 +58,7 @@ type worker struct {
 
 func newWorker(e *Engine, src *rand.ChaCha8) *worker {
 	rnd := rand.New(src) //nolint:gosec // it spreads moments; no secret is drawn from it
-	return &worker{e: e, src: src, rnd: rnd, checker: e.o.Keys.NewChecker(), waiting: map[uint32]*parked{}, pongs: map[uint32][]byte{},
+	return &worker{e: e, src: src, rnd: rnd, checker: e.o.Keys.NewChecker(), waiting: map[uint32]*parked{}, pongs: map[uint32][]byte{}, hosts: map[uint32]string{},
 		headsOf: map[uint64]int{}, stats: newStats(e.policy.Load()),
 		begun: offheap.NewRows[begun](), messages: offheap.NewRows[message](), flows: offheap.NewRows[flow]()}
 }
@@ -76,18 +77,17 @@ func (h *handler) Open(l *reactor.Loop, id reactor.ID) {
 	w := h.worker(l)
 	h.live.Add(1)
 	s := h.rows.At(id.Slot())
-	*s = session{state: stateHead, opened: tickAt(l.Now())}
+	now := tickAt(l.Now())
+	*s = session{opened: now, last: now}
 	w.arrive(id)
-	if w.meet(id, s, l.Peer(id).Addr()) {
-		w.rearm(id, s)
-	}
+	w.greet(id, s)
 }
 
 // Data implements reactor.Handler.
 func (h *handler) Data(l *reactor.Loop, id reactor.ID, in []byte) int {
 	w := h.worker(l)
 	s := h.rows.At(id.Slot())
-	if s.state != stateHead && !w.leased() {
+	if s.state > stateHead && !w.leased() {
 		w.end(id, s, frame.CloseOverloaded, "", ByGateway)
 		return len(in)
 	}
@@ -96,6 +96,8 @@ func (h *handler) Data(l *reactor.Loop, id reactor.ID, in []byte) int {
 		return w.frames(id, s, in)
 	case stateHead:
 		return w.head(id, s, in)
+	case stateProxy:
+		return w.proxied(id, s, in)
 	case stateAsked:
 		if len(in) > int(s.head) {
 			w.refuse(id, s, ErrEarly)
@@ -139,6 +141,7 @@ func (h *handler) Closed(l *reactor.Loop, id reactor.ID, why reactor.Cause, _ er
 	w.e.names.release(s.who)
 	w.releaseSlot(s)
 	w.known(id, s)
+	delete(w.hosts, id.Slot())
 	*s = session{}
 	if h.live.Add(-1) == 0 && h.draining.Load() {
 		(*Engine)(h).noneLeft()
@@ -146,15 +149,18 @@ func (h *handler) Closed(l *reactor.Loop, id reactor.ID, why reactor.Cause, _ er
 }
 
 // Fault implements reactor.Handler: a panic while this socket was served.
-func (h *handler) Fault(l *reactor.Loop, id reactor.ID, _ any) {
+func (h *handler) Fault(l *reactor.Loop, id reactor.ID, v any) {
 	w := h.worker(l)
 	s := h.rows.At(id.Slot())
 	w.joining = 0
-	if s.state == stateOpen {
+	switch {
+	case s.state == stateOpen && v == any(reactor.ErrRekey): // TLS in the kernel cannot follow: the client comes again
+		w.end(id, s, frame.CloseDrain, "", ByGateway)
+	case s.state == stateOpen:
 		w.end(id, s, frame.CloseFault, "", ByGateway)
-		return
+	default:
+		w.refuse(id, s, ErrFault)
 	}
-	w.refuse(id, s, ErrFault)
 }
 
 // work runs what goroutines have brought.

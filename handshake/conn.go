@@ -25,6 +25,7 @@ const inMax = headMax + bodyMax + 4<<10 // one request, its last chunk still cod
 
 const (
 	inFirst   = 2 << 10                // the heads of most clients fit
+	inHead    = headMax + 2<<10        // every head fits, and shows that it is too long
 	lingerFor = 500 * time.Millisecond // how long a refused client may take to read why
 	lingerMax = 256 << 10              // how much it may still send meanwhile, thrown away unread
 )
@@ -110,7 +111,11 @@ func (c *conn) await() error {
 // fill reads what is there.
 func (c *conn) fill() error {
 	if len(c.in) == cap(c.in) {
-		grown := make([]byte, len(c.in), min(max(2*cap(c.in), inFirst), inMax))
+		size := min(max(2*cap(c.in), inFirst), inMax)
+		if cap(c.in) < inHead && size >= headMax {
+			size = inHead // who only sends a head gets no room for a body
+		}
+		grown := make([]byte, len(c.in), size)
 		copy(grown, c.in)
 		c.in = grown
 	}

@@ -66,7 +66,7 @@ func relay(r *runner) (_ *section, err error) {
 	for _, n := range r.sockets {
 		if room := r.socketsMax() / 2; n > room {
 			about += fmt.Sprintf(" A relayed client costs the gateway two of the %s descriptors that a process has here: %s clients instead of %s.",
-				bench.Number(float64(r.files)), bench.Number(float64(room)), bench.Number(float64(n)))
+				whole(r.files), whole(room), whole(n))
 			n = room
 		}
 		counts = append(counts, n)

@@ -65,7 +65,7 @@ func growth(r *runner) (_ *section, err error) {
 		Title: "Growth",
 		About: fmt.Sprintf("One process whose sockets become more, with %s messages of %d B a second through the echo, over all sockets in turn and at fixed times; for %s at each number. "+
 			"Memory is VmRSS under that load. The server sleeps between messages, so each pays for a wake of its own; pings to sockets that were silent for 25 s are in the CPU.",
-			bench.Number(growthRate), len(growthMessage), r.growthWatch()),
+			whole(growthRate), len(growthMessage), r.growthWatch()),
 		Head: []string{"sockets", "resident MiB", "of it anonymous", "bytes more a socket", "server CPU ms a second", "messages answered", "p50", "p99"},
 	}
 	for i, one := range points {
@@ -75,8 +75,8 @@ func growth(r *runner) (_ *section, err error) {
 			more = bench.Number(float64(one.memory.Resident-before.memory.Resident) / float64(one.sockets-before.sockets))
 		}
 		t.Rows = append(t.Rows, []string{
-			bench.Number(float64(one.sockets)), mib(one.memory.Resident), mib(one.memory.Anonymous), more,
-			bench.Number(float64(one.cpu) / 1e6), bench.Number(float64(one.messages)),
+			whole(one.sockets), mib(one.memory.Resident), mib(one.memory.Anonymous), more,
+			bench.Number(float64(one.cpu) / 1e6), whole(int(one.messages)),
 			bench.Number(float64(one.median)/1e3) + " µs", bench.Number(float64(one.p99)/1e3) + " µs",
 		})
 	}

@@ -52,7 +52,7 @@ func idle(r *runner) (*section, error) {
 		Title: "Idle sockets",
 		About: fmt.Sprintf("Resident memory of the server (VmRSS), which has opened and closed %d sockets before, then holds %s and %s open ones, each ticketed, counted, rate-limited, pinged; read when it no longer changes; GOGC as it comes, "+
 			"no forced collection. A new server each round. Bytes per socket; the slope is the growth between the two points, without what the first socket pays for all.",
-			idleWarm, bench.Number(float64(at[0])), bench.Number(float64(at[1]))),
+			idleWarm, whole(at[0]), whole(at[1])),
 		Head: []string{"server", fmt.Sprintf("0 to %d", at[1]), fmt.Sprintf("slope %d to %d", at[0], at[1]), "of the total anonymous", "kernel slabs, both ends"},
 	}
 	servers := []idleServer{

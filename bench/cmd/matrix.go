@@ -219,7 +219,7 @@ func (m *matrix) section(title, about string) *section {
 			least = gain
 		}
 		short.Rows = append(short.Rows, []string{
-			bench.Number(float64(c.sockets)), bench.Number(float64(c.payload)), fmt.Sprint(c.perWrite),
+			whole(c.sockets), whole(c.payload), fmt.Sprint(c.perWrite),
 			bench.Number(a.cpu().Median), bench.Number(b.cpu().Median), cpu.String(), rate.String(), times(gain.ours), times(gain.bare),
 		})
 		for _, l := range m.loads[i] {

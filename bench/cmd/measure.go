@@ -130,7 +130,7 @@ func (r *runner) round(l *load, run func() error) error {
 func (r *runner) compare(round func(*load) error, loads ...*load) error {
 	for range r.rounds {
 		for _, l := range loads {
-			if err := l.whole(round); err != nil {
+			if err := l.turn(round); err != nil {
 				return err
 			}
 		}
@@ -139,15 +139,15 @@ func (r *runner) compare(round func(*load) error, loads ...*load) error {
 		return nil
 	}
 	for _, l := range loads {
-		if err := l.whole(r.record); err != nil {
+		if err := l.turn(r.record); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// whole is a round and what belongs around it.
-func (l *load) whole(round func(*load) error) error {
+// turn is a round and what belongs around it.
+func (l *load) turn(round func(*load) error) error {
 	if l.prepare != nil {
 		if err := l.prepare(); err != nil {
 			return fmt.Errorf("%s: %w", l.name, err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"time"
 
@@ -112,4 +113,12 @@ func commit() (string, error) {
 		name += ", dirty"
 	}
 	return name, nil
+}
+
+// whole writes n with thousands apart.
+func whole(n int) string {
+	if n < 100 {
+		return strconv.Itoa(n)
+	}
+	return bench.Number(float64(n))
 }

@@ -37,12 +37,12 @@ func pings(r *runner) (*section, error) {
 	one := float64((with.cpu - without.cpu).Nanoseconds()) / 1e3 / float64(with.pings)
 	at25 := (per(with.cpu) - per(without.cpu)) * every.Seconds() / 25
 	row := func(every time.Duration, w watched) []string {
-		return []string{every.String(), bench.Number(float64(w.pings)), bench.Number(float64(w.cpu) / 1e6), fmt.Sprintf("%.3f", per(w.cpu))}
+		return []string{every.String(), whole(w.pings), bench.Number(float64(w.cpu) / 1e6), fmt.Sprintf("%.3f", per(w.cpu))}
 	}
 	s := &section{tables: []*bench.Table{{
 		Title: "Pings",
 		About: fmt.Sprintf("%s idle sockets, watched for %s after they were opened; the client answers every ping. The server's CPU with pings less that without is what pings cost: writing the ping, reading the pong, the timer.",
-			bench.Number(float64(n)), watch),
+			whole(n), watch),
 		Head:  []string{"a ping every", "pings answered", "server CPU ms", "µs a connection and second"},
 		Rows:  [][]string{row(every, with), row(noPing, without)},
 		Lines: []string{fmt.Sprintf("A ping and its pong cost %s µs. With `ping: 25s`, of which the gateway takes up to a fifth away at random, that is %.3f µs a connection and second.", bench.Number(one), at25)},

@@ -47,7 +47,7 @@ func newRunner(ctx context.Context, o options) (*runner, error) {
 		return nil, err
 	}
 	r := &runner{
-		options: o, ctx: ctx, dir: dir, rounds: 5, window: 700 * time.Millisecond,
+		options: o, ctx: ctx, dir: dir, rounds: 5, window: 600 * time.Millisecond,
 		clientCore: cores[0], serverCore: cores[len(cores)-1],
 		files: int(min(files.Cur, 1<<30)), // raised by preflight
 	}

@@ -272,6 +272,7 @@ func (g *gateway) buildEngine(streams []engine.StreamEntry, handlers []reactor.H
 		SendBuffer: sendBuffer, Loops: loops, MaxSessions: int64(c.Listen.Gate.Admit.Connections),
 		AdmitConns: admitConns(), AdmitRate: c.Listen.Gate.Admit.Rate, HeadsMax: headsMax, Addresses: limits, Overloaded: g.memory.Refuses,
 		Log: func(msg string, args ...any) { g.log.Warn(msg, args...) }, Event: g.events.add,
+		Proxy:  c.Listen.Gate.ProxyProtocol.Policy(),
 		Leased: func() bool { return g.node.Leased(mono.Boot.Now()) },
 	})
 	if err != nil {

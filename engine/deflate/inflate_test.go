@@ -106,6 +106,7 @@ func TestStreams(t *testing.T) {
 		{"7.2.3.5 two blocks", "\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00", "Hello", nil},
 		{"7.2.3.6 empty", "\x00", "", nil},
 		{"no bytes", "", "", nil},
+		{"stored block that the tail would fill", "\x00\x09\x00\xf6\xffHello", "Hello", deflate.ErrStream},
 		{"stripped by five", stored, "Hello", nil},
 		{"the tail is still there", fixed + tail, "Hello", nil},
 		{"the tail is there twice", fixed + tail + "\x00" + tail, "Hello", nil},
@@ -131,38 +132,33 @@ func TestStreams(t *testing.T) {
 	}
 }
 
-// reference inflates by other libraries: what section 7.2.2 says, the message and the tail; and a message that has its tail,
-// or needs none, as it is.
+// reference inflates by another library what section 7.2.2 says: the message and the tail, which must complete an empty block
+// that has begun in the message; or a message that has its tail, or needs none, and a whole empty block.
 func reference(wire string) (string, error) {
-	if out, err := blocks(wire + tail); err == nil {
+	padded := func(padding int) bool { // three bits of a stored block's head, and up to a byte's end
+		return padding >= 3 && padding <= 10 && bit(wire, padding-2) == 0 && bit(wire, padding-3) == 0
+	}
+	if out, err := blocks(wire, tail, padded); err == nil {
 		return out, nil
 	}
-	return ended(wire)
+	return blocks(wire, "\x00"+tail, func(padding int) bool {
+		return padding == 0 || padding < 3 && bit(wire, 0) == 0 && bit(wire, padding-1) == 0
+	})
+}
+
+// bit is one of wire's, counted from its end.
+func bit(wire string, fromEnd int) byte {
+	return wire[len(wire)-1-fromEnd/8] >> (7 - fromEnd%8) & 1
 }
 
 const finalEmpty = "\x01" + tail
 
-// blocks inflates blocks up to the end of wire; behind a final block goes the next one. A final block behind all of them
-// shows that wire ends with a block.
-func blocks(wire string) (string, error) {
-	in := strings.NewReader(wire + finalEmpty)
+// blocks inflates wire, empty and a final block; behind a final block goes the next one. A block must end, or wire begin, so
+// many bits before the end of wire that whole says yes. All is by klauspost/compress, from new for every stream.
+func blocks(wire, empty string, whole func(padding int) bool) (string, error) {
+	in := strings.NewReader(wire + empty + finalEmpty)
 	var out []byte
-	for in.Len() > 0 {
-		b, err := io.ReadAll(stdlib.NewReaderDict(in, out)) // it reads no byte more than the final block has
-		out = append(out, b...)
-		if err != nil {
-			return "", err
-		}
-	}
-	return string(out), nil
-}
-
-// ended inflates wire if it ends behind a block and at most two bits of padding. What is behind wire is there because decoders
-// look ahead.
-func ended(wire string) (string, error) {
-	in := strings.NewReader(wire + "\x00" + tail + finalEmpty)
-	var out []byte
-	whole := wire == ""
+	found := whole(len(wire) * 8)
 	for in.Len() > 0 {
 		begin := int(in.Size()) - in.Len()
 		eob := func(c flate.InflateCheckpoint) {
@@ -170,22 +166,28 @@ func ended(wire string) (string, error) {
 			if c.Final {
 				padding &^= 7
 			}
-			whole = whole || padding == 0 || padding > 0 && padding < 3 && wire[len(wire)-1]>>(8-padding) == 0
+			found = found || padding >= 0 && whole(padding)
 		}
 		r := flate.NewReaderOpts(struct {
 			io.ByteReader
 			io.Reader
-		}{in, in}, flate.WithDict(out), flate.WithEobCallback(eob))
+		}{in, in}, flate.WithDict(out), flate.WithEobCallback(eob)) // it reads no byte more than the final block has
 		b, err := io.ReadAll(r)
 		out = append(out, b...)
 		if err != nil {
 			return "", err
 		}
 	}
-	if !whole {
+	if !found {
 		return "", io.ErrUnexpectedEOF
 	}
 	return string(out), nil
+}
+
+// plain is what the standard library makes of a message and the tail.
+func plain(wire string) (string, error) {
+	out, err := io.ReadAll(stdlib.NewReader(strings.NewReader(wire + tail + finalEmpty)))
+	return string(out), err
 }
 
 func FuzzInflate(f *testing.F) {
@@ -201,7 +203,10 @@ func FuzzInflate(f *testing.F) {
 		want, wrong := reference(string(wire))
 		got, err := inflate(string(wire), unbounded, 0, nil)
 		if (err == nil) != (wrong == nil) || err == nil && got != want {
-			t.Fatalf("%x: %q, %v; the standard library: %q, %v", wire, got, err, want, wrong)
+			t.Fatalf("%x: %q, %v; klauspost/compress: %q, %v", wire, got, err, want, wrong)
+		}
+		if std, wrong := plain(string(wire)); err == nil && wrong == nil && !strings.HasPrefix(got, std) { // it ends at a final block
+			t.Fatalf("%x: %q; the standard library: %q", wire, got, std)
 		}
 		random := rand.New(rand.NewPCG(seed, 1))
 		cut, cutErr := inflate(string(wire), unbounded, 1+int(seed%40), random)

@@ -100,6 +100,13 @@ func (l *Loop) Queued(id ID) int {
 	return 0
 }
 
+// Blocked reports whether the kernel has left something of what was written to id, so that Drained is still to come. On the
+// loop only.
+func (l *Loop) Blocked(id ID) bool {
+	r := l.row(id)
+	return r != nil && r.flags&flagBlocked != 0
+}
+
 // Flush sends what the callback under way has written to id so far, and returns how many bytes the kernel did not take. On the
 // loop only.
 func (l *Loop) Flush(id ID) int {

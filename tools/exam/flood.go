@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -257,7 +258,10 @@ var errNoConnection = errors.New("no connection")
 func sayNothing(ctx context.Context, gate string, from *net.TCPAddr) error {
 	d := net.Dialer{LocalAddr: from, Timeout: 5 * time.Second}
 	conn, err := d.DialContext(ctx, "tcp", gate)
-	if err != nil {
+	switch {
+	case errors.Is(err, syscall.ECONNRESET): // it was faster than our look at the connection
+		return err
+	case err != nil:
 		return errNoConnection
 	}
 	end := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })

@@ -41,7 +41,9 @@ type headBomb struct {
 // headBombsFor are the bombs for a target at host.
 func headBombsFor(method, target, host string) []headBomb {
 	begin := method + " " + target + " HTTP/1.1\r\nHost: " + host + "\r\n"
-	size := func(name, raw string) headBomb { return headBomb{name, raw + "\r\n\r\n", headLimit, headLimit + 1, 431} }
+	size := func(name, raw string) headBomb {
+		return headBomb{name, raw + "\r\n\r\n", headLimit, headLimit + 1, 431}
+	}
 	lines := func(name string, n int, line string) headBomb { // the end of the 101st is what is too much
 		over := len(begin) + headLines*len(line)
 		return headBomb{name, begin + strings.Repeat(line, n) + "\r\n", over - 1, over, 431}
