@@ -347,7 +347,7 @@ func (w *worker) switchProtocols(id reactor.ID, s *session, k *parked) {
 	if string(protocol) == protocolNotices {
 		s.flags |= flagNotices
 	}
-	w.scratch = upgrade.AppendSwitch(w.scratch[:0], w.req.Key, protocol)
+	w.scratch = upgrade.AppendSwitch(w.scratch[:0], w.req.Key, protocol, nil)
 	if err := w.l.Write(id, w.scratch); err != nil {
 		w.refuse(id, s, ErrOverloaded)
 		return

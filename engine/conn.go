@@ -133,8 +133,7 @@ func (c Conn) Frame(h frame.Header, b []byte) Sent {
 		c.w.slow(c.id, s, err)
 		return SentGone
 	}
-	frame.Append(dst[:0], h)
-	copy(dst[n:], b)
+	copy(dst[frame.PutHead(dst, &h):], b)
 	return SentOK
 }
 

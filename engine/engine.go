@@ -104,6 +104,7 @@ type Engine struct {
 
 	draining atomic.Bool
 	held     atomic.Int64  // bytes of incomplete messages
+	holdMax  atomic.Int64  // of at most so many: Options.HoldMax, or less while memory is short
 	admitted atomic.Int64  // bucket of admits
 	live     atomic.Int64  // accepted sockets not yet gone
 	empty    chan struct{} // has a value when live has come to 0 while draining
@@ -169,6 +170,7 @@ func newEngine(o Options) *Engine {
 		empty:   make(chan struct{}, 1),
 	}
 	e.policy.Store(o.Policy)
+	e.holdMax.Store(o.HoldMax)
 	return e
 }
 

@@ -146,7 +146,7 @@ func (w *worker) keep(id reactor.ID, s *session, e *StreamEntry, plan *limiter.P
 		m.hold = w.holds.begin()
 	}
 	b := &w.holds.all[m.hold-1]
-	if w.e.held.Add(int64(len(ev.Payload))) > w.e.o.HoldMax {
+	if w.e.held.Add(int64(len(ev.Payload))) > w.e.holdMax.Load() {
 		*b = append(*b, ev.Payload...) // dropHold gives back what is in the buffer
 		w.end(id, s, frame.CloseOverloaded, "", ByGateway)
 		return

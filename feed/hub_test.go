@@ -10,7 +10,6 @@ import (
 
 	"go.uber.org/goleak"
 
-	"ticketgate/engine"
 	"ticketgate/engine/frame"
 	"ticketgate/feed"
 	"ticketgate/feed/feedtest"
@@ -25,9 +24,12 @@ func texts(p *feedtest.Peer) (got []string) {
 	return got
 }
 
+// closing is the rule that most tests do not get to.
+var closing = feed.Slow{Queue: 256 << 10, Then: feed.Close}
+
 func newGate(t *testing.T, h *feed.Hub, loops int) *feedtest.Gate {
 	t.Helper()
-	return feedtest.NewMemory(t, feedtest.Options{Stream: h, Loops: loops}, h.Bind)
+	return feedtest.NewMemory(t, feedtest.Options{Stream: h.Stream(closing), Loops: loops}, h.Bind)
 }
 
 func TestPublishReachesEverySubscriber(t *testing.T) {
@@ -159,7 +161,7 @@ func TestClientThatLeavesWhileJoining(t *testing.T) {
 func TestPublishFromManyGoroutines(t *testing.T) {
 	const publishers, each, listeners = 4, 50, 6
 	h := feed.NewHub(nil)
-	g := feedtest.New(t, feedtest.Options{Stream: h, Loops: 2}, h.Bind)
+	g := feedtest.New(t, feedtest.Options{Stream: h.Stream(closing), Loops: 2}, h.Bind)
 	var all sync.WaitGroup
 	for i := range listeners {
 		c := g.Dial(t)
@@ -187,5 +189,3 @@ func TestPublishFromManyGoroutines(t *testing.T) {
 	publish.Wait()
 	all.Wait()
 }
-
-var _ engine.Stream = (*feed.Hub)(nil)

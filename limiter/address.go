@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"ticketgate/internal/mono"
+	"ticketgate/internal/offheap"
 )
 
 // Addresses limits what an address may do before it has said who it is: how often it connects, and how many of its sockets
@@ -76,8 +77,8 @@ func NewAddresses(o AddressOptions, size int, seed [2]uint64) *Addresses {
 		sets *= 2
 	}
 	t := &Addresses{meter: NewMeter(o.Rate, o.Burst), most: uint32(o.Unauthenticated), exempt: spans(o.Exempt), seed: seed}
-	t.sets = offHeap[seats](t, sets)
-	t.crowds = offHeap[seat](t, crowds)
+	t.sets = offheap.Make[seats](t, sets)
+	t.crowds = offheap.Make[seat](t, crowds)
 	return t
 }
 

@@ -7,26 +7,28 @@ import (
 	"sync/atomic"
 
 	"ticketgate/internal/mono"
+	"ticketgate/internal/offheap"
 )
 
-// A Table holds the buckets that several sockets share: 40 to 44 bytes each, set aside at the start and touched when used.
+// A Table holds the buckets that several sockets share: 36 to 40 bytes each, outside of the heap and touched when used.
 //
-//	free ──Hold──> held by n sockets ──last Release──> kept ──full again, room needed──> held by another
+//	free ──Hold──> held by n sockets ──last Release──> kept ──full again──> held by another
 //	                        ^                            │
 //	                        └────────────Hold────────────┘  the same word: coming back gives no new burst
 //
 // Hold and Release, at a socket's opening and end, take one lock for about 0.1 us. Messages take none: a bucket stays where
 // it is while it is held. Kept buckets lie in a heap by the moment at which they are full again, which stands still
-// because nobody takes from them. So Hold finds one that may be reused if there is any.
+// because nobody takes from them. So Hold finds one that may be reused if there is any, and a new bucket is touched only if
+// all that there are say something.
 type Table struct {
 	seed    uint64
 	clk     mono.Clock
 	buckets []bucket // never moves
 
 	mu      sync.Mutex
-	heads   []uint32 // chains by key: number of the first bucket, 0 for none
-	kept    []uint32 // heap of buckets without holders, the first full first
-	made    int      // buckets that have ever been used
+	index   *offheap.Index // by key
+	kept    []uint32       // heap of buckets without holders, the first full first
+	made    int            // buckets that have ever been used
 	held    int
 	refused uint64
 	reused  uint64
@@ -47,17 +49,12 @@ type Ref uint32
 const tableMax = 1 << 28
 
 // NewTable returns a table of size buckets, 1 to 2^28. seed must be random and secret: with it nobody outside can choose
-// names that share a bucket. clk is asked only when the table is full.
+// names that share a bucket.
 func NewTable(size int, seed uint64, clk mono.Clock) *Table {
 	size = min(max(size, 1), tableMax)
-	chains := 1
-	for chains < size {
-		chains *= 2
-	}
-	t := &Table{seed: seed, clk: clk}
-	t.buckets = offHeap[bucket](t, size)
-	t.heads = offHeap[uint32](t, chains)
-	t.kept = offHeap[uint32](t, size)[:0]
+	t := &Table{seed: seed, clk: clk, index: offheap.NewIndex()}
+	t.buckets = offheap.Make[bucket](t, size)
+	t.kept = offheap.Make[uint32](t, size)[:0]
 	return t
 }
 
@@ -119,50 +116,43 @@ func (t *Table) Release(r Ref) {
 
 func (t *Table) bucket(n uint32) *bucket { return &t.buckets[n-1] }
 
-func (t *Table) head(key uint64) *uint32 { return &t.heads[key&uint64(len(t.heads)-1)] }
+// of is for the index.
+func (t *Table) of(n uint32) (hash uint64, next *uint32) {
+	b := t.bucket(n)
+	return b.key, &b.next
+}
 
 func (t *Table) find(key uint64) uint32 {
-	n := *t.head(key)
+	n := *t.index.First(key)
 	for n != 0 && t.bucket(n).key != key {
 		n = t.bucket(n).next
 	}
 	return n
 }
 
-// room returns a bucket that is in no chain: a fresh one, or the kept one that is full first if it is full now. Else 0.
+// room returns a bucket that is in no chain: the kept one that is full first if it is full now, or a fresh one. Else 0.
 func (t *Table) room() uint32 {
-	if t.made < len(t.buckets) {
-		t.made++
-		return uint32(t.made)
+	if len(t.kept) > 0 {
+		if n := t.kept[0]; Full(t.bucket(n).tat.Load(), t.clk.Now()) {
+			t.unkeep(0)
+			t.index.Leave(n, t.bucket(n).key, t.of)
+			t.reused++
+			return n
+		}
 	}
-	if len(t.kept) == 0 {
+	if t.made == len(t.buckets) {
 		return 0
 	}
-	n := t.kept[0]
-	if t.bucket(n).tat.Load() > int64(t.clk.Now())*ticks {
-		return 0
-	}
-	t.unkeep(0)
-	t.leave(n)
-	t.reused++
-	return n
+	t.made++
+	return uint32(t.made)
 }
 
 // enter puts bucket n in the chain of key, full.
 func (t *Table) enter(n uint32, key uint64) {
-	b, head := t.bucket(n), t.head(key)
-	b.key, b.next = key, *head
+	b := t.bucket(n)
+	b.key = key
 	b.tat.Store(0)
-	*head = n
-}
-
-// leave takes bucket n out of its chain.
-func (t *Table) leave(n uint32) {
-	p := t.head(t.bucket(n).key)
-	for *p != n {
-		p = &t.bucket(*p).next
-	}
-	*p = t.bucket(n).next
+	t.index.Enter(n, key, &b.next, t.of)
 }
 
 // unkeep takes the bucket at place out of the heap: the last one fills the gap.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -24,6 +25,7 @@ import (
 	"ticketgate/engine"
 	"ticketgate/engine/frame"
 	"ticketgate/engine/reactor"
+	"ticketgate/feed"
 	"ticketgate/feed/clock"
 	"ticketgate/feed/echo"
 	"ticketgate/feed/relay"
@@ -33,6 +35,7 @@ import (
 	"ticketgate/internal/config"
 	"ticketgate/internal/mono"
 	"ticketgate/internal/pressure"
+	"ticketgate/internal/unit"
 	"ticketgate/limiter"
 	"ticketgate/store/memory"
 	"ticketgate/store/node"
@@ -205,7 +208,7 @@ func (g *gateway) leaseLost() {
 // buildStreams makes what feeds sockets. A relay's sockets are a kind of their own in the reactor.
 func (g *gateway) buildStreams() ([]engine.StreamEntry, []reactor.Handler, error) {
 	var handlers []reactor.Handler
-	sources := map[string]engine.Stream{}
+	sources, topics := map[string]engine.Stream{}, map[string]*feed.Hub{}
 	for _, name := range slices.Sorted(maps.Keys(g.c.Backends)) {
 		b := g.c.Backends[name]
 		if b.Kind == "echo" {
@@ -227,14 +230,14 @@ func (g *gateway) buildStreams() ([]engine.StreamEntry, []reactor.Handler, error
 	for _, name := range slices.Sorted(maps.Keys(g.c.Feeds)) {
 		c := clock.New(clock.Options{Every: g.c.Feeds[name].Every, Pad: int(g.c.Feeds[name].Pad), Clock: mono.System})
 		g.feeds = append(g.feeds, c)
-		sources["feed "+name] = c
+		topics[name] = c.Hub
 	}
 	var entries []engine.StreamEntry
 	for _, name := range slices.Sorted(maps.Keys(g.c.Streams)) {
 		s := g.c.Streams[name]
-		source := sources["feed "+s.Feed]
-		if s.Backend != "" {
-			source = sources["backend "+s.Backend]
+		source := sources["backend "+s.Backend]
+		if s.Feed != "" {
+			source = topics[s.Feed].Stream(slowRule(&s.SlowConsumer, g.c.WebSocket.Queue))
 		}
 		entries = append(entries, engine.StreamEntry{
 			Name: name, Stream: source, MayNot: !s.ClientMaySend,
@@ -243,6 +246,12 @@ func (g *gateway) buildStreams() ([]engine.StreamEntry, []reactor.Handler, error
 		})
 	}
 	return entries, handlers, nil
+}
+
+// slowRule is what a stream says of readers that do not keep up; otherwise is the queue if it says none.
+func slowRule(s *config.SlowConsumer, otherwise unit.Size) feed.Slow {
+	then := map[string]feed.Then{"close": feed.Close, "drop-oldest": feed.DropOldest, "latest-only": feed.LatestOnly}
+	return feed.Slow{Queue: int(cmp.Or(s.Queue, otherwise)), Then: then[s.Then]}
 }
 
 func (g *gateway) buildEngine(streams []engine.StreamEntry, handlers []reactor.Handler) error {

@@ -24,7 +24,8 @@ func (g *gateway) buildMemory() {
 		RefuseAt: g.c.Memory.RefuseAt, CutAt: g.c.Memory.CutAt, Clock: mono.System,
 		Read: pressure.NewMemory(os.DirFS("/"), limit, os.Getpagesize()).Read,
 		Free: debug.FreeOSMemory, Heap: pressure.Heap,
-		Cut: func(ctx context.Context, bytes int64) int64 { return g.engine.Cut(ctx, bytes) },
+		Cut:  func(ctx context.Context, bytes int64) int64 { return g.engine.Cut(ctx, bytes) },
+		Room: func(bytes int64) { g.engine.Room(bytes) },
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
 		o.Soft = func(bytes int64) { debug.SetMemoryLimit(bytes) }

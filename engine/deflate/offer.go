@@ -9,8 +9,8 @@ const (
 	clientBits      = "client_max_window_bits"
 )
 
-// MaxBits is the whole window of DEFLATE, 2^15 bytes: what the peer gets that did not ask for less, from 8 on.
-const MaxBits = 15
+// maxBits is the whole window of DEFLATE, 2^15 bytes, for a client that does not ask for less, which it may down to 8 bits.
+const maxBits = 15
 
 // An Answer is what becomes of a client's offers. The zero value has seen none and accepts nothing. It keeps no bytes of them.
 type Answer struct {
@@ -43,8 +43,18 @@ func (a *Answer) Offer(line []byte) error {
 	}
 }
 
-// Bits is the window of messages to the client, 8 to MaxBits; 0: nothing was accepted, all messages are plain.
-func (a Answer) Bits() uint8 { return a.bits }
+// Window is that of messages to the client; NoWindow: nothing was accepted, all messages are plain in both directions.
+func (a Answer) Window() Window {
+	switch {
+	case a.bits == 0:
+		return NoWindow
+	case a.bits == 8:
+		return Window8
+	case a.bits < maxBits:
+		return Window9
+	}
+	return Window15
+}
 
 // Append appends the value of the answer's Sec-WebSocket-Extensions, nothing if nothing was accepted. No context is taken
 // over in either direction, and the client's window is not bounded: the message itself is our window.
@@ -80,7 +90,7 @@ func (s *scan) extension() (bits uint8, asked, ok bool) {
 		return 0, false, false
 	}
 	ours := string(name) == extension // names are compared as they are: RFC 6455 knows no case folding for them
-	bits = MaxBits
+	bits = maxBits
 	for seen := parameters(0); ; {
 		s.space()
 		if !s.byte(';') {

@@ -109,12 +109,14 @@ func TestOffers(t *testing.T) {
 	}
 }
 
-func TestBits(t *testing.T) {
-	for line, want := range map[string]uint8{"": 0, "other": 0, "permessage-deflate": deflate.MaxBits,
-		"permessage-deflate; server_max_window_bits=8": 8, "permessage-deflate; server_max_window_bits=14": 14} {
+func TestWindow(t *testing.T) {
+	for line, want := range map[string]deflate.Window{"": deflate.NoWindow, "other": deflate.NoWindow,
+		"permessage-deflate": deflate.Window15, "permessage-deflate; server_max_window_bits=15": deflate.Window15,
+		"permessage-deflate; server_max_window_bits=14": deflate.Window9, "permessage-deflate; server_max_window_bits=9": deflate.Window9,
+		"permessage-deflate; server_max_window_bits=8": deflate.Window8} {
 		var a deflate.Answer
-		if err := a.Offer([]byte(line)); err != nil || a.Bits() != want {
-			t.Errorf("%q: %d bits, %v, want %d", line, a.Bits(), err, want)
+		if err := a.Offer([]byte(line)); err != nil || a.Window() != want {
+			t.Errorf("%q: window %d, %v, want %d", line, a.Window(), err, want)
 		}
 	}
 }

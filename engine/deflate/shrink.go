@@ -11,26 +11,33 @@ import (
 // compressors are made when they are first needed and kept, at most Most bytes; none grows with a message. The zero value
 // is ready.
 type Deflater struct {
-	by  [len(windows)]*flate.Writer
+	by  [Window15 + 1]*flate.Writer
 	out sink
 }
 
 // Most is what a Deflater takes in bytes when it has met every window; one that has met only the whole window, which all
-// browsers have, takes a quarter of it.
-const Most = 4 << 20
+// browsers have, takes a third of it.
+const Most = 3 << 20
 
-// windows are the bits of the windows that we compress with. Who asked for another gets the next smaller one; of one of 8 bits
-// we keep the promise, which zlib, that takes 9 instead, does not.
-var windows = [...]uint8{8, 9, 12, MaxBits}
+// A Window is how far back a compressed message may refer. What asks for another than these gets the next smaller one.
+type Window uint8
 
-// Deflate appends to dst what src compresses to within a window of bits, 8 to MaxBits, without the tail that section 7.2.1
+// The windows. Of 256 bytes we keep the promise; zlib, asked for them, takes 512 and breaks it.
+const (
+	NoWindow Window = iota // nothing is compressed
+	Window8                // 2^8 bytes
+	Window9                // 2^9 bytes
+	Window15               // all that DEFLATE can
+)
+
+// Deflate appends to dst what src compresses to within window, which is not NoWindow, without the tail that section 7.2.1
 // takes off. false: that would not be smaller than src, so it is to be sent plain; dst has its former bytes then. Nothing
 // of src is kept. No allocation but for dst, once the window has been met.
-func (d *Deflater) Deflate(dst, src []byte, bits uint8) ([]byte, bool) {
+func (d *Deflater) Deflate(dst, src []byte, window Window) ([]byte, bool) {
 	if len(src) <= len(empty) {
 		return dst, false
 	}
-	w := d.writer(bits)
+	w := d.writer(window)
 	d.out = sink{b: slices.Grow(dst, len(src)+len(tail)), most: len(dst) + len(src) - 1 + len(tail)}
 	w.Reset(&d.out)
 	_, err := w.Write(src)
@@ -51,26 +58,25 @@ const (
 	tail  = "\x00\x00\xff\xff"
 )
 
-// writer gives the compressor whose window is the largest within bits.
-func (d *Deflater) writer(bits uint8) *flate.Writer {
-	i := len(windows) - 1
-	for i > 0 && windows[i] > bits {
-		i--
+// writer gives the compressor for window.
+func (d *Deflater) writer(window Window) *flate.Writer {
+	if d.by[window] == nil {
+		d.by[window] = newWriter(window)
 	}
-	if d.by[i] == nil {
-		d.by[i] = newWriter(windows[i])
-	}
-	return d.by[i]
+	return d.by[window]
 }
 
 // newWriter: level 1 for the whole window; the smaller ones have a compressor of their own.
-func newWriter(bits uint8) *flate.Writer {
+func newWriter(window Window) *flate.Writer {
 	var w *flate.Writer
 	var err error
-	if bits == MaxBits {
+	switch window {
+	case Window8:
+		w, err = flate.NewWriterWindow(nil, 1<<8)
+	case Window9:
+		w, err = flate.NewWriterWindow(nil, 1<<9)
+	default:
 		w, err = flate.NewWriter(nil, flate.BestSpeed)
-	} else {
-		w, err = flate.NewWriterWindow(nil, 1<<bits)
 	}
 	if err != nil {
 		panic(err) // the arguments are constants

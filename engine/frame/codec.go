@@ -105,6 +105,29 @@ func Append(dst []byte, h Header) []byte {
 	return dst
 }
 
+// PutHead writes h, which has no mask, to the start of dst, which has room for it, and returns its length: Append for a
+// server's frames, of which there are most.
+func PutHead(dst []byte, h *Header) int {
+	b0 := h.Rsv&7<<4 | byte(h.Op&15)
+	if h.Fin {
+		b0 |= finBit
+	}
+	dst[0] = b0
+	switch {
+	case h.Len < len16:
+		dst[1] = byte(h.Len)
+		return 2
+	case h.Len <= 0xffff:
+		dst[1] = len16
+		binary.BigEndian.PutUint16(dst[2:], uint16(h.Len))
+		return 4
+	default:
+		dst[1] = len64
+		binary.BigEndian.PutUint64(dst[2:], uint64(h.Len))
+		return 10
+	}
+}
+
 // AppendClose appends a whole close frame as a server sends it. Code 0 and CloseNoStatus give an empty body. A reason
 // over MaxReason bytes is cut before the character that crosses it. Another code that may not be on the wire is a bug of
 // the caller's, of which the peer learns CloseFault.

@@ -11,6 +11,18 @@ func (r *Reader) Count(in []byte) (messages, bytes int64) {
 	}
 	pos := int(r.left)
 	for {
+		if b := in[pos:]; len(b) >= 6 && b[1] >= maskBit && b[1] < maskBit|len16 && b[0]&8 == 0 { // most: masked, short, data
+			n := int(b[1] &^ maskBit)
+			bytes += int64(n)
+			if b[0]&15 != byte(Continuation) {
+				messages++
+			}
+			if n+6 >= len(b) {
+				return messages, bytes
+			}
+			pos += n + 6
+			continue
+		}
 		h, n, err := Parse(in[pos:])
 		if n == 0 || err != nil || h.Len > math.MaxInt32 { // over every limit that can be configured
 			return messages, bytes

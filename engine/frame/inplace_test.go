@@ -77,3 +77,17 @@ func TestMaskIsTheOracles(t *testing.T) {
 		}
 	}
 }
+
+// TestPutHeadIsAppend for every form of a server's header.
+func TestPutHeadIsAppend(t *testing.T) {
+	for _, n := range []int64{0, 1, 125, 126, 65535, 65536, 1 << 40} {
+		for _, fin := range []bool{true, false} {
+			h := frame.Header{Fin: fin, Rsv: 4, Op: frame.Text, Len: n}
+			var dst [frame.MaxHeader]byte
+			got := dst[:frame.PutHead(dst[:], &h)]
+			if want := frame.Append(nil, h); !bytes.Equal(got, want) || len(got) != frame.HeaderLen(h) {
+				t.Errorf("%+v: %x, want %x", h, got, want)
+			}
+		}
+	}
+}

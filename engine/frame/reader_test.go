@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"ticketgate/engine/frame"
 	"ticketgate/engine/frame/frametest"
@@ -25,14 +26,15 @@ type peer struct {
 	r     frame.Reader
 	left  []byte
 
-	lines   []string
-	inside  bool   // a data frame is under way
-	payload []byte // of that frame
-	message []byte // of the message under way
-	whole   []frametest.Message
-	pings   []string
-	code    frame.Code
-	err     error
+	lines      []string
+	inside     bool   // a data frame is under way
+	compressed bool   // it is of a compressed message
+	payload    []byte // of that frame
+	message    []byte // of the message under way
+	whole      []frametest.Message
+	pings      []string
+	code       frame.Code
+	err        error
 }
 
 // feed takes the next bytes. It copies them, as Next unmasks in place.
@@ -76,7 +78,10 @@ func (p *peer) data(t *testing.T, ev frame.Event) {
 	if ev.Head == p.inside || ev.First && !ev.Head || ev.Last != (ev.Tail && ev.Fin) {
 		t.Fatalf("%+v with %d bytes of its frame seen", ev, len(p.payload))
 	}
-	p.inside = !ev.Tail
+	if !ev.First && ev.Compressed != p.compressed {
+		t.Fatalf("%+v: Compressed changes inside a message", ev)
+	}
+	p.inside, p.compressed = !ev.Tail, ev.Compressed
 	p.payload = append(p.payload, ev.Payload...)
 	p.message = append(p.message, ev.Payload...)
 	if got := p.r.MessageLen(); got != int64(len(p.message)) {
@@ -148,6 +153,60 @@ func TestGood(t *testing.T) {
 		if ev, n, err := p.r.Next(&defaults, frametest.Frame(0x81, "x")); ev.Kind != 0 || n != 0 || err != frame.ErrAfterClose {
 			t.Errorf("%s: behind the close frame: %+v %d %v", c.Name, ev, n, err)
 		}
+	}
+}
+
+// With permessage-deflate RSV1 marks messages, whose bytes the reader hands out as they are.
+func TestCompressed(t *testing.T) {
+	rules := defaults
+	rules.Compressed = true
+	p := &peer{rules: &rules}
+	for _, c := range frametest.GoodCompressed {
+		before := len(p.whole)
+		for _, w := range c.Wire {
+			p.feed(t, w)
+		}
+		if p.err != nil || len(p.whole) != before+1 || p.whole[before] != (frametest.Message{Op: c.Message.Op, Payload: c.Payload}) {
+			t.Fatalf("%s: %d messages, %v", c.Name, len(p.whole)-before, p.err)
+		}
+		if want := !strings.Contains(c.Name, "without RSV1"); p.compressed != want {
+			t.Errorf("%s: Compressed is %v, want %v", c.Name, p.compressed, want)
+		}
+	}
+	for _, c := range frametest.BadDeflate {
+		p := &peer{rules: &rules}
+		for _, w := range c.Wire {
+			p.feed(t, w)
+		}
+		if p.err != nil {
+			t.Errorf("%s: %v, but its frames are right", c.Name, p.err)
+		}
+	}
+	for _, c := range frametest.BadCompressed {
+		p := &peer{rules: &rules}
+		for i, w := range c.Wire {
+			if p.err != nil {
+				t.Errorf("%s: %v before write %d of %d", c.Name, p.err, i, len(c.Wire))
+			}
+			p.feed(t, w)
+		}
+		var broken *frame.Error
+		if !errors.As(p.err, &broken) || broken.Code != c.Code {
+			t.Errorf("%s: got %v, want code %d", c.Name, p.err, c.Code)
+		}
+	}
+}
+
+// A compressed message, and one that breaks a rule, are told apart however they are cut.
+func TestCompressedSplit(t *testing.T) {
+	rules := defaults
+	rules.Compressed = true
+	random := rand.New(rand.NewPCG(1, 2))
+	for _, c := range frametest.GoodCompressed {
+		checkSplits(t, &rules, bytes.Join(c.Wire, nil), random)
+	}
+	for _, c := range append(frametest.BadCompressed, frametest.BadDeflate...) {
+		checkSplits(t, &rules, bytes.Join(c.Wire, nil), random)
 	}
 }
 
@@ -310,4 +369,26 @@ func TestNoAllocations(t *testing.T) {
 func remask(wire []byte) {
 	h, n, _ := frame.Parse(wire)
 	frame.Mask(wire[n:], h.Mask, 0)
+}
+
+// A UTF8 says of any string in any pieces what utf8.Valid says of the whole.
+func TestUTF8(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	parts := []string{"a", "é", "€", "\U0001f600", "\xc3", "\xe2\x82", "\xf0\x9f\x98", "\xff", "\x80", "\xed\xa0\x80", ""}
+	for range 5000 {
+		var s string
+		for range random.IntN(6) {
+			s += parts[min(random.IntN(len(parts)+8)/2, len(parts)-1)]
+		}
+		var u frame.UTF8
+		ok := true
+		for rest := []byte(s); len(rest) > 0 && ok; {
+			n := 1 + random.IntN(len(rest))
+			ok = u.Add(rest[:n])
+			rest = rest[n:]
+		}
+		if got := ok && u.Whole(); got != utf8.ValidString(s) {
+			t.Fatalf("%q: %v", s, got)
+		}
+	}
 }

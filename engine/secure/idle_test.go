@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"runtime"
 	"testing"
+	"time"
 
 	"ticketgate/engine/reactor"
 	"ticketgate/engine/secure"
@@ -32,11 +33,11 @@ func TestIdleBytes(t *testing.T) {
 		{"TLS 1.2 after 16 KiB", tls.VersionTLS12, 16 << 10},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			const sockets = 1000
+			const sockets = 250
 			g := newGate(t, nil)
 			config := clientConfig()
 			config.MinVersion, config.MaxVersion = row.version, row.version
-			g.meet(config, 50, row.say) // what is made once
+			g.meet(config, 100, row.say) // what is made once
 			raw := make([]net.Conn, sockets)
 			for i := range raw {
 				raw[i] = g.dial()
@@ -74,6 +75,7 @@ func (g *gate) meet(config *tls.Config, n, say int) {
 // talk is a client whose TLS is forgotten when it has said n bytes and heard them again: what stays is the server's.
 func talk(t *testing.T, raw net.Conn, config *tls.Config, n int) {
 	t.Helper()
+	_ = raw.SetDeadline(time.Now().Add(patience))
 	c := tls.Client(raw, config)
 	if _, err := c.Write(make([]byte, n)); err != nil {
 		t.Fatal(err)
@@ -152,7 +154,7 @@ func TestEchoAllocates(t *testing.T) {
 	g := newGate(t, func(_ *gate, o *secure.Options) { o.KernelTLS = secure.Off })
 	c := g.connectRaw()
 	b := make([]byte, 16<<10)
-	client := testing.AllocsPerRun(200, func() { // both ends
+	client := testing.AllocsPerRun(100, func() { // both ends
 		if _, err := c.Write(b); err != nil {
 			t.Fatal(err)
 		}

@@ -45,10 +45,12 @@ func TestRecordNumbers(t *testing.T) {
 					}
 					done(l, id, state, err)
 				}
-			})
-			g.s.OnOffload(func(_ *reactor.Loop, _ reactor.ID, tx, rx []byte) error {
-				told <- secure.SeqOf(inside(), tx, rx)
-				return reactor.ErrNoOffload
+				g.ready = func(s *secure.Server) {
+					s.OnOffload(func(_ *reactor.Loop, _ reactor.ID, tx, rx []byte) error {
+						told <- secure.SeqOf(inside(), tx, rx)
+						return reactor.ErrNoOffload
+					})
+				}
 			})
 			p := &tap{Conn: g.dial()}
 			config := clientConfig()
@@ -90,10 +92,13 @@ func TestRecordNumbers(t *testing.T) {
 func TestKernelKeys(t *testing.T) {
 	onlySuite(t, tls.TLS_AES_128_GCM_SHA256)
 	told := make(chan []byte, 1)
-	g := newGate(t, nil)
-	g.s.OnOffload(func(_ *reactor.Loop, _ reactor.ID, tx, _ []byte) error {
-		told <- slices.Clone(tx)
-		return reactor.ErrNoOffload
+	g := newGate(t, func(g *gate, _ *secure.Options) {
+		g.ready = func(s *secure.Server) {
+			s.OnOffload(func(_ *reactor.Loop, _ reactor.ID, tx, _ []byte) error {
+				told <- slices.Clone(tx)
+				return reactor.ErrNoOffload
+			})
+		}
 	})
 	var log bytes.Buffer
 	config := clientConfig()
@@ -137,12 +142,14 @@ func TestKernelRefuses(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			asked := 0
 			logged := make(chan string, 16)
-			g := newGate(t, func(_ *gate, o *secure.Options) {
+			g := newGate(t, func(g *gate, o *secure.Options) {
 				o.Log = func(msg string, _ ...any) { logged <- msg }
-			})
-			g.s.OnOffload(func(*reactor.Loop, reactor.ID, []byte, []byte) error {
-				asked++
-				return row.err
+				g.ready = func(s *secure.Server) {
+					s.OnOffload(func(*reactor.Loop, reactor.ID, []byte, []byte) error {
+						asked++
+						return row.err
+					})
+				}
 			})
 			for range 3 {
 				c := tls.Client(g.dial(), clientConfig())

@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -63,7 +64,8 @@ func newKey() *ecdsa.PrivateKey {
 }
 
 func (a *authority) make(c *x509.Certificate, key *ecdsa.PrivateKey) tls.Certificate {
-	c.SerialNumber, c.NotBefore, c.NotAfter = big.NewInt(1), time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	// Valid in synctest's bubbles, too, where it is the year 2000.
+	c.SerialNumber, c.NotBefore, c.NotAfter = big.NewInt(1), time.Unix(0, 0), time.Unix(1<<32, 0)
 	parent := a.cert
 	if parent == nil {
 		parent = c
@@ -106,8 +108,9 @@ type gate struct {
 	s      *secure.Server
 	r      *reactor.Reactor
 	addr   string
-	config *tls.Config
+	config atomic.Pointer[tls.Config]
 
+	ready  func(s *secure.Server) // before anything runs
 	open   func(l *reactor.Loop, id reactor.ID)
 	data   func(l *reactor.Loop, id reactor.ID, in []byte) int
 	done   chan end // each Options.Done
@@ -119,9 +122,10 @@ const doFunc = 1 // reactor.Work.Op: P is a func(*reactor.Loop)
 
 func newGate(t *testing.T, change func(g *gate, o *secure.Options)) *gate {
 	t.Helper()
-	g := &gate{t: t, config: serverConfig(), done: make(chan end, 4096), closed: make(chan end, 4096), rekeys: make(chan error, 16)}
+	g := &gate{t: t, done: make(chan end, 4096), closed: make(chan end, 4096), rekeys: make(chan error, 16)}
+	g.config.Store(serverConfig())
 	o := secure.Options{
-		Config: func() *tls.Config { return g.config },
+		Config: g.config.Load,
 		Do:     func(loop int, f func(*reactor.Loop)) { g.r.Post(loop, reactor.Work{Op: doFunc, P: f}) },
 		Done: func(_ *reactor.Loop, _ reactor.ID, state *tls.ConnectionState, err error) {
 			g.done <- end{state: state, err: err}
@@ -133,6 +137,9 @@ func newGate(t *testing.T, change func(g *gate, o *secure.Options)) *gate {
 	var err error
 	if g.s, err = secure.New(o); err != nil {
 		t.Fatal(err)
+	}
+	if g.ready != nil {
+		g.ready(g.s)
 	}
 	if g.r, err = reactor.New(reactor.Options{
 		Loops: 2, Handlers: []reactor.Handler{g}, Linger: time.Second,

@@ -34,7 +34,7 @@ const (
 type Options struct {
 	// Config gives the configuration of the next handshake. It may give another one each time, whose session tickets the one
 	// before cannot read; what it has given is not changed any more. GetConfigForClient, WrapSession and KeyLogWriter must be
-	// nil. Any loop calls it.
+	// nil. Any goroutine calls it.
 	Config func() *tls.Config
 	// Do runs f on a loop, soon. It may wait; the goroutines of handshakes call it.
 	Do func(loop int, f func(l *reactor.Loop))

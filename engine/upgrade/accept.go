@@ -23,9 +23,9 @@ func Accept(dst, key []byte) {
 	base64.StdEncoding.Encode(dst[:AcceptLen], sum[:])
 }
 
-// AppendSwitch appends the 101 for a request's Key. protocol is the selected subprotocol, empty for none; it must be a
-// token.
-func AppendSwitch(dst, key, protocol []byte) []byte {
+// AppendSwitch appends the 101 for a request's Key. protocol is the selected subprotocol, a token, and extensions the answer
+// to the extensions offered, a list of RFC 6455 section 9.1; either is empty for none.
+func AppendSwitch(dst, key, protocol, extensions []byte) []byte {
 	dst = append(dst, version+" 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
 	var sum [AcceptLen]byte
 	Accept(sum[:], key)
@@ -33,6 +33,10 @@ func AppendSwitch(dst, key, protocol []byte) []byte {
 	if len(protocol) > 0 {
 		dst = append(dst, "\r\nSec-WebSocket-Protocol: "...)
 		dst = append(dst, protocol...)
+	}
+	if len(extensions) > 0 {
+		dst = append(dst, "\r\nSec-WebSocket-Extensions: "...)
+		dst = append(dst, extensions...)
 	}
 	return append(dst, crlf+crlf...)
 }

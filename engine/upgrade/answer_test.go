@@ -24,9 +24,15 @@ func TestAccept(t *testing.T) {
 
 func TestAppendSwitch(t *testing.T) {
 	const head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " + upgradetest.Accept + "\r\n"
-	for protocol, want := range map[string]string{"": head + "\r\n", "chat": head + "Sec-WebSocket-Protocol: chat\r\n\r\n"} {
-		if got := upgrade.AppendSwitch([]byte("before "), []byte(upgradetest.Key), []byte(protocol)); string(got) != "before "+want {
-			t.Errorf("protocol %q: %q", protocol, got)
+	for _, c := range []struct{ protocol, extensions, want string }{
+		{"", "", head + "\r\n"},
+		{"chat", "", head + "Sec-WebSocket-Protocol: chat\r\n\r\n"},
+		{"", "a; b", head + "Sec-WebSocket-Extensions: a; b\r\n\r\n"},
+		{"chat", "a; b", head + "Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Extensions: a; b\r\n\r\n"},
+	} {
+		got := upgrade.AppendSwitch([]byte("before "), []byte(upgradetest.Key), []byte(c.protocol), []byte(c.extensions))
+		if string(got) != "before "+c.want {
+			t.Errorf("protocol %q, extensions %q: %q", c.protocol, c.extensions, got)
 		}
 	}
 }
@@ -34,7 +40,7 @@ func TestAppendSwitch(t *testing.T) {
 // problems is every refusal of a request that there is.
 var problems = []*upgrade.Problem{
 	upgrade.ErrRequestLine, upgrade.ErrVersion, upgrade.ErrCanonical, upgrade.ErrControl, upgrade.ErrField, upgrade.ErrRepeated, upgrade.ErrHost,
-	upgrade.ErrBody, upgrade.ErrExpect, upgrade.ErrSecrets, upgrade.ErrKey, upgrade.ErrMethod, upgrade.ErrTarget, upgrade.ErrNotUpgrade,
+	upgrade.ErrBody, upgrade.ErrExpect, upgrade.ErrSecrets, upgrade.ErrKey, upgrade.ErrExtensions, upgrade.ErrMethod, upgrade.ErrTarget, upgrade.ErrNotUpgrade,
 	upgrade.ErrWebSocketVersion, upgrade.ErrHeadSize, upgrade.ErrHeadLines, upgrade.ErrMethodUnknown, upgrade.ErrCoding,
 	upgrade.ErrBackendAnswer, upgrade.ErrBackendStatus,
 }

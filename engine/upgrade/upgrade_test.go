@@ -316,7 +316,7 @@ func TestNoAllocations(t *testing.T) {
 		"Parse, bad":      func() { s = upgrade.Scan{}; parse(bad, &s, upgrade.ErrBody) },
 		"Parse, own Scan": func() { var s upgrade.Scan; parse(raw, &s, nil) },
 		"Parse, cut":      func() { s = upgrade.Scan{}; parse(raw[:100], &s, nil); parse(raw, &s, nil) },
-		"AppendSwitch":    func() { dst = upgrade.AppendSwitch(dst[:0], key, protocol) },
+		"AppendSwitch":    func() { dst = upgrade.AppendSwitch(dst[:0], key, protocol, nil) },
 		"Append":          func() { dst = upgrade.ErrKey.Append(dst[:0], "https://rt.example.com", "req_1") },
 		"iterators": func() {
 			for name := range filled.Headers {
@@ -382,6 +382,6 @@ func BenchmarkAppendSwitch(b *testing.B) {
 	key, protocol := []byte(upgradetest.Key), []byte("ticketgate.v1")
 	b.ReportAllocs()
 	for b.Loop() {
-		dst = upgrade.AppendSwitch(dst[:0], key, protocol)
+		dst = upgrade.AppendSwitch(dst[:0], key, protocol, nil)
 	}
 }

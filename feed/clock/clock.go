@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"ticketgate/engine"
 	"ticketgate/feed"
 	"ticketgate/internal/mono"
 )
@@ -21,7 +20,7 @@ type Options struct {
 	Tick func(d time.Duration) (ticks <-chan time.Time, stop func())
 }
 
-// A Clock publishes {"time":"<RFC 3339 in UTC, nanoseconds>"}, with "pad" behind it if asked, as text while somebody listens. It is an engine.Stream.
+// A Clock publishes {"time":"<RFC 3339 in UTC, nanoseconds>"}, with "pad" behind it if asked, as text while somebody listens. Sockets come to it by its Streams.
 type Clock struct {
 	*feed.Hub
 	o    Options
@@ -31,10 +30,8 @@ type Clock struct {
 	once sync.Once
 }
 
-var _ engine.Stream = (*Clock)(nil)
-
-// New returns a clock and starts its goroutine, which sleeps until the first subscriber comes. Bind it before the engine
-// starts. Close ends the goroutine.
+// New returns a clock and starts its goroutine, which sleeps until the first subscriber comes. Give it Streams and Bind it
+// before the engine starts. Close ends the goroutine.
 func New(o Options) *Clock {
 	if o.Clock == nil {
 		o.Clock = mono.System

@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"ticketgate/feed"
 	"ticketgate/feed/clock"
 	"ticketgate/feed/feedtest"
 	"ticketgate/internal/mono"
@@ -44,7 +45,7 @@ func TestClockTellsTheTimeWhileSomebodyListens(t *testing.T) {
 	k := newTicker()
 	now := mono.NewManual(time.Date(2026, 11, 22, 13, 14, 15, 16, time.FixedZone("CET", 3600)))
 	c := clock.New(clock.Options{Every: 250 * time.Millisecond, Clock: now, Tick: k.tick})
-	g := feedtest.New(t, feedtest.Options{Stream: c}, c.Bind)
+	g := feedtest.New(t, feedtest.Options{Stream: c.Stream(feed.Slow{Queue: 1 << 18})}, c.Bind)
 	defer c.Close()
 	select {
 	case <-k.started:
@@ -80,7 +81,7 @@ func TestClockTellsTheTimeWhileSomebodyListens(t *testing.T) {
 func TestPad(t *testing.T) {
 	k := newTicker()
 	c := clock.New(clock.Options{Every: time.Second, Clock: mono.NewManual(time.Unix(0, 0)), Tick: k.tick, Pad: 1000})
-	g := feedtest.New(t, feedtest.Options{Stream: c}, c.Bind)
+	g := feedtest.New(t, feedtest.Options{Stream: c.Stream(feed.Slow{Queue: 1 << 18})}, c.Bind)
 	defer c.Close()
 	client := g.Dial(t)
 	await(t, "start", k.started)
@@ -98,7 +99,7 @@ func TestPad(t *testing.T) {
 func TestCloseEndsTheClock(t *testing.T) {
 	k := newTicker()
 	c := clock.New(clock.Options{Every: time.Second, Tick: k.tick})
-	g := feedtest.New(t, feedtest.Options{Stream: c}, c.Bind)
+	g := feedtest.New(t, feedtest.Options{Stream: c.Stream(feed.Slow{Queue: 1 << 18})}, c.Bind)
 	g.Dial(t)
 	await(t, "start", k.started)
 	c.Close()
@@ -111,7 +112,7 @@ func TestCloseEndsTheClock(t *testing.T) {
 // TestSystemTicker: without a ticker of the test's the clock has its own.
 func TestSystemTicker(t *testing.T) {
 	c := clock.New(clock.Options{Every: time.Millisecond})
-	g := feedtest.New(t, feedtest.Options{Stream: c}, c.Bind)
+	g := feedtest.New(t, feedtest.Options{Stream: c.Stream(feed.Slow{Queue: 1 << 18})}, c.Bind)
 	defer c.Close()
 	client := g.Dial(t)
 	var last time.Time

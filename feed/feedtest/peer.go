@@ -132,7 +132,7 @@ func (p *Peer) Answer101(protocol string) (head string) {
 	head = p.Head()
 	_, key, _ := strings.Cut(head, "Sec-WebSocket-Key: ")
 	key, _, _ = strings.Cut(key, "\r\n")
-	p.Write(upgrade.AppendSwitch(nil, []byte(key), []byte(protocol)))
+	p.Write(upgrade.AppendSwitch(nil, []byte(key), []byte(protocol), nil))
 	return head
 }
 

@@ -67,6 +67,7 @@ var (
 	storeOps       = family("store_op_seconds", "Operations on the store.", "op", "result")
 	openFiles      = family("open_files", "Descriptors in use.")
 	openFilesLimit = family("open_files_limit", "Descriptors that the process may have.")
+	goroutines     = family("goroutines", "Goroutines of the process.")
 	loopConns      = family("loop_connections", "Sockets of an event loop, those to backends included.", "loop")
 	loopQueue      = family("loop_queue_bytes", "Bytes that wait for slow sockets of an event loop.", "loop")
 	loopBusy       = family("loop_busy_ratio", "Share of a core that an event loop used in the last second.", "loop")
@@ -81,7 +82,7 @@ var (
 var all = []*prometheus.Desc{
 	buildInfo, connections, opened, closed, acceptErrors, rejected, issued, ticketsRefused, redeemed, issueSeconds,
 	redeemSeconds, redeemAge, messages, messageBytes, lasted, decisions, configured, slowConsumers, queueBytes, backendUp,
-	backendConns, backendDial, storeUp, storeDegraded, storeOps, openFiles, openFilesLimit, loopConns, loopQueue, loopBusy, loopStall, panics, draining, memoryUsed, memoryLimit,
+	backendConns, backendDial, storeUp, storeDegraded, storeOps, openFiles, openFilesLimit, goroutines, loopConns, loopQueue, loopBusy, loopStall, panics, draining, memoryUsed, memoryLimit,
 	memoryState,
 }
 
@@ -97,6 +98,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	s := sink{ch, stat.Bounds()}
 	s.gauge(buildInfo, 1, m.Version, runtime.Version())
 	s.gauge(draining, flag(m.Draining()))
+	s.gauge(goroutines, float64(runtime.NumGoroutine()))
 	m.engine(&s)
 	m.handshake(&s)
 	m.plans(&s)

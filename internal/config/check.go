@@ -113,6 +113,8 @@ func (l *loader) checkStreams() {
 			refer(l, at+".backend", "backend", s.Backend, l.cfg.Backends)
 			_, set := l.where[at+".format"]
 			l.rule(!set, []string{at + ".format"}, "is for feeds; a backend's messages pass as they are")
+			_, set = l.where[at+".slow_consumer"]
+			l.rule(!set, []string{at + ".slow_consumer"}, "is for feeds; a relay stops reading from the backend of a client that does not keep up")
 		case s.Feed != "":
 			refer(l, at+".feed", "feed", s.Feed, l.cfg.Feeds)
 		default:

@@ -202,7 +202,14 @@ type Stream struct {
 	Params        map[string]Pattern `yaml:"params" keys:"param"`
 	ClientMaySend bool               `yaml:"client_may_send"` // unless set: true with a backend, false with a feed
 	Format        string             `yaml:"format" default:"raw" oneof:"raw" later:"envelope"`
-	_             struct{}           `later:"guards forward resume slow_consumer http publish"`
+	SlowConsumer  SlowConsumer       `yaml:"slow_consumer"`
+	_             struct{}           `later:"guards forward resume http publish"`
+}
+
+// SlowConsumer is what becomes of a feed's readers that do not keep up.
+type SlowConsumer struct {
+	Queue unit.Size `yaml:"queue" range:"4KiB,64MiB"` // bytes of messages that may wait for one; 0: as websocket.queue
+	Then  string    `yaml:"then" default:"close" form:"slow-then" oneof:"close drop-oldest latest-only"`
 }
 
 // Backend is where a stream's messages go. It has targets, or a kind that is built in.

@@ -91,6 +91,7 @@ var forms = map[string]func(string) error{
 	"node":           checkNode,
 	"address":        checkAddress,
 	"proxy-peer":     checkProxyPeer,
+	"slow-then":      checkSlowThen,
 	"tls":            checkTLS,
 	"origin":         checkOrigin,
 	"origin-or-none": checkOriginOrNone,
@@ -332,4 +333,12 @@ func (p *ProxyProtocol) Policy() proxy.Policy {
 	}
 	to.Required = p.Required && len(p.From) > 0
 	return to
+}
+
+// checkSlowThen has a word on what works elsewhere; the rest is the field's oneof.
+func checkSlowThen(s string) error {
+	if s == "pause" {
+		return errors.New("is for one sender and one reader: a feed has many readers, and stops for none; write close, drop-oldest or latest-only")
+	}
+	return nil
 }

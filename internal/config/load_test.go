@@ -282,3 +282,22 @@ func TestProxyPolicy(t *testing.T) {
 		}
 	}
 }
+
+func TestSlowConsumer(t *testing.T) {
+	const text = `version: 1
+listen: { gate: { public_url: ws://a } }
+streams: { a: { feed: c }, b: { feed: c, slow_consumer: { then: latest-only } }, d: { feed: c, slow_consumer: { queue: 64KiB, then: drop-oldest } } }
+feeds: { c: { kind: clock } }
+`
+	c, err := config.LoadText("a.yaml", text, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]config.SlowConsumer{
+		"a": {Then: "close"}, "b": {Then: "latest-only"}, "d": {Queue: 64 << 10, Then: "drop-oldest"},
+	} {
+		if got := c.Streams[name].SlowConsumer; got != want {
+			t.Errorf("stream %s: %+v, want %+v", name, got, want)
+		}
+	}
+}

@@ -51,5 +51,9 @@ func (r *Rows[T]) Put(i uint32) {
 // Len is how many rows are handed out.
 func (r *Rows[T]) Len() int { return int(r.live) }
 
+// Made is the highest number that has ever been handed out, for who wants to look at all rows. One that was given back is
+// zero but for its first 4 bytes.
+func (r *Rows[T]) Made() uint32 { return r.made }
+
 // link is where free row i names the next.
 func (r *Rows[T]) link(i uint32) *uint32 { return (*uint32)(unsafe.Pointer(r.slab.At(i))) }

@@ -59,6 +59,9 @@ type Options struct {
 	Free func()
 	// Cut makes residents give up so many bytes, those that hold most first, and returns how many that were when it is done.
 	Cut func(ctx context.Context, bytes int64) int64
+	// Room says after each look how far memory may grow before CutAt: a load that fills it faster than Step comes is not to
+	// find the node asleep. May be nil.
+	Room func(bytes int64)
 	// Soft tells the collector how much its heap and all that belongs to it should have, at most. May be nil.
 	Soft func(bytes int64)
 	// Heap is what the collector has now, in the sense of Soft. Needed with Soft.
@@ -117,6 +120,9 @@ func (w *Watch) Step(ctx context.Context) State {
 			w.cut.Add(uint64(n))
 			w.free(w.o.Clock.Now()) // what was cut counts until then, and would be cut once more
 		}
+	}
+	if w.o.Room != nil {
+		w.o.Room(max(0, cut-r.Used))
 	}
 	return next
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -46,16 +45,22 @@ func TestRoomForTickets(t *testing.T) {
 	for i := range uint64(3) {
 		issue(t, s, numbered(i, ticket.Subject(i), epoch))
 	}
-	q := []ticket.RedeemRequest{{Ticket: numbered(0, 0, epoch).Ticket, Epoch: epoch, Held: ticket.Held{Incarnation: me, Number: 1}}}
-	s.Redeem(context.Background(), q, make([]ticket.RedeemAnswer, 1))
 	if _, err := s.Issue(context.Background(), numbered(9, 9, epoch)); !errors.Is(err, ticket.ErrUnavailable) {
 		t.Fatalf("a fourth ticket: %v", err)
 	}
 	if used, err := s.Used(context.Background(), 9, nil); err != nil || used != 0 {
 		t.Fatalf("the refused one holds %d slots, %v", used, err)
 	}
+	for range 2 { // only the first time it is there
+		q := []ticket.RedeemRequest{{Ticket: numbered(0, 0, epoch).Ticket, Epoch: epoch, Held: ticket.Held{Incarnation: me, Number: 1}}}
+		s.Redeem(context.Background(), q, make([]ticket.RedeemAnswer, 1))
+	}
+	issue(t, s, numbered(3, 3, epoch))
+	if _, err := s.Issue(context.Background(), numbered(9, 9, epoch)); !errors.Is(err, ticket.ErrUnavailable) {
+		t.Fatalf("a spent ticket has made room for more than one: %v", err)
+	}
 	clock.Advance(30 * time.Second)
-	for i := range uint64(3) { // their own stripes notice that the old ones have expired
+	for i := range uint64(4) { // their own stripes notice that the old ones have expired
 		if _, err := s.Used(context.Background(), ticket.Subject(i), nil); err != nil {
 			t.Fatal(err)
 		}
@@ -81,7 +86,8 @@ func TestSubjectsOfOneTag(t *testing.T) {
 	}
 }
 
-// TestNothingIsLeftBehind: the second and third 20,000 tickets of new clients fit into the memory of the first.
+// TestNothingIsLeftBehind: the second 20,000 tickets of new clients fit into the rows of the first, and all rows are given
+// back.
 func TestNothingIsLeftBehind(t *testing.T) {
 	s, clock := open(t, 0)
 	epoch := epochOf(t, s)
@@ -102,29 +108,76 @@ func TestNothingIsLeftBehind(t *testing.T) {
 				s.Redeem(context.Background(), []ticket.RedeemRequest{{Ticket: r.Ticket, Secret: ticket.SecretHash{1}, Epoch: epoch, Held: ticket.Held{Subject: r.Subject, Incarnation: me, Count: 1, Number: 1}}}, as)
 			}
 		}
-		clock.Advance(3 * time.Minute)
-		for i := range uint64(1000) { // touch all stripes
-			if _, err := s.Used(context.Background(), ticket.Subject(i), nil); err != nil {
-				t.Fatal(err)
+		for range 2 { // tickets expire, then their accounts
+			clock.Advance(2 * time.Minute)
+			for i := range uint64(1000) { // touch all stripes
+				if _, err := s.Used(context.Background(), ticket.Subject(i), nil); err != nil {
+					t.Fatal(err)
+				}
 			}
 		}
 	}
 	round(20_000)
-	round(20_000) // tables of the maps settle
-	before := heap()
+	first := s.Use()
 	round(20_000)
-	if grown := int64(heap()) - int64(before); grown > 1<<20 { // left behind, they would be 5 MB
-		t.Errorf("the heap grew by %d bytes over 20,000 tickets", grown)
+	second := s.Use()
+	if want := (memory.Use{Made: second.Made}); second != want || second.Made > first.Made+1000 { // stripes differ a little
+		t.Errorf("after 20,000 tickets %+v, after 20,000 more %+v", first, second)
 	}
-	runtime.KeepAlive(s)
 }
 
-func heap() uint64 {
-	var m runtime.MemStats
-	runtime.GC()
-	runtime.GC()
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
+// TestSizes pins what docs/memory.md tells.
+func TestSizes(t *testing.T) {
+	for name, c := range map[string]struct{ got, want uintptr }{
+		"ticket": {memory.RecordSize, 96}, "block of a grant": {memory.BlockSize, 64},
+		"account": {memory.AccountSize, 48}, "further incarnation": {memory.HeldSize, 24},
+	} {
+		if c.got != c.want {
+			t.Errorf("a %s has %d bytes, want %d", name, c.got, c.want)
+		}
+	}
+}
+
+// TestUse is what a subject and its tickets hold, step by step.
+func TestUse(t *testing.T) {
+	s, _ := open(t, 0)
+	epoch := epochOf(t, s)
+	var made []*ticket.IssueRequest
+	step := func(what string, want memory.Use) {
+		t.Helper()
+		got := s.Use()
+		if got.Made = 0; got != want {
+			t.Errorf("%s: %+v, want %+v", what, got, want)
+		}
+	}
+	for i, grant := range []int{0, 1, 60, 61} {
+		r := numbered(uint64(i), 7, epoch)
+		r.Grant = make([]byte, grant)
+		issue(t, s, r)
+		made = append(made, r)
+	}
+	step("four tickets", memory.Use{Tickets: 4, Blocks: 4, Accounts: 1})
+	hold := func(r *ticket.IssueRequest, i ticket.Incarnation) ticket.RedeemResult {
+		q := []ticket.RedeemRequest{{Ticket: r.Ticket, Epoch: epoch, Held: ticket.Held{Subject: 7, Incarnation: i, Count: 1, Number: 1}}}
+		as := make([]ticket.RedeemAnswer, 1)
+		s.Redeem(context.Background(), q, as)
+		return as[0].Result
+	}
+	hold(made[3], 1)
+	step("one is a socket", memory.Use{Tickets: 3, Blocks: 2, Accounts: 1})
+	hold(made[2], 2)
+	hold(made[1], 3)
+	step("three are, of three lives of the node", memory.Use{Tickets: 1, Accounts: 1, Held: 2})
+	if got := hold(made[1], 4); got != ticket.RedeemUnknown {
+		t.Errorf("a spent one: %d", got)
+	}
+	r := numbered(9, 7, epoch)
+	r.Dead = []ticket.Incarnation{1, 2}
+	issue(t, s, r)
+	step("two of them are over", memory.Use{Tickets: 2, Blocks: 1, Accounts: 1, Held: 1})
+	if used, err := s.Used(context.Background(), 7, nil); err != nil || used != 3 {
+		t.Errorf("%d slots used, %v; want two tickets and a socket", used, err)
+	}
 }
 
 // TestClockDoesNotStep: the store's time follows the monotonic clock, whatever is done to the wall clock.
@@ -161,7 +214,7 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-// TestAllocations: a ticket costs its grant, and what the maps grow by; spending it costs nothing.
+// TestAllocations: a ticket costs the heap what is given back of its grant.
 func TestAllocations(t *testing.T) {
 	s, clock := open(t, 0)
 	epoch, i := epochOf(t, s), uint64(0)
@@ -186,7 +239,7 @@ func TestAllocations(t *testing.T) {
 }
 
 func benchmarkStore(b *testing.B) (*memory.Store, ticket.Epoch) {
-	s, err := memory.New(memory.Options{Clock: mono.System, Rand: strings.NewReader("abcd"), Tickets: 1 << 30})
+	s, err := memory.New(memory.Options{Clock: mono.System, Rand: strings.NewReader("abcd"), Tickets: 1 << 23})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -1,21 +1,22 @@
 // Package memory is a ticket store inside one process, for dev and tests: exact, and gone on exit.
 //
-// All state of a subject lies in one of 64 stripes, under the stripe's lock, as it lies under one tag in Redis:
+// All state of a subject lies in one of 16 stripes, under the stripe's lock, as it lies under one tag in Redis, and outside
+// of the heap (internal/offheap):
 //
-//	subject ──> stripe ─┬─ tickets by hash, and the same in a heap by expiry
-//	                    └─ accounts by subject: reservations, held sockets per incarnation
+//	subject ──> stripe ─┬─ tickets by hash, and in the order of their expiry     about 230 bytes each, until they are spent
+//	                    └─ accounts by subject: reservations, held sockets       52 bytes each
 package memory
 
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"sync/atomic"
 	"time"
 
 	"ticketgate/internal/mono"
+	"ticketgate/internal/offheap"
 	"ticketgate/ticket"
 )
 
@@ -23,13 +24,16 @@ import (
 type Options struct {
 	Clock   mono.Clock
 	Rand    io.Reader // draws the epoch; read once, by New
-	Tickets int       // tickets not yet expired, spent ones too, 0 for 2,097,152. Over it Issue fails with ErrUnavailable
+	Tickets int       // unused tickets not yet expired, 0 for 2,097,152. Over it Issue fails with ErrUnavailable
 }
 
 const (
-	stripeCount    = 64
+	stripeBits     = 4
+	stripeCount    = 1 << stripeBits
+	golden         = 0x9e3779b97f4a7c15 // Fibonacci hashing
 	ticketsDefault = 1 << 21
-	deadKept       = time.Hour // how long the end of an incarnation is told
+	ticketsMax     = offheap.MaxRows - 2 // all may be in one stripe, with its bait
+	deadKept       = time.Hour           // how long the end of an incarnation is told
 )
 
 var errFull = fmt.Errorf("%w: no room for another ticket", ticket.ErrUnavailable)
@@ -56,8 +60,8 @@ func New(o Options) (*Store, error) {
 	if _, err := io.ReadFull(o.Rand, b[:]); err != nil {
 		return nil, fmt.Errorf("memory store: random source: %w", err)
 	}
-	if o.Tickets < 0 {
-		return nil, errors.New("memory store: Tickets is negative")
+	if o.Tickets < 0 || o.Tickets > ticketsMax {
+		return nil, fmt.Errorf("memory store: Tickets must be 0 to %d", ticketsMax)
 	}
 	if o.Tickets == 0 {
 		o.Tickets = ticketsDefault
@@ -73,7 +77,7 @@ func New(o Options) (*Store, error) {
 
 // locked returns the stripe of u, locked and swept up to now.
 func (s *Store) locked(u ticket.Subject) (*stripe, mono.Time) {
-	t := &s.stripes[(uint64(u)*0x9e3779b97f4a7c15)>>58] // Fibonacci hashing: the top 6 bits
+	t := &s.stripes[uint64(u)*golden>>(64-stripeBits)]
 	t.mu.Lock()
 	now := s.clock.Now()
 	t.sweep(now)
@@ -141,8 +145,8 @@ func (s *Store) Used(_ context.Context, u ticket.Subject, dead []ticket.Incarnat
 	}
 	t, _ := s.locked(u)
 	defer t.mu.Unlock()
-	if a := t.accounts[u]; a != nil {
-		return a.used(dead), nil
+	if i := t.accounts.find(u); i != 0 {
+		return t.accounts.used(t.accounts.rows.At(i), dead), nil
 	}
 	return 0, nil
 }

@@ -3,7 +3,7 @@ package memory
 import (
 	"crypto/sha256"
 	"crypto/subtle"
-	"slices"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,112 +16,89 @@ import (
 // older number can still be on its way.
 const zeroKept = time.Minute
 
-// A stripe is a 64th of the state. All its methods want mu held.
+// A stripe is a 16th of the state. All its methods want mu held.
 type stripe struct {
 	mu       sync.Mutex
 	room     *atomic.Int64 // of the store
-	tickets  map[ticket.Hash]*record
-	expiry   []*record // binary heap, the next to expire first
-	spare    []*record // to use again, so that a ticket costs one allocation: its grant
-	accounts map[ticket.Subject]*account
-	idle     []idleSince // accounts to look at, the longest idle first
-	decoy    record      // stands in for a ticket that is not there
-}
-
-// spareMax bounds what a stripe keeps for use after a burst: 256 records of about 150 bytes.
-const spareMax = 256
-
-// A record is a ticket that has not expired. A spent one stays, without its grant: so a replay finds what a wrong secret
-// finds and takes the same time.
-type record struct {
-	hash    ticket.Hash
-	secret  ticket.SecretHash
-	owner   [sha256.Size]byte
-	account *account // counts this ticket in reserved until it is spent
-	subject ticket.Subject
-	expiry  mono.Time
-	grant   []byte
-	spent   bool
-}
-
-type account struct {
-	reserved uint32
-	held     []held
-	since    mono.Time // when it was last seen empty
-	queued   bool      // it stands in stripe.idle, once
-}
-
-type held struct {
-	incarnation ticket.Incarnation
-	number      uint64
-	count       uint32
-}
-
-type idleSince struct {
-	subject ticket.Subject
-	since   mono.Time
+	tickets  tickets
+	accounts accounts
+	bait     uint32 // a ticket that stands in for one that is not there; 0: it has been spent
+	keeper   uint32 // its account
 }
 
 func (t *stripe) init(room *atomic.Int64) {
-	t.room = room
-	t.tickets = make(map[ticket.Hash]*record)
-	t.accounts = make(map[ticket.Subject]*account)
-	t.decoy = record{account: &account{queued: true}, spent: true}
+	t.room, t.tickets, t.accounts = room, newTickets(), newAccounts()
+	var a *account
+	t.keeper, a = t.accounts.rows.Get() // in no chain
+	a.waits = t.keeper                  // and never in the queue
+	t.setBait()
+}
+
+// setBait puts the bait back. There is room, for nothing else has been put since it went.
+func (t *stripe) setBait() {
+	if t.bait == 0 {
+		t.bait = t.tickets.put(&record{account: t.keeper, expiry: math.MaxInt64}, nil)
+		t.accounts.rows.At(t.keeper).reserved = 2 // so it is never empty
+	}
 }
 
 func (t *stripe) issue(r *ticket.IssueRequest, now mono.Time) (ticket.IssueAnswer, error) {
-	a := t.account(r.Subject)
-	defer t.settle(r.Subject, a, now)
-	a.bury(r.Dead)
-	used := a.used(nil)
+	i := t.accounts.open(r.Subject)
+	if i == 0 {
+		return ticket.IssueAnswer{}, errFull
+	}
+	defer t.settle(i, now)
+	a := t.accounts.rows.At(i)
+	t.accounts.bury(a, r.Dead)
+	used := t.accounts.used(a, nil)
 	switch {
-	case t.tickets[r.Ticket] != nil:
+	case t.tickets.find(&r.Ticket, t.bait) != 0:
 		return ticket.IssueAnswer{Result: ticket.IssueDuplicate, Used: used}, nil
 	case r.Limit != ticket.NoLimit && used >= r.Limit:
 		return ticket.IssueAnswer{Result: ticket.IssueFull, Used: used}, nil
 	case a.reserved >= r.Outstanding:
 		return ticket.IssueAnswer{Result: ticket.IssueOutstanding, Used: used}, nil
 	}
-	if t.room.Add(-1) < 0 {
+	if t.room.Add(-1) < 0 || !t.put(r, i, now) {
 		t.room.Add(1)
 		return ticket.IssueAnswer{}, errFull
 	}
-	t.put(r, a, now)
 	return ticket.IssueAnswer{Result: ticket.IssueOK, Used: used + 1}, nil
 }
 
-func (t *stripe) put(r *ticket.IssueRequest, a *account, now mono.Time) {
-	u := t.record()
-	*u = record{
-		hash: r.Ticket, secret: r.Secret, owner: sha256.Sum256([]byte(r.Owner)), account: a, subject: r.Subject,
-		expiry: now.Add(r.Life), grant: slices.Clone(r.Grant),
+func (t *stripe) put(r *ticket.IssueRequest, account uint32, now mono.Time) bool {
+	u := record{hash: r.Ticket, secret: r.Secret, owner: ownerOf(r.Owner), account: account, expiry: now.Add(r.Life)}
+	if t.tickets.put(&u, r.Grant) == 0 {
+		return false
 	}
-	t.tickets[r.Ticket] = u
-	t.push(u)
-	a.reserved++
+	t.accounts.rows.At(account).reserved++
+	return true
 }
 
-func (t *stripe) record() *record {
-	if n := len(t.spare); n > 0 {
-		u := t.spare[n-1]
-		t.spare = t.spare[:n-1]
-		return u
-	}
-	return new(record)
+func ownerOf(name string) [16]byte {
+	sum := sha256.Sum256([]byte(name))
+	return [16]byte(sum[:])
 }
 
-// redeem spends the ticket, whatever the secret. A ticket that is not there is a spent one, so that all refusals do the
-// same work.
+// redeem spends the ticket, whatever the secret. One that is not there, or is another subject's, is refused by spending the
+// bait, so that all refusals do the same work; the next call puts it back.
 func (t *stripe) redeem(r *ticket.RedeemRequest, now mono.Time) ticket.RedeemAnswer {
-	u := t.tickets[r.Ticket]
-	if u == nil || u.subject != r.Held.Subject {
-		u = &t.decoy
+	i := t.tickets.find(&r.Ticket, t.bait)
+	known := i != 0 && t.accounts.rows.At(t.tickets.rows.At(i).account).subject == r.Held.Subject
+	freed := int64(1)
+	if !known {
+		i, t.bait, freed = t.bait, 0, 0
 	}
+	u := t.tickets.rows.At(i)
 	right := subtle.ConstantTimeCompare(u.secret[:], r.Secret[:]) == 1
-	unspent, grant := !u.spent, u.grant
-	t.spend(u, now)
+	var grant []byte
+	if known && right {
+		grant = t.tickets.appendGrant(make([]byte, 0, u.size), u)
+	}
+	t.drop(i, now)
+	t.room.Add(freed)
 	switch {
-	case !unspent:
+	case !known:
 		return ticket.RedeemAnswer{Result: ticket.RedeemUnknown}
 	case !right:
 		return ticket.RedeemAnswer{Result: ticket.RedeemSecret}
@@ -132,112 +109,82 @@ func (t *stripe) redeem(r *ticket.RedeemRequest, now mono.Time) ticket.RedeemAns
 
 // assert writes a held count unless a later reading stands there. A zero stays, with its number, until the account goes.
 func (t *stripe) assert(h *ticket.Held, now mono.Time) {
-	a := t.account(h.Subject)
-	i := slices.IndexFunc(a.held, func(o held) bool { return o.incarnation == h.Incarnation })
-	switch {
-	case i < 0:
-		a.held = append(a.held, held{h.Incarnation, h.Number, h.Count})
-	case h.Number > a.held[i].number:
-		a.held[i] = held{h.Incarnation, h.Number, h.Count}
+	i := t.accounts.open(h.Subject)
+	if i == 0 {
+		return // 2^24 subjects in one stripe: more than a process has descriptors
 	}
-	t.settle(h.Subject, a, now)
+	row := t.accounts.heldBy(t.accounts.rows.At(i), h.Incarnation)
+	if row != nil && (h.Number > row.number || row.number == 0) {
+		row.number, row.count = h.Number, h.Count
+	}
+	t.settle(i, now)
 }
 
 func (t *stripe) revoke(r *ticket.RevokeRequest, now mono.Time) bool {
-	u := t.tickets[r.Ticket]
-	if u == nil || u.spent || u.subject != r.Subject || u.owner != sha256.Sum256([]byte(r.Owner)) {
+	i := t.tickets.find(&r.Ticket, t.bait)
+	if i == 0 {
 		return false
 	}
-	t.spend(u, now)
+	u := t.tickets.rows.At(i)
+	if t.accounts.rows.At(u.account).subject != r.Subject || u.owner != ownerOf(r.Owner) {
+		return false
+	}
+	t.spend(i, now)
 	return true
 }
 
-// spend takes a ticket's grant and reservation. On a spent one it changes nothing.
-func (t *stripe) spend(u *record, now mono.Time) {
-	if !u.spent {
-		u.account.reserved--
-	}
-	u.spent, u.grant = true, nil
-	t.settle(u.subject, u.account, now)
+// spend forgets a ticket and makes room for another.
+func (t *stripe) spend(i uint32, now mono.Time) {
+	t.drop(i, now)
+	t.room.Add(1)
+}
+
+// drop forgets a ticket, or the bait, and its reservation.
+func (t *stripe) drop(i uint32, now mono.Time) {
+	a := t.tickets.rows.At(i).account
+	t.tickets.drop(i)
+	t.accounts.rows.At(a).reserved--
+	t.settle(a, now)
 }
 
 // sweep forgets tickets that have expired and accounts that have been empty for zeroKept. Each is paid for by the call
 // that made it.
 func (t *stripe) sweep(now mono.Time) {
-	for len(t.expiry) > 0 && t.expiry[0].expiry <= now {
-		t.forget(t.pop(), now)
+	for i := t.tickets.oldest; i != 0 && t.tickets.rows.At(i).expiry <= now; i = t.tickets.oldest {
+		t.spend(i, now)
 	}
-	for len(t.idle) > 0 && now.Sub(t.idle[0].since) >= zeroKept {
-		e := t.idle[0]
-		t.idle = t.idle[1:]
-		t.retire(e.subject, now)
+	for i := t.accounts.first; i != 0 && emptyFor(t.accounts.rows.At(i), now) >= zeroKept; i = t.accounts.first {
+		t.accounts.dequeue()
+		t.retire(i, now)
 	}
+	t.tickets.clean()
+	t.setBait()
 }
 
-func (t *stripe) forget(u *record, now mono.Time) {
-	t.spend(u, now)
-	delete(t.tickets, u.hash)
-	t.room.Add(1)
-	*u = record{}
-	if len(t.spare) < spareMax {
-		t.spare = append(t.spare, u)
-	}
+// emptyFor is for how long a has been empty, up to a second less.
+func emptyFor(a *account, now mono.Time) time.Duration {
+	return time.Duration(seconds(now)-a.since) * time.Second
 }
 
-// retire deletes an account that has been empty for long enough, or queues it again.
-func (t *stripe) retire(s ticket.Subject, now mono.Time) {
-	a := t.accounts[s]
-	a.queued = false
-	switch {
-	case !a.empty(): // queued again when it is empty again
-	case now.Sub(a.since) >= zeroKept:
-		delete(t.accounts, s)
+func seconds(now mono.Time) uint32 { return uint32(now / mono.Time(time.Second)) }
+
+// retire forgets an account that has been empty for long enough, or puts it into the queue again.
+func (t *stripe) retire(i uint32, now mono.Time) {
+	switch a := t.accounts.rows.At(i); {
+	case !t.accounts.empty(a): // in the queue again when it is empty again
+	case emptyFor(a, now) >= zeroKept:
+		t.accounts.close(i)
 	default:
-		a.queued = true
-		t.idle = append(t.idle, idleSince{s, a.since})
+		t.accounts.enqueue(i)
 	}
 }
 
-// settle is called after each change of a, the account of s.
-func (t *stripe) settle(s ticket.Subject, a *account, now mono.Time) {
-	if !a.empty() {
+// settle is called after each change of account i.
+func (t *stripe) settle(i uint32, now mono.Time) {
+	a := t.accounts.rows.At(i)
+	if !t.accounts.empty(a) {
 		return
 	}
-	a.since = now
-	if !a.queued && t.accounts[s] == a {
-		a.queued = true
-		t.idle = append(t.idle, idleSince{s, now})
-	}
-}
-
-func (t *stripe) account(s ticket.Subject) *account {
-	a := t.accounts[s]
-	if a == nil {
-		a = new(account)
-		t.accounts[s] = a
-	}
-	return a
-}
-
-// empty tells whether nothing counts on a.
-func (a *account) empty() bool {
-	return a.reserved == 0 && !slices.ContainsFunc(a.held, func(h held) bool { return h.count > 0 })
-}
-
-// used counts reservations and held sockets, leaving out the dead.
-func (a *account) used(dead []ticket.Incarnation) uint32 {
-	n := a.reserved
-	for _, h := range a.held {
-		if !slices.Contains(dead, h.incarnation) {
-			n += h.count
-		}
-	}
-	return n
-}
-
-// bury removes the rows of dead incarnations.
-func (a *account) bury(dead []ticket.Incarnation) {
-	if len(dead) > 0 {
-		a.held = slices.DeleteFunc(a.held, func(h held) bool { return slices.Contains(dead, h.incarnation) })
-	}
+	a.since = seconds(now)
+	t.accounts.enqueue(i)
 }

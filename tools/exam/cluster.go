@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -31,15 +33,16 @@ type cluster struct {
 // clusterOptions say what a test needs beyond the defaults.
 type clusterOptions struct {
 	nodes   int
-	memory  bool   // one node with the memory store
-	backend string // ws:// address of a backend for the stream "relay", "" for none
-	yaml    string // further lines of the configuration, at its top level
-	limits  string // further limits of plan "p", as lines indented by six
-	count   int    // connections of a client; 0: 10
-	feeds   string // of the stream "clock", as YAML; "" for a message each 10 ms
-	limit   uint64 // RLIMIT_NOFILE of the nodes
-	gate    string // further keys of listen.gate, as they stand between braces; "": exemptLoopback
-	address string // of the gate; "": a free port of 127.0.0.1
+	memory  bool              // one node with the memory store
+	backend string            // ws:// address of a backend for the stream "relay", "" for none
+	relays  map[string]string // more such streams, by name, instead of that one
+	yaml    string            // further lines of the configuration, at its top level
+	limits  string            // further limits of plan "p", as lines indented by six
+	count   int               // connections of a client; 0: 10
+	feeds   string            // of the stream "clock", as YAML; "" for a message each 10 ms
+	limit   uint64            // RLIMIT_NOFILE of the nodes
+	gate    string            // further keys of listen.gate, as they stand between braces; "": exemptLoopback
+	address string            // of the gate; "": a free port of 127.0.0.1
 }
 
 // exemptLoopback lets clients of one loopback address connect as often as they like.
@@ -71,10 +74,15 @@ store: %s
 %s`
 
 func (o *clusterOptions) config(redis *rig.Redis) string {
-	streams, stream, backend := "echo, clock", "", ""
+	relays := maps.Clone(o.relays)
 	if o.backend != "" {
-		streams, stream = "echo, clock, relay", "  relay: { backend: pool }\n"
-		backend = fmt.Sprintf("  pool: { targets: [%q] }\n", o.backend)
+		relays = map[string]string{"relay": o.backend}
+	}
+	streams, stream, backend := "echo, clock", "", ""
+	for _, name := range slices.Sorted(maps.Keys(relays)) {
+		streams += ", " + name
+		stream += fmt.Sprintf("  %s: { backend: pool-%s }\n", name, name)
+		backend += fmt.Sprintf("  pool-%s: { targets: [%q] }\n", name, relays[name])
 	}
 	store := "{ kind: memory }"
 	if redis != nil {
@@ -153,26 +161,34 @@ type request struct {
 
 // metric reads one sample, named as it stands in the text, from node 0; 0 if it is not there.
 func (c *cluster) metric(ctx context.Context, name string) (int, error) {
+	all, err := c.metrics(ctx)
+	return int(all[name]), err
+}
+
+// metrics reads all samples of node 0, by their names as they stand in the text.
+func (c *cluster) metrics(ctx context.Context) (map[string]float64, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.nodes[0].Admin+"/metrics", nil)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	a, err := c.http.Do(r)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer a.Body.Close()
 	text, err := io.ReadAll(a.Body)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
+	all := map[string]float64{}
 	for line := range strings.Lines(string(text)) {
-		if v, ok := strings.CutPrefix(line, name+" "); ok {
-			f, err := strconv.ParseFloat(strings.TrimSpace(v), 64)
-			return int(f), err
+		if name, v, ok := strings.Cut(strings.TrimSpace(line), " "); ok && name != "#" {
+			if all[name], err = strconv.ParseFloat(v, 64); err != nil {
+				return nil, fmt.Errorf("/metrics: %w", err)
+			}
 		}
 	}
-	return 0, nil
+	return all, nil
 }
 
 // issue asks node i for a ticket.

@@ -377,7 +377,7 @@ func crossTalk(ctx context.Context, x *exam) error {
 	x.figure("foreign %d, repeated %d, lost %d, reordered %d, altered %d, half messages as whole %d", got.Foreign, got.Repeated, got.Lost, got.Reordered,
 		got.Altered, got.Half)
 	x.want(got.Foreign+got.Repeated+got.Lost+got.Reordered+got.Altered+got.Half == 0, "bytes that should not have come, or did not")
-	for _, s := range got.Samples {
+	for _, s := range append(t.notes, got.Samples...) {
 		x.want(false, "%s", s)
 	}
 	return nil
@@ -390,6 +390,17 @@ type conversation struct {
 	every         time.Duration
 	got           *ledger
 	came, refused atomic.Int64
+
+	mu    sync.Mutex
+	notes []string // of sockets lost and refused, at most samplesMax
+}
+
+func (t *conversation) note(format string, args ...any) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.notes) < samplesMax {
+		t.notes = append(t.notes, fmt.Sprintf(format, args...))
+	}
 }
 
 // hold talks on all sockets for the time of the exam, beside passers-by, and returns how many sockets were lost.
@@ -402,7 +413,7 @@ func (t *conversation) hold(ctx context.Context, x *exam, sockets []*socket) int
 		done.Go(func() {
 			if err := t.stay(talking, s, uint64(i)); err != nil {
 				lost.Add(1)
-				t.got.count(func(*wrongs) {}, fmt.Sprintf("socket %x: %v", i, err))
+				t.note("socket %x: %v", i, err)
 			}
 		})
 	}
@@ -420,7 +431,8 @@ func (t *conversation) stay(ctx context.Context, s *socket, number uint64) error
 	e := &ear{mouth: m, ledger: t.got}
 	heard := make(chan error, 1)
 	go func() { heard <- e.hear(fromBackend) }()
-	err := m.say() // the first line says who it is
+	_ = rest(ctx, time.Duration(m.rnd.Int64N(int64(t.every)+1))) // not all at once
+	err := m.say()                                               // the first line says who it is
 	if err == nil {
 		err = m.keepOn(ctx, t.every)
 	}
@@ -437,7 +449,7 @@ func (t *conversation) pass(ctx context.Context, number uint64) {
 	t.came.Add(1)
 	if err != nil {
 		t.refused.Add(1)
-		t.got.count(func(*wrongs) {}, fmt.Sprintf("passer-by %x: %v", number, err))
+		t.note("passer-by %x: %v", number, err)
 		return
 	}
 	m := newMouth(s, t.script, number, fromClient)

@@ -20,12 +20,12 @@ const (
 )
 
 func main() {
-	o := loop.Flags()
+	address := flag.String("address", "127.0.0.1:0", "where to listen")
 	flag.Parse()
 	newGate := func(l *loop.Loop) loop.Peer {
 		return &gate{Loop: l, heads: make(map[int][]byte), switching: []byte(switching), goodbye: []byte(goodbye)}
 	}
-	if err := loop.Serve(o, newGate); err != nil {
+	if err := loop.Serve(*address, newGate); err != nil {
 		fmt.Fprintln(os.Stderr, "epollaccept:", err)
 		os.Exit(1)
 	}

@@ -14,21 +14,21 @@ import (
 )
 
 func main() {
-	o := loop.Flags()
+	address := flag.String("address", "127.0.0.1:0", "where to listen")
 	backend := flag.String("backend", "", "IPv4 address and port to relay to")
 	flag.Parse()
-	if err := run(o, *backend); err != nil {
+	if err := run(*address, *backend); err != nil {
 		fmt.Fprintln(os.Stderr, "epollrelay:", err)
 		os.Exit(1)
 	}
 }
 
-func run(o *loop.Options, backend string) error {
+func run(address, backend string) error {
 	to, err := netip.ParseAddrPort(backend)
 	if err != nil {
 		return fmt.Errorf("-backend: %w", err)
 	}
-	return loop.Serve(o, func(l *loop.Loop) loop.Peer { return &relay{Loop: l, backend: to} })
+	return loop.Serve(address, func(l *loop.Loop) loop.Peer { return &relay{Loop: l, backend: to} })
 }
 
 type relay struct {

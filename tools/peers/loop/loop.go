@@ -8,7 +8,6 @@ package loop
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"net/netip"
 	"os/signal"
@@ -34,24 +33,10 @@ type Peer interface {
 	Gone(fd int)
 }
 
-// Options are what the programs have in common.
-type Options struct {
-	Address    string // to listen on: IPv4; port 0: any
-	SendBuffer int    // SO_SNDBUF of every socket, in bytes; 0: the kernel sizes it
-}
-
-// Flags returns options that the program's flags set.
-func Flags() *Options {
-	o := new(Options)
-	flag.StringVar(&o.Address, "address", "127.0.0.1:0", "where to listen")
-	flag.IntVar(&o.SendBuffer, "sndbuf", 0, "SO_SNDBUF of every socket, bytes; 0: the kernel sizes it")
-	return o
-}
-
-// Serve runs one loop a core, each with a Peer of its own, prints the address in one line on stdout, and returns when the
-// process gets SIGTERM or SIGINT, or with the first error of a loop.
-func Serve(o *Options, newPeer func(*Loop) Peer) error {
-	at, err := netip.ParseAddrPort(o.Address)
+// Serve runs one loop a core, each with a Peer of its own, on address (IPv4; port 0: any), prints the address in one line
+// on stdout, and returns when the process gets SIGTERM or SIGINT, or with the first error of a loop.
+func Serve(address string, newPeer func(*Loop) Peer) error {
+	at, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return err
 	}
@@ -63,7 +48,7 @@ func Serve(o *Options, newPeer func(*Loop) Peer) error {
 	runtime.GOMAXPROCS(cap(failed) + 1)
 	debug.SetGCPercent(-1)
 	for range cap(failed) {
-		l, err := listen(&at, o.SendBuffer)
+		l, err := listen(&at)
 		if err != nil {
 			return err
 		}
@@ -82,7 +67,6 @@ func Serve(o *Options, newPeer func(*Loop) Peer) error {
 // A Loop is one epoll descriptor and the sockets in it.
 type Loop struct {
 	ep, listener int
-	sendBuffer   int
 	peer         Peer
 	slow         map[int]*slow // by descriptor: sockets that wait, or that are waited for
 	events       [eventsMax]unix.EpollEvent
@@ -90,7 +74,7 @@ type Loop struct {
 }
 
 // listen opens one more listener on at, and puts the port that the kernel chose into at.
-func listen(at *netip.AddrPort, sendBuffer int) (*Loop, error) {
+func listen(at *netip.AddrPort) (*Loop, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("socket: %w", err)
@@ -100,8 +84,9 @@ func listen(at *netip.AddrPort, sendBuffer int) (*Loop, error) {
 			return nil, fmt.Errorf("setsockopt: %w", err)
 		}
 	}
-	if err := tune(fd, sendBuffer); err != nil { // accepted sockets inherit it
-		return nil, err
+	// Accepted sockets inherit it.
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+		return nil, fmt.Errorf("TCP_NODELAY: %w", err)
 	}
 	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: at.Addr().As4(), Port: int(at.Port())}); err != nil {
 		return nil, fmt.Errorf("bind %s: %w", at, err)
@@ -118,22 +103,8 @@ func listen(at *netip.AddrPort, sendBuffer int) (*Loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
-	l := &Loop{ep: ep, listener: fd, sendBuffer: sendBuffer, slow: make(map[int]*slow)}
+	l := &Loop{ep: ep, listener: fd, slow: make(map[int]*slow)}
 	return l, l.interest(unix.EPOLL_CTL_ADD, fd, unix.EPOLLIN)
-}
-
-// tune sets what every socket has.
-func tune(fd, sendBuffer int) error {
-	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
-		return fmt.Errorf("TCP_NODELAY: %w", err)
-	}
-	if sendBuffer == 0 {
-		return nil
-	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer); err != nil {
-		return fmt.Errorf("SO_SNDBUF: %w", err)
-	}
-	return nil
 }
 
 func (l *Loop) run() error {

@@ -13,9 +13,9 @@ import (
 )
 
 func main() {
-	o := loop.Flags()
+	address := flag.String("address", "127.0.0.1:0", "where to listen")
 	flag.Parse()
-	if err := loop.Serve(o, func(l *loop.Loop) loop.Peer { return &backend{Loop: l} }); err != nil {
+	if err := loop.Serve(*address, func(l *loop.Loop) loop.Peer { return &backend{Loop: l} }); err != nil {
 		fmt.Fprintln(os.Stderr, "wsecho:", err)
 		os.Exit(1)
 	}
