@@ -765,8 +765,8 @@ func TestDeafen(t *testing.T) {
 	if _, err := l.Dial(target(t, address), m); err != nil {
 		t.Fatal(err)
 	}
+	<-said // so that the bytes and the end are in the same event as the connection
 	runUntil(t, l, func() bool { return m.opened > 0 })
-	<-said
 	if err := l.RunFor(t.Context(), 10*time.Millisecond); err != nil || *m != (mute{opened: 1}) || l.Open() != 1 {
 		t.Errorf("%v, %+v, %d open", err, m, l.Open())
 	}

@@ -8,6 +8,7 @@ import (
 	"ticketgate/engine/frame"
 	"ticketgate/engine/reactor"
 	"ticketgate/engine/upgrade"
+	"ticketgate/internal/faults"
 	"ticketgate/limiter"
 	"ticketgate/ticket"
 )
@@ -44,6 +45,7 @@ func (w *worker) head(id reactor.ID, s *session, in []byte) int {
 	}
 	w.dropSide(s)
 	s.head = uint16(n)
+	faults.Point(faults.Head, w.req.Secret)
 	if r := w.admit(id, s, len(in) > n); r != nil {
 		w.refuse(id, s, r)
 		return len(in)
@@ -91,6 +93,9 @@ func (w *worker) admit(id reactor.ID, s *session, early bool) *Refusal {
 		return ErrEarly
 	case !e.o.Origins.allows(q.HasOrigin, q.Origin):
 		return ErrOrigin
+	}
+	if _, ok := w.offered(); !ok {
+		return errExtensions
 	}
 	now := w.storeTime()
 	loc, err := w.checker.Check(text, now, e.o.Redeemer.Epoch())
@@ -321,6 +326,7 @@ func (w *worker) enter(id reactor.ID, s *session, c *ticket.Claims) *Refusal {
 	s.flags |= flagJoined
 	s.who = w.e.names.hold(c.Client, c.Key)
 	w.joining = id
+	faults.Point(faults.Join, w.req.Secret)
 	p.streams[s.stream].Stream.Join(Conn{w, id}, &Join{Claims: c, Request: &w.req})
 	w.joining = 0
 	return nil
@@ -347,7 +353,9 @@ func (w *worker) switchProtocols(id reactor.ID, s *session, k *parked) {
 	if string(protocol) == protocolNotices {
 		s.flags |= flagNotices
 	}
-	w.scratch = upgrade.AppendSwitch(w.scratch[:0], w.req.Key, protocol, nil)
+	offered, _ := w.offered() // it was right when the store was asked
+	w.text = offered.Append(w.text[:0])
+	w.scratch = upgrade.AppendSwitch(w.scratch[:0], w.req.Key, protocol, w.text)
 	if err := w.l.Write(id, w.scratch); err != nil {
 		w.refuse(id, s, ErrOverloaded)
 		return
@@ -358,6 +366,7 @@ func (w *worker) switchProtocols(id reactor.ID, s *session, k *parked) {
 	stored := w.storeTime()
 	w.stats.age.Observe(stored.Sub(k.claims.IssuedAt))
 	s.state = stateOpen
+	w.agree(s, offered.Window())
 	w.known(id, s)
 	s.endAt = now.after(k.claims.SessionEnd.Sub(stored))
 	s.endCode = frame.CloseExpired

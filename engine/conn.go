@@ -3,6 +3,7 @@ package engine
 import (
 	"time"
 
+	"ticketgate/engine/deflate"
 	"ticketgate/engine/frame"
 	"ticketgate/engine/reactor"
 	"ticketgate/limiter"
@@ -126,6 +127,9 @@ func (c Conn) Frame(h frame.Header, b []byte) Sent {
 	if s == nil || s.state != stateOpen || !c.leased() {
 		return SentGone
 	}
+	if sent, ok := c.compressed(s, &h, b); ok {
+		return sent
+	}
 	h.Masked, h.Len = false, int64(len(b))
 	n := frame.HeaderLen(h)
 	dst, err := c.w.l.Reserve(c.id, n+len(b))
@@ -145,7 +149,7 @@ const inPlaceFrom = 4 << 10
 // after Begin allowed it, once for an event.
 func (c Conn) Pass(h frame.Header, ev *frame.Event) Sent {
 	h.Masked, h.Len = false, int64(len(ev.Payload))
-	if len(ev.Payload) >= inPlaceFrom {
+	if s := c.row(); len(ev.Payload) >= inPlaceFrom && s != nil && s.window() == deflate.NoWindow {
 		if b, ok := ev.InPlace(h); ok {
 			return c.PassBody(b)
 		}
@@ -158,6 +162,11 @@ func (c Conn) PassBody(b []byte) Sent {
 	s := c.row()
 	if s == nil || s.state != stateOpen || !c.leased() {
 		return SentGone
+	}
+	if s.window() != deflate.NoWindow {
+		if sent, ok := c.compressedFrame(s, b); ok {
+			return sent
+		}
 	}
 	if err := c.w.l.Pass(c.id, b); err != nil {
 		c.w.slow(c.id, s, err)
@@ -184,15 +193,6 @@ func (c Conn) Body(b []byte) Sent {
 func (c Conn) Send(op frame.Op, b []byte) Outbound {
 	v := c.Begin(true, int64(len(b)))
 	if v.Sent <= SentHold && c.Frame(frame.Header{Fin: true, Op: op}, b) == SentGone {
-		return Outbound{Sent: SentGone}
-	}
-	return v
-}
-
-// SendFrame asks the limits and queues a message that the caller framed once for many sockets; n is its payload length.
-func (c Conn) SendFrame(framed []byte, n int64) Outbound {
-	v := c.Begin(true, n)
-	if v.Sent <= SentHold && c.Body(framed) == SentGone {
 		return Outbound{Sent: SentGone}
 	}
 	return v

@@ -38,7 +38,8 @@ func TestConn(t *testing.T) {
 		if !c.Open() || c.Loop() != l || c.Limits().Name != "plan" || c.Queued() != 0 {
 			t.Error("an open socket")
 		}
-		if v := c.SendFrame([]byte("\x81\x03abc"), 3); v.Sent != engine.SentOK || c.Queued() != 5 {
+		abc, x := r.engine.NewMessage(frame.Text, []byte("abc")), r.engine.NewMessage(frame.Text, []byte("x"))
+		if v := c.SendMessage(&abc); v.Sent != engine.SentOK || c.Queued() != 5 {
 			t.Errorf("%+v, %d bytes wait", v, c.Queued())
 		}
 		if v := c.Begin(true, 1); v.Sent != engine.SentOK || c.Body([]byte("\x01\x01d")) != engine.SentOK {
@@ -49,7 +50,7 @@ func TestConn(t *testing.T) {
 		}
 		c.Send(frame.Binary, nil)
 		for range 2 {
-			if v := c.SendFrame([]byte("\x81\x01x"), 1); v.Sent != engine.SentDrop {
+			if v := c.SendMessage(&x); v.Sent != engine.SentDrop {
 				t.Errorf("the fourth message: %+v", v)
 			}
 		}
@@ -69,8 +70,9 @@ func TestConn(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	want := []engine.Sent{engine.SentGone, engine.SentGone, engine.SentGone, engine.SentGone, engine.SentGone}
+	empty := r.engine.NewMessage(frame.Text, nil)
 	tries := func(*reactor.Loop) {
-		got := []engine.Sent{c.Send(frame.Text, nil).Sent, c.SendFrame(nil, 0).Sent, c.Begin(true, 0).Sent, c.Body(nil), c.Frame(frame.Header{Op: frame.Text}, nil)}
+		got := []engine.Sent{c.Send(frame.Text, nil).Sent, c.SendMessage(&empty).Sent, c.Begin(true, 0).Sent, c.Body(nil), c.Frame(frame.Header{Op: frame.Text}, nil)}
 		if !slices.Equal(got, want) || c.Open() {
 			t.Errorf("sent %v, open %v", got, c.Open())
 		}

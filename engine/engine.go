@@ -62,6 +62,8 @@ type Options struct {
 	SendBuffer   int           // SO_SNDBUF of each socket, 0: as the kernel likes
 	NodeQueue    int64         // bytes that may wait for all
 	HoldMax      int64         // bytes of incomplete messages held for all
+	Compression  bool          // permessage-deflate is agreed to with clients that offer it
+	InflateRatio int           // what a compressed message may inflate to from deflate.RatioFrom bytes on, to one: 1 to deflate.RatioMost
 	MaxSessions  int64         // clients at once; more are answered 503. 0: as many as MaxConns lets in
 	MaxConns     int           // sockets at once, 0: what descriptors allow
 	AdmitConns   int64         // sockets at once, those to backends too, beyond which newcomers are answered 503. 0: no such mark
@@ -101,14 +103,16 @@ type Engine struct {
 	admits  limiter.Meter
 	secure  *secure.Server // nil: no TLS
 	refused []byte         // the one answer to bad tickets
+	shared  sharedCompressor
 
-	draining atomic.Bool
-	held     atomic.Int64  // bytes of incomplete messages
-	holdMax  atomic.Int64  // of at most so many: Options.HoldMax, or less while memory is short
-	admitted atomic.Int64  // bucket of admits
-	live     atomic.Int64  // accepted sockets not yet gone
-	empty    chan struct{} // has a value when live has come to 0 while draining
-	stopped  sync.Once
+	draining    atomic.Bool
+	held        atomic.Int64  // bytes of incomplete messages
+	holdMax     atomic.Int64  // of at most so many: Options.HoldMax, or less while memory is short
+	admitted    atomic.Int64  // bucket of admits
+	live        atomic.Int64  // accepted sockets not yet gone
+	compressing atomic.Int64  // open sockets that NewMessage compresses for
+	empty       chan struct{} // has a value when live has come to 0 while draining
+	stopped     sync.Once
 }
 
 // Work that goroutines bring to a loop.

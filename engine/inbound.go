@@ -6,6 +6,7 @@ import (
 
 	"ticketgate/engine/frame"
 	"ticketgate/engine/reactor"
+	"ticketgate/internal/faults"
 	"ticketgate/limiter"
 )
 
@@ -20,7 +21,7 @@ func (w *worker) frames(id reactor.ID, s *session, in []byte) int {
 	s.flags |= flagHeard
 	reader := w.reader(s)
 	t := w.begin(id, s, reader, in)
-	n := w.eachFrame(id, s, reader, t.entry.Rules, in)
+	n := w.eachFrame(id, s, reader, t.entry.rules(s), in)
 	w.endTurn()
 	return n
 }
@@ -32,7 +33,7 @@ const turnFrames = 1024
 func (w *worker) eachFrame(id reactor.ID, s *session, reader *frame.Reader, rules *frame.Rules, in []byte) int {
 	pos := 0
 	for frames := 0; pos < len(in) && s.paused == 0; frames++ {
-		if frames == turnFrames {
+		if frames == turnFrames || w.turn.inflated > turnInflated {
 			w.l.Yield(id)
 			break
 		}
@@ -104,6 +105,9 @@ func (w *worker) assembly(id reactor.ID, s *session) {
 // of framing in a later one: those are passed on when they are whole, so that no byte of a bad message reaches a backend. A
 // binary message of one frame can only be cut off; it is passed on as it arrives.
 func (w *worker) data(id reactor.ID, s *session, ev *frame.Event) {
+	if ev.First {
+		faults.Point(faults.Message, ev.Payload)
+	}
 	t := &w.turn
 	e, plan, whole := t.entry, t.plan, t.whole
 	if e.MayNot {
@@ -112,6 +116,10 @@ func (w *worker) data(id reactor.ID, s *session, ev *frame.Event) {
 	}
 	if ev.First && s.side != 0 {
 		w.messages.At(s.side).by = 0 // the message before it came whole in the same read
+	}
+	if ev.Compressed {
+		w.inflate(id, s, ev)
+		return
 	}
 	if ev.Head && !whole && (t.messages || t.bytes) && s.flags&flagDropIn == 0 {
 		w.allowIn(id, s, plan, ev.First, ev.FrameLen)
@@ -171,7 +179,7 @@ func (w *worker) dropHold(m *message) {
 	if m.hold == 0 {
 		return
 	}
-	w.e.held.Add(-int64(len(w.holds.all[m.hold-1])))
+	w.e.held.Add(-int64(len(w.holds.all[m.hold-1])) - w.flate.end(m.hold))
 	w.holds.end(m.hold)
 	m.hold = 0
 }

@@ -499,12 +499,13 @@ func TestEndsOnce(t *testing.T) {
 
 // TestSlowEverywhere: whatever finds no room for a client ends it with 4440.
 func TestSlowEverywhere(t *testing.T) {
-	framed := append([]byte("\x81\x7e\x03\xe8"), strings.Repeat("x", 1000)...)
+	thousand := []byte(strings.Repeat("x", 1000))
 	for name, fill := range map[string]func(*rig, engine.Conn){
-		"SendFrame": func(r *rig, c engine.Conn) {
+		"SendMessage": func(r *rig, c engine.Conn) {
 			r.onLoop(func(*reactor.Loop) {
+				m := r.engine.NewMessage(frame.Text, thousand)
 				for n := 1; ; n++ {
-					if v := c.SendFrame(framed, 1000); v.Sent == engine.SentGone {
+					if v := c.SendMessage(&m); v.Sent == engine.SentGone {
 						if n != 5 {
 							t.Errorf("%d messages of 1,004 bytes fit into 4 KiB", n-1)
 						}
@@ -515,7 +516,7 @@ func TestSlowEverywhere(t *testing.T) {
 		},
 		"Send": func(r *rig, c engine.Conn) {
 			r.onLoop(func(*reactor.Loop) {
-				for c.Send(frame.Text, framed[4:]).Sent == engine.SentOK {
+				for c.Send(frame.Text, thousand).Sent == engine.SentOK {
 				}
 			})
 		},

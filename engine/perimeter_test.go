@@ -350,6 +350,48 @@ func TestCut(t *testing.T) {
 	r.gone("idle", "small", "large", "largest", "long", "short")
 }
 
+// TestRoom: however much the budgets would allow, what is held grows only by what memory has left, until there is more.
+func TestRoom(t *testing.T) {
+	r := newRig(t, nil, quiet)
+	begun := r.open(ticket.Claims{Client: "begun"})
+	r.say(begun, client(frame.Text, false, strings.Repeat("x", 10<<10)))
+	r.engine.Room(64 << 10) // a quarter for messages: 16 KiB more
+	if got := r.say(begun, client(frame.Continuation, false, strings.Repeat("x", 16<<10))); got != "" {
+		t.Errorf("within the room: %q", got)
+	}
+	second := r.open(ticket.Claims{Client: "second"})
+	if got := r.say(second, client(frame.Text, false, "x")); got != "close 1013 overloaded" {
+		t.Errorf("beyond it: %q", got)
+	}
+	r.engine.Room(64 << 10)
+	if got := r.say(begun, client(frame.Continuation, true, "x")); got != strings.Repeat("x", 26<<10+1) {
+		t.Errorf("with more room the message of 26 KiB comes back as %d bytes", len(got))
+	}
+
+	slow := r.open(ticket.Claims{Client: "slow"})
+	slow.Window(0)
+	c := r.stream.joined[len(r.stream.joined)-1]
+	send := func(n int) (v engine.Outbound) {
+		r.onLoop(func(*reactor.Loop) { v = c.Send(frame.Binary, make([]byte, n)) })
+		return v
+	}
+	if v := send(8 << 10); v.Sent != engine.SentOK {
+		t.Fatalf("%v", v)
+	}
+	r.engine.Room(64 << 10) // half for queues
+	if v := send(31 << 10); v.Sent != engine.SentOK {
+		t.Errorf("31 KiB of 32: %v", v)
+	}
+	if v := send(31 << 10); v.Sent != engine.SentGone || r.engine.Stats().Streams[0].Slow != 1 {
+		t.Errorf("62 KiB of 32: %v, %d slow", v, r.engine.Stats().Streams[0].Slow)
+	}
+	r.engine.Room(1 << 40)
+	open := r.open(ticket.Claims{Client: "open"})
+	if got := r.say(open, client(frame.Text, false, strings.Repeat("x", 60<<10)), client(frame.Continuation, true, "")); len(got) != 60<<10 {
+		t.Errorf("when there is room again: %d bytes", len(got))
+	}
+}
+
 // TestCutOnRealLoops: Cut says what has been given up, and lets who waits go when his time is over.
 func TestCutOnRealLoops(t *testing.T) {
 	r := newRig(t, nil, nil)

@@ -21,6 +21,8 @@ type StreamEntry struct {
 	Rules  *frame.Rules // of frames from the client
 	MayNot bool         // clients may not send messages: 1003
 	Whole  bool         // the stream wants binary messages whole as well
+
+	compressed *frame.Rules // Rules for a client that may compress
 }
 
 // NewPolicy gathers streams and plans; at most 65,535 of each.
@@ -28,6 +30,9 @@ func NewPolicy(streams []StreamEntry, plans []*limiter.Plan) *Policy {
 	p := &Policy{streams: streams, plans: plans, byName: map[string]uint16{}, byPlan: map[string]uint16{}}
 	for i := range streams {
 		p.byName[streams[i].Name] = uint16(i)
+		rules := *streams[i].Rules
+		rules.Compressed = true
+		streams[i].compressed = &rules
 	}
 	for i, l := range plans {
 		p.byPlan[l.Name] = uint16(i)

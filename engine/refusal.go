@@ -32,6 +32,7 @@ var (
 
 	errNotUpgrade  = &Refusal{Status: 426, Type: "upgrade-required", Reason: "not-upgrade", Title: "This address speaks WebSocket only", Extra: upgrade.ErrNotUpgrade.Headers}
 	errMisdirected = &Refusal{Status: 421, Type: "misdirected", Reason: "misdirected", Title: "Host is not the one that TLS was for"}
+	errExtensions  = &Refusal{Status: 400, Type: "invalid-request", Reason: "extensions", Title: "Sec-WebSocket-Extensions is malformed"}
 	errHeadLate    = &Refusal{Status: 408, Type: "timeout", Reason: "head-timeout", Title: "Request head too slow"}
 	errMalformed   = &Refusal{Status: 401, Reason: "malformed"}     // under /t/, but no locator of ours
 	errForged      = &Refusal{Status: 401, Reason: "forged", n: 1}  // MAC

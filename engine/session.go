@@ -76,6 +76,8 @@ const (
 	flagDropOut                   // a message to the client was dropped, and none has passed since
 	flagNotices                   // ticketgate.v1 was selected: $tg objects may be sent
 	flagMet                       // Options.Addresses counts it among those of its address that nobody knows
+
+	windowShift = 14 // the two highest: the deflate.Window of messages to the client
 )
 
 // pauseBy is who does not want to read from the client.

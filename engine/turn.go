@@ -17,6 +17,8 @@ type turn struct {
 	// What the plan wants to see of messages from the client.
 	messages, bytes, whole bool
 
+	inflated int // bytes of compressed messages
+
 	runs [2]limiter.Run // by limiter.Direction
 	wait [2]pending     // counted at the end
 }
@@ -35,6 +37,7 @@ func (w *worker) begin(id reactor.ID, s *session, r *frame.Reader, in []byte) *t
 	t := &w.turn
 	w.endTurn() // of a callback that panicked
 	p := w.e.policy.Load()
+	t.inflated = 0
 	t.id, t.s, t.entry, t.plan = id, s, &p.streams[s.stream], p.plans[s.plan]
 	t.messages, t.bytes, t.whole = t.plan.Sees(limiter.In)
 	if !t.messages && !t.bytes {

@@ -53,14 +53,19 @@ type worker struct {
 	messages *offheap.Rows[message]
 	flows    *offheap.Rows[flow]
 	holds    holds
+	flate    *compressor // nil: nothing is compressed
 	stats    *stats
 }
 
 func newWorker(e *Engine, src *rand.ChaCha8) *worker {
 	rnd := rand.New(src) //nolint:gosec // it spreads moments; no secret is drawn from it
-	return &worker{e: e, src: src, rnd: rnd, checker: e.o.Keys.NewChecker(), waiting: map[uint32]*parked{}, pongs: map[uint32][]byte{}, hosts: map[uint32]string{},
+	w := &worker{e: e, src: src, rnd: rnd, checker: e.o.Keys.NewChecker(), waiting: map[uint32]*parked{}, pongs: map[uint32][]byte{}, hosts: map[uint32]string{},
 		headsOf: map[uint64]int{}, stats: newStats(e.policy.Load()),
 		begun: offheap.NewRows[begun](), messages: offheap.NewRows[message](), flows: offheap.NewRows[flow]()}
+	if e.o.Compression {
+		w.flate = newCompressor()
+	}
+	return w
 }
 
 // handler is the engine as the reactor sees it: kind 0, accepted sockets.
@@ -141,6 +146,7 @@ func (h *handler) Closed(l *reactor.Loop, id reactor.ID, why reactor.Cause, _ er
 	w.e.names.release(s.who)
 	w.releaseSlot(s)
 	w.known(id, s)
+	w.disagree(s)
 	delete(w.hosts, id.Slot())
 	*s = session{}
 	if h.live.Add(-1) == 0 && h.draining.Load() {

@@ -68,27 +68,27 @@ func (h *Hub) Subscribers() int { return int(h.subscribers.Load()) }
 // Published is how many messages Publish and PublishText have taken. Any goroutine may call it.
 func (h *Hub) Published() uint64 { return h.published.Load() }
 
-// Publish hands one whole message to all readers. framed is the unmasked frame with its header, n its payload's length in
-// bytes; framed is shared by all loops from now on, so nobody writes to it again. Any goroutine but a loop's may call it; it
-// waits only for a loop that is far behind. Two calls of one goroutine reach every reader in their order.
-func (h *Hub) Publish(framed []byte, n int64) {
+// Publish hands one whole message to all readers, framed and compressed once for all of them. payload is copied; text must be
+// valid UTF-8. Any goroutine but a loop's may call it; it waits only for a loop that is far behind. Two calls of one goroutine
+// reach every reader in their order.
+func (h *Hub) Publish(op frame.Op, payload []byte) {
 	h.published.Add(1)
+	if h.subscribers.Load() == 0 {
+		return
+	}
+	m := h.engine.NewMessage(op, payload)
 	for i, p := range h.parts {
 		if p.count.Load() > 0 {
-			h.engine.Do(i, func(l *reactor.Loop) { h.deliver(l, message{framed, n}) })
+			h.engine.Do(i, func(l *reactor.Loop) { h.deliver(l, m) })
 		}
 	}
 }
 
-// PublishText is Publish for one text message, which is copied; text must be valid UTF-8.
-func (h *Hub) PublishText(text []byte) {
-	head := frame.Header{Fin: true, Op: frame.Text, Len: int64(len(text))}
-	framed := frame.Append(make([]byte, 0, frame.HeaderLen(head)+len(text)), head)
-	h.Publish(append(framed, text...), head.Len)
-}
+// PublishText is Publish for one text message.
+func (h *Hub) PublishText(text []byte) { h.Publish(frame.Text, text) }
 
 // deliver brings m to the loop's readers, and forgets what none of them waits for any more.
-func (h *Hub) deliver(l *reactor.Loop, m message) {
+func (h *Hub) deliver(l *reactor.Loop, m engine.Message) {
 	p := h.parts[l.Index()]
 	n := p.ring.add(m)
 	var kept uint32 // how far back the groups' oldest messages go

@@ -1,15 +1,12 @@
 package feed
 
-// A message is one of a topic's, framed once for all who get it.
-type message struct {
-	framed []byte
-	n      int64 // of the payload
-}
+import "ticketgate/engine"
 
 // messageCost is what a message counts beside its bytes: its place in the ring, and what the allocator adds.
 const messageCost = 64
 
-func (m *message) size() int { return len(m.framed) + messageCost }
+// size is what m counts in a ring.
+func size(m *engine.Message) int { return m.Size() + messageCost }
 
 // A ring holds a loop's last messages, for readers that are behind. Messages are numbered; numbers wrap around, and are
 // compared by their distance.
@@ -18,7 +15,7 @@ func (m *message) size() int { return len(m.framed) + messageCost }
 //	  |<---- kept ---->|
 //	 17   18   19   20   (21)     message n is at n modulo the ring's length
 type ring struct {
-	messages    []message // a power of two
+	messages    []engine.Message // a power of two
 	first, next uint32
 }
 
@@ -29,7 +26,7 @@ const (
 )
 
 // add appends m and returns its number.
-func (r *ring) add(m message) uint32 {
+func (r *ring) add(m engine.Message) uint32 {
 	if int(r.next-r.first) == len(r.messages) {
 		r.grow()
 	}
@@ -40,7 +37,7 @@ func (r *ring) add(m message) uint32 {
 }
 
 func (r *ring) grow() {
-	bigger := ring{messages: make([]message, max(ringMin, 2*len(r.messages))), first: r.first, next: r.next}
+	bigger := ring{messages: make([]engine.Message, max(ringMin, 2*len(r.messages))), first: r.first, next: r.next}
 	for n := r.first; n != r.next; n++ {
 		*bigger.at(n) = *r.at(n)
 	}
@@ -48,12 +45,12 @@ func (r *ring) grow() {
 }
 
 // at is the message n, which the ring has.
-func (r *ring) at(n uint32) *message { return &r.messages[n%uint32(len(r.messages))] }
+func (r *ring) at(n uint32) *engine.Message { return &r.messages[n%uint32(len(r.messages))] }
 
 // forget drops the messages before to.
 func (r *ring) forget(to uint32) {
 	for ; r.first != to; r.first++ {
-		*r.at(r.first) = message{}
+		*r.at(r.first) = engine.Message{}
 	}
 	if r.first == r.next && len(r.messages) > ringKeep {
 		r.messages = nil

@@ -135,6 +135,11 @@ func TestSlowReadersCostLittle(t *testing.T) {
 	if h.Kept() != messages-1 {
 		t.Errorf("%d messages are kept, want all but the first", h.Kept())
 	}
+	clients[0].Window(1000) // it reads on, and no more than 64 KiB and what fills their buffers is queued for it at a time
+	clients[0].Messages()
+	if queued := g.Engine.Stats().Reactor.Queued; queued > readers*1024+128<<10 {
+		t.Errorf("%d bytes are queued when one of them reads on", queued)
+	}
 	for _, c := range clients[1:] {
 		c.Window(1 << 20)
 		if got := len(c.Messages()); got != messages {

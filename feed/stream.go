@@ -112,7 +112,7 @@ func (s *Stream) deliver(l *reactor.Loop, g *group, r *ring, n uint32) {
 			g.swap(c, i, g.live)
 			continue
 		}
-		c.SendFrame(m.framed, m.n)
+		c.SendMessage(m)
 	}
 	if g.live == len(g.ids) { // nobody waits for anything
 		g.oldest, g.bytes = r.next, 0
@@ -121,8 +121,8 @@ func (s *Stream) deliver(l *reactor.Loop, g *group, r *ring, n uint32) {
 
 // admit adds message n to what may wait, and takes the oldest away that no longer may.
 func (s *Stream) admit(g *group, r *ring, n uint32) {
-	for g.bytes += r.at(n).size(); g.bytes > s.slow.Queue && g.oldest != n; g.oldest++ {
-		g.bytes -= r.at(g.oldest).size()
+	for g.bytes += size(r.at(n)); g.bytes > s.slow.Queue && g.oldest != n; g.oldest++ {
+		g.bytes -= size(r.at(g.oldest))
 	}
 }
 
@@ -148,7 +148,7 @@ func (s *Stream) Drained(c engine.Conn) {
 		}
 		m := p.ring.at(g.at[place])
 		g.at[place]++ // c may be gone behind the next line, and its place another's
-		c.SendFrame(m.framed, m.n)
+		c.SendMessage(m)
 	}
 }
 

@@ -2,8 +2,10 @@ package handshake
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"runtime/debug"
 	"syscall"
 	"time"
 )
@@ -104,7 +106,7 @@ func (s *Server) serve(c *conn, room bool) {
 func (s *Server) contain(c *conn) {
 	if v := recover(); v != nil {
 		s.rejected[fault].Add(1)
-		s.log.Error("fault in a connection", "panic", v)
+		s.log.Error("fault in a connection", "type", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
 		_ = c.Conn.Close()
 	}
 }

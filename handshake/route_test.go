@@ -137,8 +137,12 @@ func TestPanicEndsOneRequest(t *testing.T) {
 	g := start(t, nil)
 	a := g.do(call{method: "GET", path: "/panic"})
 	a.wantProblem(t, 500, "fault", "")
-	if !strings.Contains(g.log.String(), "injected") {
-		t.Error("the fault is not in the log")
+	log := g.log.String()
+	if !strings.Contains(log, "fault in a request") || !strings.Contains(log, "type=") || !strings.Contains(log, "server.go") {
+		t.Errorf("the fault is not in the log: %s", log)
+	}
+	if strings.Contains(log, "injected") {
+		t.Error("the log quotes the panic, which may quote a client")
 	}
 	g.issue("u")
 }

@@ -27,6 +27,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"ticketgate/internal/faults"
 	"ticketgate/internal/mono"
 	"ticketgate/limiter"
 	"ticketgate/ticket"
@@ -241,19 +242,21 @@ func (s *Server) each(f func(*conn)) {
 	}
 }
 
-// handle answers one request. fasthttp does not recover: an unhandled panic would end the process.
+// handle answers one request. fasthttp does not recover: an unhandled panic would end the process. The value of a panic may
+// quote what a client sent, so only its type and the stack are told.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	r := request{s: s, ctx: ctx, id: s.newID(), policy: s.o.Policy()}
 	dress(&ctx.Response.Header)
 	defer func() {
 		if v := recover(); v != nil {
-			s.log.Error("fault in a request", "request_id", r.id, "panic", v, "stack", string(debug.Stack()))
+			s.log.Error("fault in a request", "request_id", r.id, "type", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
 			r.refuse(&problem{reason: fault})
 		}
 		if s.stopping.Load() {
 			ctx.SetConnectionClose()
 		}
 	}()
+	faults.Point(faults.Ticket, ctx.Request.Header.RawHeaders())
 	r.route()
 }
 

@@ -327,9 +327,10 @@ func (s *sealer) record(kind byte, content []byte) []byte {
 }
 
 // sealing is a client whose handshake is done and which has said one record, and a sealer that goes on for it.
-func (g *gate) sealing() (*tls.Conn, *sealer) {
-	g.t.Helper()
-	onlySuite(g.t, tls.TLS_AES_128_GCM_SHA256)
+func sealing(t *testing.T) (*gate, *tls.Conn, *sealer) {
+	t.Helper()
+	onlySuite(t, tls.TLS_AES_128_GCM_SHA256)
+	g := newGate(t, nil)
 	var log bytes.Buffer
 	config := clientConfig()
 	config.KeyLogWriter = &log
@@ -337,11 +338,11 @@ func (g *gate) sealing() (*tls.Conn, *sealer) {
 	_, rest, _ := strings.Cut(log.String(), "CLIENT_TRAFFIC_SECRET_0 ")
 	secret, err := hex.DecodeString(strings.Fields(rest)[1])
 	if err != nil {
-		g.t.Fatal(err)
+		t.Fatal(err)
 	}
-	s := newSealer(g.t, secret)
+	s := newSealer(t, secret)
 	s.seq = 1
-	return c, s
+	return g, c, s
 }
 
 func send(t *testing.T, c *tls.Conn, b []byte) {
@@ -354,8 +355,7 @@ func send(t *testing.T, c *tls.Conn, b []byte) {
 // TestKeyUpdate: crypto/tls follows. The kernel cannot: the handler is told, and may say a last word.
 func TestKeyUpdate(t *testing.T) {
 	for _, asked := range []byte{0, 1} {
-		g := newGate(t, nil)
-		c, s := g.sealing()
+		g, c, s := sealing(t)
 		send(t, c, s.record(22, []byte{24, 0, 0, 1, asked}))
 		if *kernel {
 			if err := wait(t, g.rekeys, "Fault"); err != reactor.ErrRekey {
@@ -393,8 +393,7 @@ func TestOddRecords(t *testing.T) {
 		{"HTTP", func(*sealer) []byte { return []byte("GET / HTTP/1.1\r\n\r\n") }, reactor.CauseFilter, reactor.CauseReset},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			g := newGate(t, nil)
-			c, s := g.sealing()
+			g, c, s := sealing(t)
 			send(t, c, row.record(s))
 			want := row.cause
 			if *kernel {

@@ -115,6 +115,7 @@ type Stats struct {
 	Handshakes uint64          // that ended well
 	Resumed    uint64          // of those, with a session ticket
 	Failed     [reasons]uint64 // by Reason
+	Offloads   bool            // sockets may go to the kernel: false with Off, and once it has said that it cannot
 }
 
 // Stats fills to. Any goroutine.
@@ -122,7 +123,7 @@ func (s *Server) Stats(to *Stats) {
 	n := &s.n
 	*to = Stats{
 		Running: n.running.Load(), UserSpace: n.user.Load(), Kernel: n.kernel.Load(),
-		Handshakes: n.handshakes.Load(), Resumed: n.resumed.Load(),
+		Handshakes: n.handshakes.Load(), Resumed: n.resumed.Load(), Offloads: s.Offloads(),
 	}
 	for i := range n.failed {
 		to.Failed[i] = n.failed[i].Load()

@@ -40,7 +40,7 @@ func TestAppendSwitch(t *testing.T) {
 // problems is every refusal of a request that there is.
 var problems = []*upgrade.Problem{
 	upgrade.ErrRequestLine, upgrade.ErrVersion, upgrade.ErrCanonical, upgrade.ErrControl, upgrade.ErrField, upgrade.ErrRepeated, upgrade.ErrHost,
-	upgrade.ErrBody, upgrade.ErrExpect, upgrade.ErrSecrets, upgrade.ErrKey, upgrade.ErrExtensions, upgrade.ErrMethod, upgrade.ErrTarget, upgrade.ErrNotUpgrade,
+	upgrade.ErrBody, upgrade.ErrExpect, upgrade.ErrSecrets, upgrade.ErrKey, upgrade.ErrMethod, upgrade.ErrTarget, upgrade.ErrNotUpgrade,
 	upgrade.ErrWebSocketVersion, upgrade.ErrHeadSize, upgrade.ErrHeadLines, upgrade.ErrMethodUnknown, upgrade.ErrCoding,
 	upgrade.ErrBackendAnswer, upgrade.ErrBackendStatus,
 }

@@ -29,7 +29,6 @@ var (
 	ErrExpect           = &Problem{400, "expect", "the request must not have expectations", ""}
 	ErrSecrets          = &Problem{400, "secrets", "two different ticket secrets were sent", ""}
 	ErrKey              = &Problem{400, "key", "Sec-WebSocket-Key is not 16 bytes in base64", ""}
-	ErrExtensions       = &Problem{400, "extensions", "Sec-WebSocket-Extensions is malformed", ""} // found by who understands extensions
 	ErrMethod           = &Problem{405, "method", "the method must be GET", "Allow: GET\r\n"}
 	ErrTarget           = &Problem{414, "target-size", "the request target is over 8000 bytes", ""}
 	ErrNotUpgrade       = &Problem{426, "not-upgrade", "this address speaks WebSocket only", "Upgrade: websocket\r\n"}

@@ -6,11 +6,13 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"ticketgate/engine"
 	"ticketgate/engine/reactor"
+	"ticketgate/engine/secure"
 	"ticketgate/feed/relay"
 	"ticketgate/handshake"
 	"ticketgate/internal/pressure"
@@ -31,6 +33,7 @@ type Metrics struct {
 	Redis     *redis.Store // nil: the store is in memory
 	Ready     func() error // of the store's side of the node
 	Draining  func() bool
+	Certs     map[string]func() time.Time // when the first of each name's certificates ends
 	Memory    func(*pressure.Stats)
 }
 
@@ -73,6 +76,13 @@ var (
 	loopBusy       = family("loop_busy_ratio", "Share of a core that an event loop used in the last second.", "loop")
 	loopStall      = family("loop_stall_seconds", "How long what became ready waited for its event loop, as seen at its ticks.", "loop")
 	panics         = family("panics_total", "Panics while a socket was served; each closed that socket alone.")
+	tlsHandshakes  = family("tls_handshakes_total", "TLS handshakes at the gate: ok, or why not.", "result")
+	tlsResumed     = family("tls_resumed_total", "TLS handshakes that a session ticket made short.")
+	tlsRunning     = family("tls_handshakes_running", "TLS handshakes under way, from a whole ClientHello on.")
+	tlsProcess     = family("tls_process_connections", "Sockets whose TLS records this process seals and opens.")
+	tlsOffloaded   = family("tls_offloaded_total", "Sockets whose TLS records were handed to the kernel.")
+	tlsOffload     = family("tls_offload_available", "1 while sockets may go to the kernel: it has TLS as far as is known.")
+	certNotAfter   = family("tls_cert_not_after_timestamp_seconds", "When a certificate ends.", "name")
 	draining       = family("draining", "1 while the node drains.")
 	memoryUsed     = family("memory_used_bytes", "Memory in use, as it is compared with the limit.")
 	memoryLimit    = family("memory_limit_bytes", "Memory that may be in use.")
@@ -83,7 +93,7 @@ var all = []*prometheus.Desc{
 	buildInfo, connections, opened, closed, acceptErrors, rejected, issued, ticketsRefused, redeemed, issueSeconds,
 	redeemSeconds, redeemAge, messages, messageBytes, lasted, decisions, configured, slowConsumers, queueBytes, backendUp,
 	backendConns, backendDial, storeUp, storeDegraded, storeOps, openFiles, openFilesLimit, goroutines, loopConns, loopQueue, loopBusy, loopStall, panics, draining, memoryUsed, memoryLimit,
-	memoryState,
+	memoryState, tlsHandshakes, tlsResumed, tlsRunning, tlsProcess, tlsOffloaded, tlsOffload, certNotAfter,
 }
 
 // Describe implements prometheus.Collector.
@@ -108,6 +118,9 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	m.store(&s)
 	s.files()
 	m.memory(&s)
+	for name, ends := range m.Certs {
+		s.gauge(certNotAfter, float64(ends().Unix()), name)
+	}
 }
 
 // sink turns figures into samples.
@@ -172,6 +185,21 @@ func (m *Metrics) engine(s *sink) {
 	}
 	s.redemptions(e)
 	s.reactor(&e.Reactor)
+	if e.TLS != nil {
+		s.tls(e.TLS)
+	}
+}
+
+func (s *sink) tls(t *secure.Stats) {
+	s.counter(tlsHandshakes, t.Handshakes, "ok")
+	for _, r := range secure.Reasons() {
+		s.counter(tlsHandshakes, t.Failed[r], r.String())
+	}
+	s.counter(tlsResumed, t.Resumed)
+	s.gauge(tlsRunning, float64(t.Running))
+	s.gauge(tlsProcess, float64(t.UserSpace))
+	s.counter(tlsOffloaded, t.Kernel)
+	s.gauge(tlsOffload, flag(t.Offloads))
 }
 
 // redemptions maps the store's answers to the results of the product's reference. A ticket that was spent by the wrong

@@ -149,9 +149,10 @@ type WebSocket struct {
 	Ping         time.Duration `yaml:"ping" default:"25s" range:"100ms,1h"`
 	PongWait     time.Duration `yaml:"pong_wait" default:"10s" range:"100ms,10m"`
 	Idle         unit.Timeout  `yaml:"idle" default:"off" range:"100ms,24h"`
-	Queue        unit.Size     `yaml:"queue" default:"256KiB" range:"4KiB,64MiB"` // unsent bytes before 4440
-	Control      limiter.Rate  `yaml:"control" default:"10/1second"`              // pings, pongs and closes a client may send
-	Compression  string        `yaml:"compression" default:"off" oneof:"off" later:"on"`
+	Queue        unit.Size     `yaml:"queue" default:"256KiB" range:"4KiB,64MiB"`   // unsent bytes before 4440
+	Control      limiter.Rate  `yaml:"control" default:"10/1second"`                // pings, pongs and closes a client may send
+	Compression  string        `yaml:"compression" default:"off" oneof:"off on"`    // permessage-deflate
+	InflateRatio int           `yaml:"inflate_ratio" default:"256" range:"10,1032"` // beyond deflate.RatioFrom
 }
 
 // Memory bounds the process.

@@ -117,6 +117,9 @@ func (e *Examiner) Open(ctx context.Context, to Target) (*Link, error) {
 	end := make(chan farEnd, 1)
 	go func() { // ends with its connection, at the latest when Far is tired of waiting
 		code, err := d.s.echo()
+		if err != nil {
+			_ = d.s.Close() // so that nobody waits for its echo
+		}
 		end <- farEnd{code, err}
 	}()
 	return &Link{Socket: backend, Far: func() (uint16, error) { return far(d.s, end) }}, nil

@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,6 +35,7 @@ const (
 	greedyStays   = 20 * time.Second
 	ceilingNormal = 10 * time.Second // after the load has ended
 	ceilingProbe  = 100 * time.Millisecond
+	sipSize       = 16 << 10 // what half of them read in a second, so that they are not taken for dead
 )
 
 // ceilingYAML lets the budgets for queues and for messages under way be more together than the memory is: what they would
@@ -69,9 +73,8 @@ func memoryCeiling(ctx context.Context, x *exam) error {
 	seen, err := c.watchCeiling(ctx, greedyRamp+x.lasting(greedyStays))
 	last, ended := greedy.Stop()
 	over := time.Now()
-	if gone, cancel := context.WithTimeout(ctx, time.Millisecond); n.Wait(gone) != context.DeadlineExceeded {
-		cancel()
-		return fmt.Errorf("the node is gone: %w\n%s", n.Wait(ctx), n.Log())
+	if err := alive(ctx, n); err != nil {
+		return err
 	}
 	if err := errors.Join(err, ended); err != nil {
 		return err
@@ -81,6 +84,7 @@ func memoryCeiling(ctx context.Context, x *exam) error {
 	x.figure("%d clients that would hold %d MiB: %s", open, open*greedyHolds>>20, strings.Join(last, ", "))
 	x.figure("resident memory %.0f %% of the limit at its peak; newcomers refused from %v on, residents cut from %v on: %.0f of them, %.0f of them slow",
 		100*float64(peak.Load())/float64(limit), seen.refused.Round(time.Millisecond), seen.cut.Round(time.Millisecond), seen.cuts, seen.slow)
+	x.figure("ends: %s", strings.Join(seen.ends, ", "))
 	x.figure("tickets refused %d, upgrades refused %d; back to normal %v after the load", seen.tickets, seen.upgrades, back.Sub(over).Round(time.Millisecond))
 	x.want(err == nil, "after the load: %v", err)
 	x.want(seen.refused > 0 && seen.tickets > 0 && seen.upgrades > 0, "newcomers were not refused: %d tickets, %d upgrades", seen.tickets, seen.upgrades)
@@ -91,11 +95,22 @@ func memoryCeiling(ctx context.Context, x *exam) error {
 	return nil
 }
 
+// alive tells how a node has ended, if it has.
+func alive(ctx context.Context, n *rig.Node) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Millisecond)
+	defer cancel()
+	if err := n.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("the node is gone: %w\n%s", err, n.Log())
+	}
+	return nil
+}
+
 // pinch is what was seen of a node that ran out of memory.
 type pinch struct {
 	refused, cut      time.Duration // from the begin to the first, 0: none
 	tickets, upgrades int           // refused for want of memory
 	cuts, slow        float64       // residents closed with 1013; those whose queue it was
+	ends              []string      // how sockets ended, and how many so
 }
 
 // watchCeiling asks for a ticket and an upgrade every now and then until d is over.
@@ -114,6 +129,7 @@ func (c *cluster) watchCeiling(ctx context.Context, d time.Duration) (p pinch, e
 			return p, fmt.Errorf("the node does not tell its figures: %w", err)
 		}
 		p.cuts = s[`ticketgate_connections_closed_total{by="gateway",code="1013",stream="echo"}`]
+		p.ends = ends(s)
 		p.slow = s[`ticketgate_slow_consumer_total{action="cut",stream="echo"}`]
 		if p.refused == 0 && s["ticketgate_memory_state"] > 0 {
 			p.refused = time.Since(begun)
@@ -130,6 +146,16 @@ func (c *cluster) watchCeiling(ctx context.Context, d time.Duration) (p pinch, e
 		}
 	}
 	return p, nil
+}
+
+// ends are the counts of closed sockets, by who began it and the code.
+func ends(samples map[string]float64) (all []string) {
+	for _, name := range slices.Sorted(maps.Keys(samples)) {
+		if labels, ok := strings.CutPrefix(name, "ticketgate_connections_closed_total"); ok {
+			all = append(all, fmt.Sprintf("%s %.0f", labels, samples[name]))
+		}
+	}
+	return all
 }
 
 // newcomer asks for a ticket.
@@ -253,10 +279,14 @@ func (g *greed) open(ctx context.Context, i int) (*socket, error) {
 		return nil, err
 	}
 	s, err := dialRaw(ctx, g.gate, t)
-	if err == nil {
-		err = shrink(s.Conn)
+	if err != nil {
+		return nil, err
 	}
-	return s, err
+	c, ok := s.Conn.(*net.TCPConn)
+	if !ok {
+		return nil, errors.New("not a TCP connection")
+	}
+	return s, c.SetReadBuffer(2 * sipSize) // what the client's kernel takes is not the gateway's memory
 }
 
 // burden is one client: from its turn on it sends until nobody takes more, is cut, and comes back.
@@ -327,7 +357,7 @@ func (g *greed) sip(ctx context.Context, s *socket) error {
 	if _, err := s.Write(g.echo); err != nil {
 		return err
 	}
-	some := make([]byte, 1<<10)
+	some := make([]byte, sipSize)
 	for rest(ctx, time.Second) == nil {
 		if err := s.send(frame.Ping, nil); err != nil {
 			return err

@@ -40,9 +40,13 @@ type clusterOptions struct {
 	limits  string            // further limits of plan "p", as lines indented by six
 	count   int               // connections of a client; 0: 10
 	feeds   string            // of the stream "clock", as YAML; "" for a message each 10 ms
+	clock   string            // further keys of the stream "clock", with a comma in front
 	limit   uint64            // RLIMIT_NOFILE of the nodes
 	gate    string            // further keys of listen.gate, as they stand between braces; "": exemptLoopback
 	address string            // of the gate; "": a free port of 127.0.0.1
+	tags    []string          // of the build
+	env     []string          // beside the process's own
+	log     io.Writer         // gets all that the nodes log; nil: nobody
 }
 
 // exemptLoopback lets clients of one loopback address connect as often as they like.
@@ -65,7 +69,7 @@ plans:
       tickets: { rate: 1000000/1second, per: client }
 %sstreams:
   echo: { backend: builtin }
-  clock: { feed: clock }
+  clock: { feed: clock%s }
 %sbackends:
   builtin: { kind: echo }
 %sfeeds:
@@ -97,7 +101,7 @@ func (o *clusterOptions) config(redis *rig.Redis) string {
 	if feed == "" {
 		feed = "{ kind: clock, every: 10ms }"
 	}
-	return fmt.Sprintf(baseYAML, cmp.Or(o.address, "127.0.0.1:0"), cmp.Or(o.gate, exemptLoopback), streams, count, o.limits, stream, backend, feed, store, o.yaml)
+	return fmt.Sprintf(baseYAML, cmp.Or(o.address, "127.0.0.1:0"), cmp.Or(o.gate, exemptLoopback), streams, count, o.limits, o.clock, stream, backend, feed, store, o.yaml)
 }
 
 // httpTimeout is for a ticket or a look at the metrics: who waits longer has no answer.
@@ -111,7 +115,7 @@ func start(ctx context.Context, x *exam, o clusterOptions) (c *cluster, err erro
 			err = errors.Join(err, c.close())
 		}
 	}()
-	bin, err := rig.Binary(ctx, binDir)
+	bin, err := rig.Binary(ctx, binDir, o.tags...)
 	if err != nil {
 		return c, err
 	}
@@ -131,7 +135,7 @@ func start(ctx context.Context, x *exam, o clusterOptions) (c *cluster, err erro
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			return c, err
 		}
-		n, err := rig.Start(ctx, &rig.StartOptions{Binary: bin, Dir: dir, Config: o.config(c.redis), Limit: o.limit,
+		n, err := rig.Start(ctx, &rig.StartOptions{Binary: bin, Dir: dir, Config: o.config(c.redis), Limit: o.limit, Env: o.env, Log: o.log,
 			Files: map[string]string{"ring": c.ring, "keys.yaml": c.key.Entry}})
 		if err != nil {
 			return c, err

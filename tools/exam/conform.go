@@ -18,7 +18,7 @@ func init() {
 
 // conformYAML raises the message limit for section 9, whose messages of 4 MiB come in up to 65,536 fragments. The rest is as
 // by default, the budget of control frames too.
-const conformYAML = "websocket: { max_message: 16MiB, max_fragments: 65536, assembly: 1m, compression: %s }\n"
+const conformYAML = "websocket: { max_message: 16MiB, max_fragments: 65536, assembly: 1m, compression: %s, inflate_ratio: 1032 }\n"
 
 // conformance plays all cases in three configurations, one after the other. The size is that of the cases with many messages.
 func conformance(ctx context.Context, x *exam) error {

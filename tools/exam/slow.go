@@ -1,12 +1,15 @@
 package main
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,34 +17,67 @@ import (
 )
 
 func init() {
-	tests[37] = test{"slow readers: bounded memory, closed with 4440, healthy subscribers in time (policy close)", slowReaders}
+	tests[37] = test{"slow readers: bounded memory, closed or trimmed as configured, healthy subscribers in time", slowReaders}
 }
 
 const (
-	slowSubscribers = 500 // that stop reading, and as many that go on
+	slowSubscribers = 500 // that do not keep up, and as many that do
 	slowMessage     = 3200
 	slowEvery       = 100 * time.Millisecond // 32 KiB/s each
+	slowFor         = 35 * time.Second       // how long laggards read too slowly
+	slowShare       = 8.0 / 3                // and how much too slowly: 12 KiB/s
 	slowBudget      = 64 << 20
 	slowLag         = 100 * time.Millisecond
+	slowStall       = 10 * time.Second // without progress, after which a socket is closed
 	slowWithin      = 60 * time.Second // until every stalled socket is gone
 )
 
-// slowReaders lets half of a feed's subscribers stop reading.
+// slowReaders lets half of a feed's subscribers not keep up, under one policy after the other.
 func slowReaders(ctx context.Context, x *exam) error {
+	for _, then := range []string{"close", "drop-oldest", "latest-only"} {
+		own := *x
+		own.dir = filepath.Join(x.dir, then)
+		if err := os.Mkdir(own.dir, 0o700); err != nil {
+			return err
+		}
+		err := slowPolicy(ctx, &own, then)
+		x.short = own.short
+		if err != nil {
+			return fmt.Errorf("%s: %w", then, err)
+		}
+	}
+	return nil
+}
+
+// slowPolicy runs one policy. Half of those that do not keep up stop reading; with a policy that trims, the other half reads
+// too slowly for a while, and then all that is left.
+func slowPolicy(ctx context.Context, x *exam, then string) error {
+	lagFor := cmp.Or(x.duration, slowFor)
+	every := max(10*time.Millisecond, min(slowEvery, lagFor/220)) // in a short run all goes faster, or nobody would be behind
 	c, err := start(ctx, x, clusterOptions{memory: true, yaml: "memory: { outbound: 64MiB }\n",
-		feeds: fmt.Sprintf("{ kind: clock, every: %s, pad: %dB }", slowEvery, slowMessage)})
+		feeds: fmt.Sprintf("{ kind: clock, every: %s, pad: %dB }", every, slowMessage),
+		clock: fmt.Sprintf(", slow_consumer: { queue: 256KiB, then: %s }", then)})
 	if err != nil {
 		return err
 	}
-	defer func() { x.want(c.close() == nil, "the node did not stop") }()
+	defer func() { x.want(c.close() == nil, "%s: the node did not stop", then) }()
 	n := x.n(slowSubscribers, 20)
-	sockets, err := c.openMany(ctx, 2*n, "clock")
+	lagging := n / 2
+	if then == "close" {
+		lagging = 0
+	}
+	sockets, err := c.openMany(ctx, 2*n-lagging, "clock")
 	defer closeAll(sockets)
 	if err != nil {
 		return err
 	}
+	laggards, err := c.openTold(ctx, lagging)
+	defer closeAll(laggards)
+	if err != nil {
+		return err
+	}
 	healthy, stalled := sockets[:n], sockets[n:]
-	for _, s := range stalled {
+	for _, s := range slices.Concat(stalled, laggards) {
 		if err := shrink(s.Conn); err != nil { // what the client's kernel takes is not the gateway's memory
 			return err
 		}
@@ -54,29 +90,35 @@ func slowReaders(ctx context.Context, x *exam) error {
 	reading, quit := context.WithCancel(ctx)
 	defer quit()
 	ears := listen(reading, healthy)
-	left, took, err := c.untilGone(ctx, 2*n, n)
+	behind := lag(reading, laggards, time.Duration(slowShare*float64(every)), lagFor)
+	left, took, err := c.untilGone(ctx, 2*n, n+lagging)
+	behind.level.Wait()
+	slow, metricsErr := c.metrics(ctx)
 	stop()
 	quit()
-	closeAll(healthy) // ends their reads
+	closeAll(sockets) // ends their reads
+	closeAll(laggards)
 	lags, lost, gone := ears.wait()
-	if err != nil {
+	if err = errors.Join(err, metricsErr); err != nil {
 		return err
 	}
-	slow, err := c.metric(ctx, `ticketgate_connections_closed_total{by="gateway",code="4440",stream="clock"}`)
-	if err != nil {
-		return err
-	}
+	closed, dropped := int(slow[`ticketgate_slow_consumer_total{action="close",stream="clock"}`]), int(slow[`ticketgate_slow_consumer_total{action="drop",stream="clock"}`])
 	grown := peak.Load() - before
 	p99 := quantile(lags, 0.99)
-	x.figure("%d stalled sockets: %d gone after %v, closed with 4440 %d", n, n-left, took.Round(time.Millisecond), slow)
-	x.figure("%d healthy sockets: %d messages, lag p99 %v, largest %v, messages missed %d, sockets lost %d", n, len(lags), p99,
+	x.figure("%s: %d stalled sockets: %d gone after %v, closed with 4440 %d", then, len(stalled), len(stalled)-left, took.Round(time.Millisecond), closed)
+	x.figure("%s: %d healthy sockets: %d messages, lag p99 %v, largest %v, messages missed %d, sockets lost %d", then, n, len(lags), p99,
 		quantile(lags, 1), lost, gone)
-	x.figure("resident memory %+.1f MiB at its peak, budget %d MiB", float64(grown)/(1<<20), slowBudget>>20)
-	x.want(left == 0, "%d stalled sockets still open after %v", left, took)
-	x.want(slow == n, "%d sockets closed with 4440, want %d", slow, n)
-	x.want(gone == 0 && lost == 0, "healthy: %d messages missed, %d sockets lost", lost, gone)
-	x.wantTime(p99 <= slowLag, "healthy lag p99 %v, want at most %v", p99, slowLag)
-	x.want(grown <= slowBudget+slowBudget/10, "memory grew by %d bytes, want at most the budget and a tenth", grown)
+	x.figure("%s: resident memory %+.1f MiB at its peak, budget %d MiB", then, float64(grown)/(1<<20), slowBudget>>20)
+	x.want(left == 0, "%s: %d stalled sockets still open after %v", then, left, took)
+	x.want(gone == 0 && lost == 0, "%s: healthy: %d messages missed, %d sockets lost", then, lost, gone)
+	x.wantTime(p99 <= slowLag, "%s: healthy lag p99 %v, want at most %v", then, p99, slowLag)
+	x.want(grown <= slowBudget+slowBudget/10, "%s: memory grew by %d bytes, want at most the budget and a tenth", then, grown)
+	if then == "close" {
+		x.want(closed == len(stalled) && dropped == 0, "%s: %d sockets closed with 4440 and %d trimmed, want %d and 0", then, closed, dropped, len(stalled))
+		return nil
+	}
+	x.want(took >= slowStall, "%s: the stalled sockets were gone after %v, before they had stood still for %v", then, took, slowStall)
+	behind.judge(x, then, ears.all(), closed, dropped)
 	return nil
 }
 
@@ -165,36 +207,42 @@ const stampFrom = len(`{"time":"`)
 
 // readStamp reads one message of the clock and keeps only its time: the listener must not be what is late.
 func (s *socket) readStamp() (frame.Op, time.Time, error) {
+	op, text, err := s.readStart()
+	if err != nil || op != frame.Text {
+		return op, time.Time{}, err
+	}
+	at, err := stampOf(text)
+	return op, at, err
+}
+
+// readStart reads one frame and keeps the first 64 bytes of its payload.
+func (s *socket) readStart() (frame.Op, string, error) {
 	h, err := s.readHead()
-	if err != nil || h.Op != frame.Text {
-		if err == nil {
-			_, err = s.r.Discard(int(h.Len))
-		}
-		return h.Op, time.Time{}, err
+	if err != nil {
+		return h.Op, "", err
 	}
 	b, err := s.r.Peek(min(int(h.Len), 64))
-	if err != nil || len(b) < stampFrom {
-		return h.Op, time.Time{}, errors.Join(err, errLost)
+	text := string(b)
+	if err == nil {
+		_, err = s.r.Discard(int(h.Len))
 	}
-	text, _, _ := bytes.Cut(b[stampFrom:], []byte{'"'})
-	at, err := time.Parse(time.RFC3339Nano, string(text))
-	if err != nil {
-		return h.Op, at, err
+	return h.Op, text, err
+}
+
+// stampOf is the time in a message of the clock.
+func stampOf(text string) (time.Time, error) {
+	if len(text) < stampFrom {
+		return time.Time{}, errLost
 	}
-	_, err = s.r.Discard(int(h.Len))
-	return h.Op, at, err
+	stamp, _, _ := strings.Cut(text[stampFrom:], `"`)
+	return time.Parse(time.RFC3339Nano, stamp)
 }
 
 // wait returns how late messages were, how many were missing, and how many sockets were lost. A message is missing if any
 // other subscriber got it between a subscriber's first and last.
 func (e *ears) wait() (lags []time.Duration, lost, gone int) {
 	e.done.Wait()
-	var all []int64
-	for _, h := range e.heard {
-		all = append(all, h...)
-	}
-	slices.Sort(all)
-	all = slices.Compact(all)
+	all := e.all()
 	for _, h := range e.heard {
 		if len(h) == 0 {
 			lost++
@@ -205,6 +253,13 @@ func (e *ears) wait() (lags []time.Duration, lost, gone int) {
 		lost += to - from + 1 - len(h)
 	}
 	return e.lags, lost, e.gone
+}
+
+// all is every message that any of them has heard, in order. After wait.
+func (e *ears) all() []int64 {
+	all := slices.Concat(e.heard...)
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // quantile of durations; 0 of none.

@@ -73,6 +73,14 @@ func (s *socket) upgrade(t *rig.Ticket) error {
 	if _, err := s.Write([]byte(rig.Head("gate.test", t.Path(), t.Secret()))); err != nil {
 		return err
 	}
+	if err := s.switched(); err != nil {
+		return err
+	}
+	return s.SetDeadline(time.Time{})
+}
+
+// switched wants a 101.
+func (s *socket) switched() error {
 	a, err := http.ReadResponse(s.r, nil)
 	if err != nil {
 		return err
@@ -80,7 +88,7 @@ func (s *socket) upgrade(t *rig.Ticket) error {
 	if a.StatusCode != http.StatusSwitchingProtocols {
 		return fmt.Errorf("upgrade: %s", a.Status)
 	}
-	return s.SetDeadline(time.Time{})
+	return nil
 }
 
 // received is a frame from the gate.

@@ -21,9 +21,9 @@ const module = "ticketgate/"
 // rooms gives each package its number, the longest prefix first. A room imports only rooms with a lower number, and its own
 // parts. ARCHITECTURE.md draws them.
 var rooms = map[string]int{
-	"internal/mono": 0, "internal/stat": 0, "internal/unit": 0, "internal/audit": 0, "internal/invariant": 0, "internal/offheap": 0,
+	"internal/mono": 0, "internal/faults": 0, "internal/stat": 0, "internal/unit": 0, "internal/audit": 0, "internal/invariant": 0, "internal/offheap": 0,
 	"ticket": 1, "limiter": 1, "guard": 1, "internal/pressure": 1,
-	"engine/upgrade": 1, "engine/frame": 1, "engine/reactor": 1, "engine/proxy": 1,
+	"engine/upgrade": 1, "engine/frame": 1, "engine/deflate": 1, "engine/reactor": 1, "engine/proxy": 1,
 	"engine": 2,
 	"store":  3, "handshake": 3, "feed": 3, "bench": 3,
 	"internal/config": 4,
@@ -47,6 +47,7 @@ var waiting = []string{"database/sql", "log", "log/slog", "net", "net/http", "os
 var start = map[edge]string{
 	{"engine", "net"}:         "the address that a listener got",
 	{"engine/reactor", "net"}: "opens listeners",
+	{"engine/secure", "net"}:  "crypto/tls wants a net.Conn, and gets one in memory",
 	{"engine/reactor", "os"}:  "cleans up after unix sockets",
 }
 

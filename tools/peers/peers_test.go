@@ -97,6 +97,28 @@ func TestEcho(t *testing.T) {
 	}
 }
 
+// Whoever does not read is not read: what a server holds for it has an end.
+func TestEchoStops(t *testing.T) {
+	const most = 256 << 20 // several times what the kernel's buffers hold on the way there and back
+	c := dial(t, start(t, "epollecho"))
+	part := make([]byte, 1<<20)
+	for sent := 0; ; {
+		if err := c.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		n, err := c.Write(part)
+		if sent += n; sent >= most {
+			t.Fatalf("it took %d bytes that nobody reads", sent)
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 const upgrade = "GET /t/x HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n" +
 	"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 

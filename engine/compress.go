@@ -1,0 +1,300 @@
+package engine
+
+import (
+	"bytes"
+	"sync"
+
+	"ticketgate/engine/deflate"
+	"ticketgate/engine/frame"
+	"ticketgate/engine/reactor"
+)
+
+// Compressed messages (permessage-deflate), in the order of this file:
+//
+//	negotiate  offers in the head > the answer in the 101; a window of the session says the rest
+//	inflate    a compressed message, in whatever parts it comes > the message itself, whole > limits > Stream.Receive
+//	deflated   a whole message to one client, if that pays
+//	Message    a message to many: compressed once for all of them
+//
+// Limits, counters and the bound on a message see what is inflated, and what is not compressed yet. What waits for a slow client
+// is counted as it is queued.
+
+// A compressor is what a loop needs for compressed messages: about 1 MiB, 3 MiB if clients ask for small windows.
+type compressor struct {
+	deflater deflate.Deflater
+	packed   []byte // a frame being compressed: at most deflate.Max, and its header
+
+	whole    inflating // of a message that is here at once
+	inflated []byte    // and that message; spareMax bytes at most are kept
+
+	begun map[uint32]*inflating // by hold: of messages that are not; sockets without one have none
+	spare []*inflating          // inflatersKept at most
+}
+
+// inflatersKept is how many a loop keeps for the next messages in parts: 400 KiB of them.
+const inflatersKept = 64
+
+// An inflating is a compressed message under way. It counts deflate.Size among the bytes that are held for all.
+type inflating struct {
+	z    deflate.Inflater
+	text frame.UTF8
+}
+
+func newCompressor() *compressor { return &compressor{begun: map[uint32]*inflating{}} }
+
+// offered reads the client's offers in w.req. false: they are malformed, which ends the handshake (RFC 6455 section 9.1). With
+// compression off they are not looked at.
+func (w *worker) offered() (a deflate.Answer, ok bool) {
+	if w.flate == nil {
+		return a, true
+	}
+	for line := range w.req.Extensions {
+		if a.Offer(line) != nil {
+			return a, false
+		}
+	}
+	return a, true
+}
+
+// agree notes what was agreed on with the client.
+func (w *worker) agree(s *session, window deflate.Window) {
+	s.flags |= flags(window) << windowShift
+	if window == deflate.Window15 {
+		w.e.compressing.Add(1)
+	}
+}
+
+// disagree is the end of s.
+func (w *worker) disagree(s *session) {
+	if s.window() == deflate.Window15 {
+		w.e.compressing.Add(-1)
+	}
+}
+
+func (s *session) window() deflate.Window { return deflate.Window(s.flags >> windowShift) }
+
+// rules are those for frames of s.
+func (e *StreamEntry) rules(s *session) *frame.Rules {
+	if s.window() != deflate.NoWindow {
+		return e.compressed
+	}
+	return e.Rules
+}
+
+// inflate takes a part of a compressed message, and passes the message on when it is whole. The socket is closed with the part
+// that breaks the stream, is no UTF-8 or is too much, whatever is still to come.
+func (w *worker) inflate(id reactor.ID, s *session, ev *frame.Event) {
+	s.last = tickOf(w.l.Now())
+	var m *message
+	var b []byte
+	var code frame.Code
+	if ev.First && ev.Last {
+		b, code = w.inflateWhole(ev)
+	} else {
+		m = w.message(s)
+		b, code = w.inflatePart(m, ev)
+	}
+	switch {
+	case code != 0:
+		w.end(id, s, code, "", ByGateway)
+		return
+	case !ev.Last:
+		return
+	}
+	*ev = frame.Event{Kind: frame.KindData, Op: ev.Op, First: true, Last: true, Head: true, Tail: true, Fin: true,
+		FrameLen: int64(len(b)), Payload: b}
+	if w.allowWhole(id, s, w.turn.plan, ev) {
+		w.turn.entry.Stream.Receive(Conn{w, id}, ev)
+	}
+	if m != nil {
+		w.dropHold(m)
+	}
+}
+
+// inflateWhole inflates a message that is here at once. b is good until the next.
+func (w *worker) inflateWhole(ev *frame.Event) (b []byte, code frame.Code) {
+	f := w.flate
+	f.whole.reset()
+	b, code = w.add(&f.whole, f.inflated[:0], ev)
+	f.inflated = b
+	if cap(b) > spareMax {
+		f.inflated = nil
+	}
+	return b, code
+}
+
+// inflatePart inflates a part of m; b is m so far.
+func (w *worker) inflatePart(m *message, ev *frame.Event) (b []byte, code frame.Code) {
+	if m.hold == 0 {
+		m.hold = w.holds.begin()
+		w.flate.begin(m.hold)
+		w.e.held.Add(int64(deflate.Size))
+	}
+	held := &w.holds.all[m.hold-1]
+	had := len(*held)
+	*held, code = w.add(w.flate.begun[m.hold], *held, ev)
+	w.e.held.Add(int64(len(*held) - had))
+	return *held, code
+}
+
+// add appends to b, the message so far, what ev brings. code is what the socket must be closed with, 0 for nothing.
+func (w *worker) add(i *inflating, b []byte, ev *frame.Event) (_ []byte, code frame.Code) {
+	most := w.turn.entry.Rules.MaxMessage
+	left := int64(len(b)) + max(0, w.e.holdMax.Load()-w.e.held.Load()) // of what may be held for all
+	had := len(b)
+	b, err := i.z.Inflate(b, ev.Payload, deflate.Limits{Bytes: int(min(most, left)), Ratio: w.e.o.InflateRatio})
+	w.turn.inflated += len(b) - had
+	switch {
+	case ev.Op == frame.Text && !i.text.Add(b[had:]): // first, since these bytes come before what err is about
+		return b, frame.CloseInvalid
+	case err == deflate.ErrTooBig && left < most:
+		return b, frame.CloseOverloaded
+	case err == deflate.ErrTooBig:
+		return b, frame.CloseTooBig
+	case err != nil, ev.Last && (i.z.End() != nil || !i.text.Whole()):
+		return b, frame.CloseInvalid
+	}
+	return b, 0
+}
+
+// turnInflated is how many bytes one socket may have inflated before the others get their turn: about 1 ms.
+const turnInflated = 1 << 20
+
+func (i *inflating) reset() {
+	i.z.Reset()
+	i.text = frame.UTF8{}
+}
+
+// begin has an inflating for the message that is held as number hold.
+func (f *compressor) begin(hold uint32) {
+	i := new(inflating)
+	if n := len(f.spare); n > 0 {
+		i, f.spare = f.spare[n-1], f.spare[:n-1]
+	}
+	f.begun[hold] = i
+}
+
+// end forgets it, and returns how many bytes it counted.
+func (f *compressor) end(hold uint32) int64 {
+	if f == nil {
+		return 0
+	}
+	i, ok := f.begun[hold]
+	if !ok {
+		return 0
+	}
+	delete(f.begun, hold)
+	if len(f.spare) < inflatersKept {
+		i.reset()
+		f.spare = append(f.spare, i)
+	}
+	return int64(deflate.Size)
+}
+
+// deflated frames the whole message b for s, compressed, if s has agreed to that and it pays. The result is good until the
+// next call.
+func (w *worker) deflated(s *session, op frame.Op, b []byte) (framed []byte, ok bool) {
+	window := s.window()
+	if window == deflate.NoWindow || !worth(len(b)) {
+		return nil, false
+	}
+	f := w.flate
+	var start int
+	f.packed, start = pack(&f.deflater, f.packed, op, b, window)
+	return f.packed[start:], start > 0
+}
+
+// compressed sends the frame of h and b compressed, if that is a whole message and deflated says so.
+func (c Conn) compressed(s *session, h *frame.Header, b []byte) (sent Sent, ok bool) {
+	if !h.Fin || h.Op != frame.Text && h.Op != frame.Binary {
+		return 0, false
+	}
+	framed, ok := c.w.deflated(s, h.Op, b)
+	if !ok {
+		return 0, false
+	}
+	return c.Body(framed), true
+}
+
+// compressedFrame is compressed for a frame with its header, as a backend sent it.
+func (c Conn) compressedFrame(s *session, framed []byte) (sent Sent, ok bool) {
+	h, n, err := frame.Parse(framed)
+	if err != nil || n == 0 || int64(len(framed)-n) != h.Len {
+		return 0, false
+	}
+	return c.compressed(s, &h, framed[n:])
+}
+
+// worth reports whether it pays to compress a message of n bytes.
+func worth(n int) bool { return n >= deflate.Min && n <= deflate.Max }
+
+// pack frames b, compressed, into dst from start on: room is left for the longest header. start is 0 if it does not pay.
+func pack(d *deflate.Deflater, dst []byte, op frame.Op, b []byte, window deflate.Window) (_ []byte, start int) {
+	var room [frame.MaxHeader]byte
+	dst, ok := d.Deflate(append(dst[:0], room[:]...), b, window)
+	if !ok {
+		return dst, 0
+	}
+	h := frame.Header{Fin: true, Rsv: frame.RSV1, Op: op, Len: int64(len(dst) - frame.MaxHeader)}
+	start = frame.MaxHeader - frame.HeaderLen(h)
+	frame.PutHead(dst[start:], &h)
+	return dst, start
+}
+
+// A Message is one that goes to many sockets: framed once, and compressed once for those that have agreed to that. It may be
+// copied, and all loops share its bytes.
+type Message struct {
+	framed []byte
+	packed []byte // compressed, nil if nobody wanted that or it does not pay
+	n      int64  // bytes of the payload
+}
+
+// NewMessage makes a message of payload, which is copied; text must be valid UTF-8. Any goroutine but a loop's may call it.
+// Clients that asked for a window under 32 KiB, which no browser does, get it plain.
+func (e *Engine) NewMessage(op frame.Op, payload []byte) Message {
+	h := frame.Header{Fin: true, Op: op, Len: int64(len(payload))}
+	framed := append(frame.Append(make([]byte, 0, frame.HeaderLen(h)+len(payload)), h), payload...)
+	m := Message{framed: framed, n: h.Len}
+	if worth(len(payload)) && e.compressing.Load() > 0 {
+		m.packed = e.shared.pack(op, payload)
+	}
+	return m
+}
+
+// Size is how many bytes the message takes.
+func (m *Message) Size() int { return len(m.framed) + len(m.packed) }
+
+// SendMessage asks the limits and queues m.
+func (c Conn) SendMessage(m *Message) Outbound {
+	v := c.Begin(true, m.n)
+	if v.Sent > SentHold {
+		return v
+	}
+	b := m.framed
+	if s := c.row(); m.packed != nil && s.window() == deflate.Window15 {
+		b = m.packed
+	}
+	if c.Body(b) == SentGone {
+		return Outbound{Sent: SentGone}
+	}
+	return v
+}
+
+// sharedCompressor makes the messages that go to many. Who publishes waits for the one before: about 1 ms at most.
+type sharedCompressor struct {
+	mu       sync.Mutex
+	deflater deflate.Deflater
+	packed   []byte
+}
+
+// pack returns a compressed frame of its own, nil if that does not pay.
+func (f *sharedCompressor) pack(op frame.Op, b []byte) []byte {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var start int
+	f.packed, start = pack(&f.deflater, f.packed, op, b, deflate.Window15)
+	if start == 0 {
+		return nil
+	}
+	return bytes.Clone(f.packed[start:])
+}
