@@ -84,10 +84,10 @@ func TestPaceFailures(t *testing.T) {
 				if _, err := ws.Upgrade(s); err != nil {
 					return
 				}
-				if _, err := ws.ReadFrame(s); err == nil {
+				if _, err := readFrame(s); err == nil {
 					_, _ = s.Write(c.wire)
 				}
-				_, _ = ws.ReadFrame(s) // until the client goes
+				_, _ = readFrame(s) // until the client goes
 			})
 			l := newLoop(t, bench.Options{})
 			p := bench.NewPace(l, []byte("hello"), 1)

@@ -54,15 +54,15 @@ func (s *secureServer) serve(w http.ResponseWriter, r *http.Request) {
 		if ws.WriteFrame(c, ws.NewPingFrame([]byte("there?"))) != nil {
 			return
 		}
-		f, err := ws.ReadFrame(c)
-		if err != nil || f.Header.OpCode != ws.OpPong || string(ws.UnmaskFrame(f).Payload) != "there?" {
+		f, err := readFrame(c)
+		if err != nil || f.Header.OpCode != ws.OpPong || string(f.Payload) != "there?" {
 			return
 		}
 		s.pongs.Add(1)
 		gone := make(chan struct{})
 		s.serving.Go(func() {
 			defer close(gone)
-			_, _ = ws.ReadFrame(c)
+			_, _ = readFrame(c)
 		})
 		select {
 		case <-s.hangUp:

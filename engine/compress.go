@@ -167,9 +167,11 @@ func (i *inflating) reset() {
 
 // begin has an inflating for the message that is held as number hold.
 func (f *compressor) begin(hold uint32) {
-	i := new(inflating)
+	var i *inflating
 	if n := len(f.spare); n > 0 {
 		i, f.spare = f.spare[n-1], f.spare[:n-1]
+	} else {
+		i = new(inflating)
 	}
 	f.begun[hold] = i
 }
@@ -195,13 +197,29 @@ func (f *compressor) end(hold uint32) int64 {
 // next call.
 func (w *worker) deflated(s *session, op frame.Op, b []byte) (framed []byte, ok bool) {
 	window := s.window()
-	if window == deflate.NoWindow || !worth(len(b)) {
+	if window == deflate.NoWindow || !worth(int64(len(b))) {
 		return nil, false
 	}
 	f := w.flate
 	var start int
 	f.packed, start = pack(&f.deflater, f.packed, op, b, window)
 	return f.packed[start:], start > 0
+}
+
+// Compresses reports whether a whole message of n bytes would go to c compressed, if that makes it smaller.
+func (c Conn) Compresses(n int64) bool {
+	s := c.row()
+	return s != nil && s.window() != deflate.NoWindow && worth(n)
+}
+
+// Compress queues the whole message b compressed, if the client has agreed to that and it pays: ok says so. Only after Begin
+// allowed it. Send, Frame, Pass and PassBody do so by themselves with a message that is one frame.
+func (c Conn) Compress(op frame.Op, b []byte) (sent Sent, ok bool) {
+	s := c.row()
+	if s == nil || s.state != stateOpen || !c.leased() {
+		return SentGone, true
+	}
+	return c.compressed(s, &frame.Header{Fin: true, Op: op}, b)
 }
 
 // compressed sends the frame of h and b compressed, if that is a whole message and deflated says so.
@@ -226,7 +244,7 @@ func (c Conn) compressedFrame(s *session, framed []byte) (sent Sent, ok bool) {
 }
 
 // worth reports whether it pays to compress a message of n bytes.
-func worth(n int) bool { return n >= deflate.Min && n <= deflate.Max }
+func worth(n int64) bool { return n >= deflate.Min && n <= deflate.Max }
 
 // pack frames b, compressed, into dst from start on: room is left for the longest header. start is 0 if it does not pay.
 func pack(d *deflate.Deflater, dst []byte, op frame.Op, b []byte, window deflate.Window) (_ []byte, start int) {
@@ -255,7 +273,7 @@ func (e *Engine) NewMessage(op frame.Op, payload []byte) Message {
 	h := frame.Header{Fin: true, Op: op, Len: int64(len(payload))}
 	framed := append(frame.Append(make([]byte, 0, frame.HeaderLen(h)+len(payload)), h), payload...)
 	m := Message{framed: framed, n: h.Len}
-	if worth(len(payload)) && e.compressing.Load() > 0 {
+	if worth(h.Len) && e.compressing.Load() > 0 {
 		m.packed = e.shared.pack(op, payload)
 	}
 	return m

@@ -39,11 +39,11 @@ func (e *Engine) Cut(ctx context.Context, bytes int64) (held int64) {
 }
 
 // Room says that there are bytes of memory left: what is held for clients may grow by a part of them until it is called
-// again, however long that takes. Half is for queues, and a quarter for messages under way, whose buffers may be twice as
-// long as what is in them. Any goroutine may call it.
+// again, however long that takes. A quarter is for queues, and an eighth for messages under way, whose buffers may be twice as
+// long as what is in them; the rest is for what both leave to the collector. Any goroutine may call it.
 func (e *Engine) Room(bytes int64) {
-	e.r.LimitQueues(bytes / 2)
-	e.holdMax.Store(min(e.o.HoldMax, e.held.Load()+bytes/4))
+	e.r.LimitQueues(bytes / 4)
+	e.holdMax.Store(min(e.o.HoldMax, e.held.Load()+bytes/8))
 }
 
 // holder is a socket that holds memory.

@@ -355,7 +355,7 @@ func TestRoom(t *testing.T) {
 	r := newRig(t, nil, quiet)
 	begun := r.open(ticket.Claims{Client: "begun"})
 	r.say(begun, client(frame.Text, false, strings.Repeat("x", 10<<10)))
-	r.engine.Room(64 << 10) // a quarter for messages: 16 KiB more
+	r.engine.Room(128 << 10) // an eighth for messages: 16 KiB more
 	if got := r.say(begun, client(frame.Continuation, false, strings.Repeat("x", 16<<10))); got != "" {
 		t.Errorf("within the room: %q", got)
 	}
@@ -378,7 +378,7 @@ func TestRoom(t *testing.T) {
 	if v := send(8 << 10); v.Sent != engine.SentOK {
 		t.Fatalf("%v", v)
 	}
-	r.engine.Room(64 << 10) // half for queues
+	r.engine.Room(128 << 10) // a quarter for queues
 	if v := send(31 << 10); v.Sent != engine.SentOK {
 		t.Errorf("31 KiB of 32: %v", v)
 	}

@@ -78,7 +78,7 @@ func (s *secureCrowd) more(to *bench.Secure, n int) error {
 func (s *secureCrowd) wait(d time.Duration) error { return s.loop.RunFor(s.r.ctx, d) }
 func (s *secureCrowd) lost() int                  { return s.held.Lost() }
 
-// knowsTLS asks the gateway whether its configuration may name a certificate for the gate; why is what it says if not.
+// knowsTLS finds out whether this gateway takes a certificate for the gate and opens a socket with it; why is the reason if not.
 func (r *runner) knowsTLS() (ok bool, why string, err error) {
 	if _, err := r.secrets(); err != nil {
 		return false, "", err
@@ -93,7 +93,22 @@ func (r *runner) knowsTLS() (ok bool, why string, err error) {
 		first, _, _ := strings.Cut(strings.TrimSpace(strings.ReplaceAll(string(said), r.dir+"/", "")), "\n")
 		return false, first, nil
 	}
-	return err == nil, "", err
+	if err != nil {
+		return false, "", err
+	}
+	l, err := r.loop()
+	if err != nil {
+		return false, "", err
+	}
+	g, err := r.gatewayWith(setup{tls: true})
+	if err != nil {
+		return false, "", err
+	}
+	s := &secureCrowd{r: r, loop: l, g: g}
+	if failed := s.more(s.socketsOf(), 1); failed != nil {
+		why = failed.Error()
+	}
+	return why == "", why, r.end()
 }
 
 // certificate writes a new certificate for 127.0.0.1, and its key, into the temporary folder.

@@ -32,6 +32,7 @@ import (
 	"ticketgate/handshake"
 	"ticketgate/handshake/auth"
 	"ticketgate/internal/admin"
+	"ticketgate/internal/certs"
 	"ticketgate/internal/config"
 	"ticketgate/internal/mono"
 	"ticketgate/internal/pressure"
@@ -69,6 +70,7 @@ type gateway struct {
 	count     *limiter.Count
 	messages  *limiter.Table
 	memory    *pressure.Watch
+	certs     map[string]*certs.Store // by name of the tls entry, those that a listener uses
 	node      *node.Node
 	relays    []*relay.Relay
 	feeds     []*clock.Clock
@@ -96,7 +98,7 @@ type extras struct {
 // newGateway builds all rooms and opens their listeners, so that every address is known and every mistake told before
 // anything runs.
 func newGateway(c *config.Config, log *slog.Logger, x extras) (*gateway, error) {
-	g := &gateway{c: c, log: log, events: newEventLog(log), sockets: x.sockets}
+	g := &gateway{c: c, log: log, certs: map[string]*certs.Store{}, events: newEventLog(log), sockets: x.sockets}
 	defer x.sockets.close()
 	err := g.build(x)
 	if err != nil {
@@ -269,12 +271,16 @@ func (g *gateway) buildEngine(streams []engine.StreamEntry, handlers []reactor.H
 	if err != nil {
 		return err
 	}
+	tls, err := g.buildTLS()
+	if err != nil {
+		return err
+	}
 	outbound := int64(c.Memory.Outbound.Of(config.MemoryLimit(c.Memory.Limit, os.DirFS("/"))))
 	e, err := engine.New(engine.Options{
 		Keys: g.ring, Cache: ticket.NewCache(cacheEntries), Redeemer: g.node, Count: g.count, Table: g.messages,
 		Policy: engine.NewPolicy(streams, g.plans), Clock: mono.System, Rand: rand.Reader,
 		Base: httpBase(publicURL(c, nil)), Origins: origins(c.Listen.Gate.Origins), Handlers: handlers,
-		Deadlines: engine.Deadlines{Head: c.Listen.Gate.Deadlines.Head, Admit: c.Listen.Gate.Deadlines.Admit,
+		Deadlines: engine.Deadlines{TLS: c.Listen.Gate.Deadlines.TLS, Head: c.Listen.Gate.Deadlines.Head, Admit: c.Listen.Gate.Deadlines.Admit,
 			Ping: c.WebSocket.Ping, PongWait: c.WebSocket.PongWait, Idle: time.Duration(c.WebSocket.Idle)},
 		Control: c.WebSocket.Control, ControlBurst: 2 * c.WebSocket.Control.N, Assembly: c.WebSocket.Assembly,
 		Queue: int(max(c.WebSocket.Queue, c.WebSocket.MaxMessage+frame.MaxHeader)), NodeQueue: outbound - outbound/allocatorShare, HoldMax: outbound,
@@ -282,7 +288,7 @@ func (g *gateway) buildEngine(streams []engine.StreamEntry, handlers []reactor.H
 		SendBuffer: sendBuffer, Loops: loops, MaxSessions: int64(c.Listen.Gate.Admit.Connections),
 		AdmitConns: admitConns(), AdmitRate: c.Listen.Gate.Admit.Rate, HeadsMax: headsMax, Addresses: limits, Overloaded: g.memory.Refuses,
 		Log: func(msg string, args ...any) { g.log.Warn(msg, args...) }, Event: g.events.add,
-		Proxy:  c.Listen.Gate.ProxyProtocol.Policy(),
+		Proxy: c.Listen.Gate.ProxyProtocol.Policy(), TLS: tls,
 		Leased: func() bool { return g.node.Leased(mono.Boot.Now()) },
 	})
 	if err != nil {
@@ -402,7 +408,7 @@ func (g *gateway) buildAdmin() (err error) {
 	if g.c.Telemetry.Metrics {
 		o.Metrics = &admin.Metrics{
 			Version: version, Engine: g.engine.Stats, Handshake: g.handshake.Stats, Plans: g.plans, Relays: g.relays,
-			Redis: g.redis, Ready: g.node.Ready, Draining: g.draining.Load, Memory: g.memory.Stats,
+			Redis: g.redis, Ready: g.node.Ready, Draining: g.draining.Load, Memory: g.memory.Stats, Certs: g.certEnds(),
 		}
 	}
 	g.admin, err = admin.New(o)
@@ -431,6 +437,7 @@ func (g *gateway) run(ctx context.Context, serving func()) error {
 	defer stop()
 	go g.sweep(sweeping)
 	go g.watchMemory(sweeping)
+	g.watchCerts(sweeping)
 	serving()
 	var err error
 	select {

@@ -33,6 +33,8 @@ type Options struct {
 	Loops      int   // 0: 1
 	Queue      int   // 0: the reactor's default
 	MayNot     bool  // clients may not send
+
+	Compression bool // permessage-deflate is agreed to
 }
 
 // Stream is the name of the only stream.
@@ -133,12 +135,13 @@ func prepare(t testing.TB, o Options, clk mono.Clock, rnd io.Reader) (*Gate, eng
 	entry := engine.StreamEntry{Name: Stream, Stream: o.Stream, Rules: rules, MayNot: o.MayNot}
 	return g, engine.Options{
 		Keys: keys, Cache: ticket.NewCache(1 << 12), Redeemer: g.store, Clock: clk, Rand: rnd,
-		Count:     limiter.NewCount(clk, time.Minute),
-		Table:     limiter.NewTable(1<<10, 1, clk),
-		Policy:    engine.NewPolicy([]engine.StreamEntry{entry}, []*limiter.Plan{plan}),
-		Base:      "https://gate.test",
-		Origins:   engine.Origins{None: true},
-		Handlers:  o.Handlers,
+		Count:       limiter.NewCount(clk, time.Minute),
+		Table:       limiter.NewTable(1<<10, 1, clk),
+		Policy:      engine.NewPolicy([]engine.StreamEntry{entry}, []*limiter.Plan{plan}),
+		Base:        "https://gate.test",
+		Origins:     engine.Origins{None: true},
+		Handlers:    o.Handlers,
+		Compression: o.Compression, InflateRatio: 256,
 		Loops:     max(o.Loops, 1),
 		Queue:     o.Queue,
 		HoldMax:   1 << 30,
@@ -232,6 +235,17 @@ var from = netip.MustParseAddrPort("192.0.2.1:40000")
 // connection.
 func (g *Gate) Dial(t testing.TB, over ...func(net.Conn) net.Conn) *websocket.Conn {
 	t.Helper()
+	return g.dial(t, websocket.CompressionDisabled, over)
+}
+
+// DialCompressed is Dial for a client that compresses all but the shortest messages.
+func (g *Gate) DialCompressed(t testing.TB, over ...func(net.Conn) net.Conn) *websocket.Conn {
+	t.Helper()
+	return g.dial(t, websocket.CompressionNoContextTakeover, over)
+}
+
+func (g *Gate) dial(t testing.TB, mode websocket.CompressionMode, over []func(net.Conn) net.Conn) *websocket.Conn {
+	t.Helper()
 	target, secret := g.Ticket(t)
 	tr := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		c, err := new(net.Dialer).DialContext(ctx, network, addr)
@@ -243,7 +257,8 @@ func (g *Gate) Dial(t testing.TB, over ...func(net.Conn) net.Conn) *websocket.Co
 		return c, err
 	}}
 	c, _, err := websocket.Dial(g.Deadline, "ws://"+g.Addr+target, &websocket.DialOptions{
-		HTTPClient: &http.Client{Transport: tr}, HTTPHeader: http.Header{"Ticketgate-Secret": {secret}}})
+		HTTPClient: &http.Client{Transport: tr}, HTTPHeader: http.Header{"Ticketgate-Secret": {secret}},
+		CompressionMode: mode, CompressionThreshold: 16})
 	if err != nil {
 		t.Fatalf("client: %v", err)
 	}

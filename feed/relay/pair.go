@@ -184,12 +184,15 @@ func (r *Relay) pass(l *reactor.Loop, id reactor.ID, w *row, c engine.Conn, ev *
 }
 
 // begin asks the client's limits at the head of a frame. A limit that drops by length must know all of a message before
-// its first frame has gone on: then the fragments are gathered first.
+// its first frame has gone on: then the fragments are gathered first. So are the parts of a frame that is to be compressed.
 func (r *Relay) begin(l *reactor.Loop, id reactor.ID, w *row, c engine.Conn, ev *frame.Event) {
-	if ev.First && !ev.Fin {
+	switch {
+	case ev.First && !ev.Fin:
 		if _, _, whole := c.Limits().Sees(limiter.Out); whole {
 			w.flags |= flagGathers
 		}
+	case ev.First && !ev.Tail && c.Compresses(ev.FrameLen):
+		w.flags |= flagGathers
 	}
 	if w.flags&(flagDropping|flagGathers) == 0 {
 		r.ask(l, id, w, c, ev.First, ev.FrameLen)
@@ -210,13 +213,26 @@ func (r *Relay) ask(l *reactor.Loop, id reactor.ID, w *row, c engine.Conn, first
 // gather keeps the parts of a message, whose sum the reader's rules bound, and passes it on when it is whole.
 func (r *Relay) gather(l *reactor.Loop, id reactor.ID, w *row, c engine.Conn, ev *frame.Event) {
 	n := r.lane(l)
-	whole := append(n.gathered[id.Slot()], ev.Payload...)
+	whole, begun := n.gathered[id.Slot()]
+	if !begun {
+		whole, n.spare = n.spare, nil
+	}
+	whole = append(whole, ev.Payload...)
 	if !ev.Last {
 		n.gathered[id.Slot()] = whole
 		return
 	}
 	delete(n.gathered, id.Slot())
+	if cap(whole) <= spareMax {
+		n.spare = whole[:0]
+	}
 	r.ask(l, id, w, c, true, int64(len(whole)))
+	if w.state != stateOpen || w.flags&flagDropping != 0 {
+		return
+	}
+	if _, ok := c.Compress(ev.Op, whole); ok {
+		return
+	}
 	for more := true; more && w.state == stateOpen && w.flags&flagDropping == 0; {
 		piece := whole[:min(len(whole), pieceMax)]
 		whole = whole[len(piece):]
@@ -225,6 +241,9 @@ func (r *Relay) gather(l *reactor.Loop, id reactor.ID, w *row, c engine.Conn, ev
 		w.flags |= flagStarted
 	}
 }
+
+// spareMax is the largest buffer that a loop keeps for the next message that is gathered.
+const spareMax = 256 << 10
 
 // pieceMax keeps what is written at once under any queue.
 const pieceMax = 64 << 10

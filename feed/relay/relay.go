@@ -130,6 +130,7 @@ type lane struct {
 	joining  map[uint32]*joining // by slot of the backend socket: those that have not said yes
 	pongs    map[uint32][]byte   // by slot, while flagOwed
 	gathered map[uint32][]byte   // by slot, while flagGathers
+	spare    []byte              // an empty buffer for the next of them, spareMax at most
 	found    frame.Event         // what the bytes being looked at hold
 	scratch  []byte              // heads and frames being built, at most one read of the loop
 }

@@ -39,7 +39,8 @@ type Options struct {
 	ClientAuth ClientAuth // if not None, ClientCA is needed
 	ClientCA   string     // a PEM file of the authorities that clients' certificates come from
 
-	Now func() time.Time // time.Now
+	Now  func() time.Time                               // time.Now
+	Read func(path string, limit int64) ([]byte, error) // of a file, at most limit bytes; nil: of the machine's
 }
 
 // fileMax bounds what is read of one file.
@@ -81,6 +82,9 @@ func Load(o Options) (*Store, error) {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Read == nil {
+		o.Read = readFile
 	}
 	s := &Store{o: o}
 	s.looked = s.stamps()
@@ -170,7 +174,7 @@ func same(a, b []stamp) bool {
 func (s *Store) read() (*set, error) {
 	to := &set{config: profile(s.o.MinVersion)}
 	for _, p := range s.o.Pairs {
-		c, err := p.load()
+		c, err := s.load(p)
 		if err != nil {
 			return nil, err
 		}
@@ -182,7 +186,7 @@ func (s *Store) read() (*set, error) {
 	if s.o.ClientAuth == None {
 		return to, nil
 	}
-	pool, err := authorities(s.o.ClientCA)
+	pool, err := s.authorities()
 	if err != nil {
 		return nil, err
 	}
@@ -190,14 +194,14 @@ func (s *Store) read() (*set, error) {
 	return to, nil
 }
 
-func (p Pair) load() (c tls.Certificate, err error) {
-	cert, err := readFile(p.Cert)
+func (s *Store) load(p Pair) (c tls.Certificate, err error) {
+	cert, err := s.o.Read(p.Cert, fileMax)
 	if err != nil {
-		return c, err
+		return c, fmt.Errorf("%s: %w", p.Cert, err)
 	}
-	key, err := readFile(p.Key)
+	key, err := s.o.Read(p.Key, fileMax)
 	if err != nil {
-		return c, err
+		return c, fmt.Errorf("%s: %w", p.Key, err)
 	}
 	defer clear(key)
 	if c, err = tls.X509KeyPair(cert, key); err != nil {
@@ -226,30 +230,38 @@ func strong(key any) error {
 }
 
 // authorities reads the certificates of a PEM file. A file without any would refuse everybody.
-func authorities(file string) (*x509.CertPool, error) {
-	text, err := readFile(file)
+func (s *Store) authorities() (*x509.CertPool, error) {
+	text, err := s.o.Read(s.o.ClientCA, fileMax)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", s.o.ClientCA, err)
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("%s: no certificate in it", file)
+		return nil, fmt.Errorf("%s: no certificate in it", s.o.ClientCA)
 	}
 	return pool, nil
 }
 
-func readFile(name string) ([]byte, error) {
-	f, err := os.Open(name)
+// readFile is Options.Read by default. Its errors do not repeat the path.
+func readFile(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, withoutPath(err)
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, fileMax+1))
+	text, err := io.ReadAll(io.LimitReader(f, limit+1))
 	switch {
 	case err != nil:
-		return nil, err
-	case len(text) > fileMax:
-		return nil, fmt.Errorf("%s: longer than %d bytes", name, fileMax)
+		return nil, withoutPath(err)
+	case int64(len(text)) > limit:
+		return nil, fmt.Errorf("longer than %d bytes", limit)
 	}
 	return text, nil
+}
+
+func withoutPath(err error) error {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		return p.Err
+	}
+	return err
 }

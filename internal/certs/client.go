@@ -15,9 +15,10 @@ import (
 // that all have to be tried, long keys, thousands of names under thousands of constraints. So crypto/tls only asks for one,
 // and verify looks at its shape first. What is left costs less than 5 ms, a tenth of that for an ordinary chain.
 const (
-	chainMax = 4    // certificates that a client may send, its own included
-	clientRS = 4096 // bits of an RSA key
-	namesMax = 64   // names of one certificate, and names in its constraints
+	chainMax       = 4     // certificates that a client may send, its own included
+	clientRSA      = 4096  // bits of an RSA key
+	clientExponent = 65537 // of an RSA key: a longer one takes longer
+	namesMax       = 64    // names of one certificate, and names in its constraints
 )
 
 // demand has config ask for certificates from pool's authorities. The verified one is PeerCertificates[0] of a connection's
@@ -82,8 +83,8 @@ func affordable(chain []*x509.Certificate) error {
 func cheapKey(key any) error {
 	switch k := key.(type) {
 	case *rsa.PublicKey:
-		if n := k.N.BitLen(); n > clientRS || n < rsaMin {
-			return fmt.Errorf("an RSA key of %d bits; %d to %d", n, rsaMin, clientRS)
+		if n := k.N.BitLen(); n > clientRSA || n < rsaMin || k.E > clientExponent {
+			return fmt.Errorf("an RSA key of %d bits with the exponent %d; %d to %d bits, and at most %d", n, k.E, rsaMin, clientRSA, clientExponent)
 		}
 	case *ecdsa.PublicKey:
 		if k.Curve != elliptic.P256() && k.Curve != elliptic.P384() {

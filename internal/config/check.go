@@ -16,6 +16,7 @@ import (
 func (l *loader) check() {
 	l.checkVersion()
 	l.checkListen()
+	l.checkTLS()
 	l.checkMemory()
 	l.checkStore()
 	l.checkStreams()
@@ -45,6 +46,8 @@ func (l *loader) checkListen() {
 		`missing; write how clients reach the gate, such as "wss://rt.example.com"`)
 	l.rule(in.Gate.Deadlines.Head <= in.Gate.Deadlines.Admit, []string{"listen.gate.deadlines.head", "listen.gate.deadlines.admit"},
 		"%v is more than admit, %v, which runs from the same moment", in.Gate.Deadlines.Head, in.Gate.Deadlines.Admit)
+	l.rule(in.Gate.Deadlines.TLS <= in.Gate.Deadlines.Admit, []string{"listen.gate.deadlines.tls", "listen.gate.deadlines.admit"},
+		"%v is more than admit, %v, which runs from the same moment", in.Gate.Deadlines.TLS, in.Gate.Deadlines.Admit)
 	for _, r := range []struct {
 		at   string
 		rate limiter.Rate

@@ -38,7 +38,8 @@ type Config struct {
 	Drain         Drain              `yaml:"drain"`
 	Log           Log                `yaml:"log"`
 	Telemetry     Telemetry          `yaml:"telemetry"`
-	_             struct{}           `later:"tls guards ip audit"`
+	TLS           map[string]TLS     `yaml:"tls" keys:"name"`
+	_             struct{}           `later:"guards ip audit"`
 
 	// Keys are the entries of all files in auth.keys.source, in order. auth.NewKeys takes them without a problem under the
 	// ring in Secrets.KeyHash.
@@ -76,8 +77,8 @@ type CORS struct {
 // Gate is the listener that tickets are redeemed at.
 type Gate struct {
 	Address   Addresses `yaml:"address" default:"127.0.0.1:8081" form:"address"`
-	PublicURL string    `yaml:"public_url" form:"public-url"` // what ticket URLs begin with; ws:// or wss://, no path
-	TLS       string    `yaml:"tls" default:"none" form:"tls"`
+	PublicURL string    `yaml:"public_url" form:"public-url"`                 // what ticket URLs begin with; ws:// or wss://, no path
+	TLS       string    `yaml:"tls" default:"none"`                           // an entry of Config.TLS
 	Origins   []string  `yaml:"origins" default:"none" form:"origin-or-none"` // none: clients that send no Origin
 	Deadlines Deadlines `yaml:"deadlines"`
 	Admit     Admit     `yaml:"admit"`
@@ -94,9 +95,9 @@ type ProxyProtocol struct {
 
 // Deadlines are absolute, from accept.
 type Deadlines struct {
-	Head  time.Duration `yaml:"head" default:"5s" range:"100ms,1m"`
+	TLS   time.Duration `yaml:"tls" default:"5s" range:"100ms,1m"`  // to the end of the TLS handshake
+	Head  time.Duration `yaml:"head" default:"5s" range:"100ms,1m"` // with TLS: from there
 	Admit time.Duration `yaml:"admit" default:"10s" range:"100ms,2m"`
-	_     struct{}      `later:"tls"`
 }
 
 // Admit is how much the gate takes on. Beyond it newcomers get 503.

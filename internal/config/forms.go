@@ -93,6 +93,7 @@ var forms = map[string]func(string) error{
 	"proxy-peer":     checkProxyPeer,
 	"slow-then":      checkSlowThen,
 	"tls":            checkTLS,
+	"path":           checkPath,
 	"origin":         checkOrigin,
 	"origin-or-none": checkOriginOrNone,
 	"public-url":     checkPublicURL,
@@ -161,25 +162,9 @@ func checkSocketPath(path string) error {
 type Addresses []string
 
 // UnmarshalYAML reads one address or a list.
-func (a *Addresses) UnmarshalYAML(decode func(any) error) error {
-	var one string
-	err := decode(&one)
-	if err == nil {
-		*a = Addresses{one}
-		return nil
-	}
-	var list []string
-	if wrong := decode(&list); wrong != nil {
-		if list == nil {
-			return err // it is no list, so it was meant to be one address
-		}
-		return wrong
-	}
-	if len(list) == 0 {
-		return errors.New("an empty list; write where to listen, such as :9443")
-	}
-	*a = list
-	return nil
+func (a *Addresses) UnmarshalYAML(decode func(any) error) (err error) {
+	*a, err = oneOrMore(decode, "an empty list; write where to listen, such as :9443")
+	return err
 }
 
 func cutLast(s string, sep byte) (before, after string, found bool) {
@@ -191,7 +176,7 @@ func cutLast(s string, sep byte) (before, after string, found bool) {
 
 func checkTLS(s string) error {
 	if s != none {
-		return errors.New("is known, but TLS is not available in this version; write none and let a proxy in front end it")
+		return errors.New("is known, but TLS where tickets are asked for is not available in this version; write none and let a proxy in front end it")
 	}
 	return nil
 }

@@ -88,6 +88,7 @@ func (l *loader) complete() {
 			l.cfg.Streams[name] = s
 		}
 	}
+	l.placeTLS()
 	for i, path := range l.cfg.Auth.Keys.Source {
 		if at := fmt.Sprintf("auth.keys.source[%d]", i); l.sound(at) {
 			l.loadKeys(at, path)

@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"ticketgate/internal/certs"
 	"ticketgate/internal/config"
 	"ticketgate/internal/unit"
 )
@@ -126,6 +128,17 @@ func TestFull(t *testing.T) {
 		{"gate.proxy_protocol", c.Listen.Gate.ProxyProtocol, config.ProxyProtocol{From: []string{"10.0.0.0/8", "2001:db8::/32", "unix"}, Required: false}},
 		{"gate.origins", c.Listen.Gate.Origins, []string{"https://app.example.com", "http://localhost:3000", "none"}},
 		{"gate.deadlines", [2]time.Duration{c.Listen.Gate.Deadlines.Head, c.Listen.Gate.Deadlines.Admit}, [2]time.Duration{4 * time.Second, 8 * time.Second}},
+		{"gate.deadlines.tls", c.Listen.Gate.Deadlines.TLS, 3 * time.Second},
+		{"gate.tls", c.Listen.Gate.TLS, "main"},
+		{"tls.main", tlsOptions(c, "main"), certs.Options{
+			Pairs: []certs.Pair{
+				{Cert: "testdata/good/rt.pem", Key: "testdata/good/rt.pem"}, {Cert: "testdata/good/eu.crt", Key: "testdata/good/eu.key"},
+			},
+			MinVersion: tls.VersionTLS13, ClientAuth: certs.Optional, ClientCA: "testdata/good/rt.pem",
+		}},
+		{"tls.plain", tlsOptions(c, "plain"), certs.Options{
+			Pairs: []certs.Pair{{Cert: "testdata/good/eu.crt", Key: "testdata/good/eu.key"}}, MinVersion: tls.VersionTLS12,
+		}},
 		{"admin.token", c.Listen.Admin.Token.Reveal(), "not-a-real-token"},
 		{"store.url", c.Store.URL.Reveal(), "redis://10.0.0.5:6379/0"},
 		{"websocket.max_message", c.WebSocket.MaxMessage, unit.Size(1 << 20)},
@@ -160,6 +173,11 @@ func TestFull(t *testing.T) {
 	if c.Plans["free"].Compiled == nil {
 		t.Error("plan free is not compiled")
 	}
+}
+
+func tlsOptions(c *config.Config, name string) certs.Options {
+	t := c.TLS[name]
+	return t.Options()
 }
 
 func TestLeast(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -14,26 +15,25 @@ import (
 type GorillaOptions struct {
 	Target  func(ctx context.Context) (Target, error) // for one case
 	Deflate bool                                      // permessage-deflate is on, and offered
+	AtOnce  int                                       // cases at a time, 0: one
 }
 
 // RunGorilla plays the cases in which the tester keeps to the rules, with gorilla/websocket as the client: what the tester
-// of this package believes to be legal is what another library sends. Fragments are about as long as the case's, and
-// pings are sent before the message that they would interrupt.
+// of this package believes to be legal is what another library sends. Fragments are about as long as the case's, pings are
+// sent before the message that they would interrupt, and section 13 is left out: gorilla has but one offer.
 func RunGorilla(ctx context.Context, cases []*Case, o GorillaOptions) []Result {
-	var results []Result
-	for _, c := range cases {
-		if !c.legal() || c.Offer != "" && !o.Deflate {
-			continue
-		}
+	may := slices.DeleteFunc(slices.Clone(cases), func(c *Case) bool {
+		return !c.legal() || c.Section() == "13" || c.Offer != "" && !o.Deflate
+	})
+	return playAll(may, o.AtOnce, func(c *Case) Result {
 		begun := time.Now()
 		res := Result{Case: c}
 		if err := o.one(ctx, c, &res); err != nil {
 			res.Verdict, res.Why = Failed, err.Error()
 		}
 		res.Took = time.Since(begun)
-		results = append(results, res)
-	}
-	return results
+		return res
+	})
 }
 
 // one plays one case. An error is a wrong behaviour; how the connection ended is in res.

@@ -26,13 +26,18 @@ type Options struct {
 
 // Run plays cases and returns their results in order. Where compression is on every case is played with it.
 func Run(ctx context.Context, cases []*Case, o Options) []Result {
+	return playAll(cases, o.AtOnce, func(c *Case) Result { return o.one(ctx, c) })
+}
+
+// playAll plays cases with one, atOnce at a time, and returns the results in order.
+func playAll(cases []*Case, atOnce int, one func(*Case) Result) []Result {
 	results := make([]Result, len(cases))
 	var next atomic.Int64
 	var wg sync.WaitGroup
-	for range max(1, o.AtOnce) {
+	for range max(1, atOnce) {
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < len(cases); i = int(next.Add(1)) - 1 {
-				results[i] = o.one(ctx, cases[i])
+				results[i] = one(cases[i])
 			}
 		})
 	}

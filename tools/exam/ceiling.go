@@ -35,12 +35,12 @@ const (
 	greedyStays   = 20 * time.Second
 	ceilingNormal = 10 * time.Second // after the load has ended
 	ceilingProbe  = 100 * time.Millisecond
-	sipSize       = 16 << 10 // what half of them read in a second, so that they are not taken for dead
+	sipSize       = 32 << 10 // what half of them read in a second, so that they are not taken for dead
 )
 
 // ceilingYAML lets the budgets for queues and for messages under way be more together than the memory is: what they would
 // refuse by themselves is not what is examined here.
-const ceilingYAML = "memory: { limit: %dB, outbound: 80%% }\nwebsocket: { max_message: 2MiB, queue: 2MiB, assembly: 1m }\n"
+const ceilingYAML = "memory: { limit: %dB, outbound: 80%% }\nwebsocket: { max_message: 2MiB, queue: 4MiB, assembly: 1m }\n"
 
 // memoryCeiling lets clients that are in already ask for twice the memory there is.
 func memoryCeiling(ctx context.Context, x *exam) error {
@@ -216,7 +216,7 @@ func confine(pid int, bytes int64) (how string, release func() error, err error)
 type greed struct {
 	handshake, gate, key string
 	http                 *http.Client
-	message, echo        []byte // what half of them send, and the other half
+	message, echo, more  []byte // what half of them send; what the others send at first, and every second
 
 	went                         chan struct{} // closed at "go"
 	done                         sync.WaitGroup
@@ -232,9 +232,10 @@ func greedyClients(args []string, hear func() (string, bool), say func(string, .
 	}
 	g := &greed{handshake: args[0], gate: args[1], key: args[2], http: &http.Client{Timeout: httpTimeout}, went: make(chan struct{})}
 	g.message = framed(frame.Header{Op: frame.Binary}, greedyHolds)
-	for range greedyHolds >> 16 {
+	for range 2 * greedyHolds >> 16 { // some of it the kernel takes
 		g.echo = append(g.echo, framed(frame.Header{Fin: true, Op: frame.Binary}, 64<<10)...)
 	}
+	g.more = framed(frame.Header{Fin: true, Op: frame.Binary}, sipSize)
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	sockets := make([]*socket, n)
@@ -351,18 +352,18 @@ func (g *greed) begin(s *socket) (told bool, err error) {
 	}
 }
 
-// sip sends messages, of whose echoes it takes a little every second, which is progress, and a ping, by whose failure it
-// knows the end: what has arrived can be read behind a reset too.
+// sip sends messages, and every second takes a little of their echoes and sends as much again. By a failure of that it knows
+// the end: what has arrived can be read behind a reset too.
 func (g *greed) sip(ctx context.Context, s *socket) error {
 	if _, err := s.Write(g.echo); err != nil {
 		return err
 	}
 	some := make([]byte, sipSize)
 	for rest(ctx, time.Second) == nil {
-		if err := s.send(frame.Ping, nil); err != nil {
+		if _, err := io.ReadFull(s.Conn, some); err != nil {
 			return err
 		}
-		if _, err := s.Conn.Read(some); err != nil {
+		if _, err := s.Write(g.more); err != nil {
 			return err
 		}
 	}

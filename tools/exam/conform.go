@@ -20,6 +20,9 @@ func init() {
 // by default, the budget of control frames too.
 const conformYAML = "websocket: { max_message: 16MiB, max_fragments: 65536, assembly: 1m, compression: %s, inflate_ratio: 1032 }\n"
 
+// conformAtOnce is how many cases run at a time where the tester is the client: most of them wait for echoes.
+const conformAtOnce = 4
+
 // conformance plays all cases in three configurations, one after the other. The size is that of the cases with many messages.
 func conformance(ctx context.Context, x *exam) error {
 	cases := conform.All(x.size)
@@ -95,10 +98,10 @@ func conformClient(ctx context.Context, x *exam, name string, deflate bool, case
 	}
 	defer func() { x.want(n.close() == nil, "the node did not stop") }()
 	for _, stream := range []string{"echo", "relay"} {
-		results := conform.Run(ctx, cases, conform.Options{Open: n.open(stream), Deflate: deflate})
+		results := conform.Run(ctx, cases, conform.Options{Open: n.open(stream), Deflate: deflate, AtOnce: conformAtOnce})
 		x.conform(name+", "+stream, results)
 	}
-	x.conform(name+", relay, gorilla/websocket as the client", conform.RunGorilla(ctx, cases, conform.GorillaOptions{Deflate: deflate,
+	x.conform(name+", relay, gorilla/websocket as the client", conform.RunGorilla(ctx, cases, conform.GorillaOptions{Deflate: deflate, AtOnce: conformAtOnce,
 		Target: func(ctx context.Context) (conform.Target, error) { return n.target(ctx, "relay") }}))
 	return nil
 }

@@ -18,6 +18,9 @@ import (
 
 // Laggards are subscribers that read too slowly for a while, and are told what they miss.
 
+// toldBuffer is what the kernel takes for a laggard: not megabytes, and not so little that it could never be fast again.
+const toldBuffer = 32 << 10
+
 // openTold opens n sockets of the stream "clock" that ask for notices.
 func (c *cluster) openTold(ctx context.Context, n int) ([]*socket, error) {
 	var sockets []*socket
@@ -33,6 +36,11 @@ func (c *cluster) openTold(ctx context.Context, n int) ([]*socket, error) {
 		}
 		s := &socket{conn, bufio.NewReader(conn)}
 		sockets = append(sockets, s)
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			if err := tcp.SetReadBuffer(toldBuffer); err != nil {
+				return sockets, err
+			}
+		}
 		head := strings.TrimSuffix(rig.Head("gate.test", t.Path(), t.Secret()), "\r\n") + "Sec-WebSocket-Protocol: ticketgate.v1\r\n\r\n"
 		_, err = io.WriteString(conn, head)
 		if err = errors.Join(err, s.switched()); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,6 +27,8 @@ const (
 	panicSitters  = 200 // sockets that send one message after the other
 	panicArrivals = 8   // clients that come one after the other
 	panicAfter    = 50  // sockets that are opened at the end
+	panicSlots    = 2   // of a client that uses one: the slot of one that was hit comes back before the next is hit
+	panicSlotTime = 2 * time.Second
 	panicSecret   = "what-only-the-client-knows"
 )
 
@@ -39,7 +42,7 @@ func panics(ctx context.Context, x *exam) error {
 	}
 	defer b.Close()
 	every := int64(x.n(panicEvery, 50))
-	c, err := start(ctx, x, clusterOptions{memory: true, backend: "ws://" + b.Addr().String() + "/", tags: []string{"faults"}, log: log,
+	c, err := start(ctx, x, clusterOptions{memory: true, count: panicSlots, backend: "ws://" + b.Addr().String() + "/", tags: []string{"faults"}, log: log,
 		env: []string{fmt.Sprintf("GATE_FAULTS=message=%d,head=%d,join=%d,ticket=%d", every, every, every, every)}})
 	if err != nil {
 		return err
@@ -49,7 +52,7 @@ func panics(ctx context.Context, x *exam) error {
 	p.play(ctx, x.lasting(panicTime))
 	alive := 0
 	for range panicAfter { // also on a stage's turn to panic: then once more
-		if p.arrive(ctx) || p.arrive(ctx) {
+		if p.arrive(0) || p.arrive(0) {
 			alive++
 		}
 	}
@@ -70,10 +73,10 @@ func panics(ctx context.Context, x *exam) error {
 // panicky counts what clients send and get.
 type panicky struct {
 	*cluster
-	tickets, heads, messages           atomic.Int64 // asked for, sent
-	noTicket, noSocket, joinsLost, cut atomic.Int64 // answered 500; 500 before and after the ticket was spent; closed 1011
-	mu                                 sync.Mutex
-	odd                                map[string]int
+	tickets, heads, messages atomic.Int64 // asked for, sent
+	noTicket, noSocket, cut  atomic.Int64 // answered 500; the last: closed 1011
+	mu                       sync.Mutex
+	odd                      map[string]int
 }
 
 // play lets sitters talk and others come for d.
@@ -88,10 +91,10 @@ func (p *panicky) play(ctx context.Context, d time.Duration) {
 			}
 		})
 	}
-	for range panicArrivals {
+	for i := range panicArrivals {
 		done.Go(func() {
 			for ctx.Err() == nil {
-				p.arrive(ctx)
+				p.arrive(i)
 			}
 		})
 	}
@@ -104,19 +107,34 @@ func (p *panicky) strange(what string, err error) {
 	p.odd[fmt.Sprintf("%s: %s", what, plain(err))]++
 }
 
-// enter opens a socket; nil: a 500 was in the way. What has begun is finished, so that all is counted: ctx is not asked.
+// ticket asks for one; nil: a 500 was in the way. A slot may take a moment to come back.
+func (p *panicky) ticket(ctx context.Context, q request) *rig.Ticket {
+	for since := time.Now(); ; {
+		p.tickets.Add(1)
+		t, err := p.issue(ctx, 0, q)
+		var refused *rig.Refused
+		switch {
+		case err == nil:
+			return t
+		case refusedWith(err, "connection-limit") && time.Since(since) < panicSlotTime && rest(ctx, sampleEvery/10) == nil:
+			continue
+		case errors.As(err, &refused) && refused.Status == http.StatusInternalServerError:
+			p.noTicket.Add(1)
+		case refused != nil:
+			p.strange("ticket", errors.New(refused.Problem()))
+		default:
+			p.strange("ticket", err)
+		}
+		return nil
+	}
+}
+
+// enter opens a socket; nil: a 500 was in the way. What has begun is finished, so that all is counted.
 func (p *panicky) enter(stream, client string) *socket {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*answerWithin)
 	defer cancel()
-	p.tickets.Add(1)
-	t, err := p.issue(ctx, 0, request{Stream: stream, Client: client})
-	var refused *rig.Refused
-	switch {
-	case errors.As(err, &refused) && refused.Status == 500:
-		p.noTicket.Add(1)
-		return nil
-	case err != nil:
-		p.strange("ticket", err)
+	t := p.ticket(ctx, request{Stream: stream, Client: client})
+	if t == nil {
 		return nil
 	}
 	p.heads.Add(1)
@@ -133,8 +151,8 @@ func (p *panicky) enter(stream, client string) *socket {
 }
 
 // arrive opens a socket and closes it in order, and reports whether it could.
-func (p *panicky) arrive(context.Context) bool {
-	s := p.enter("echo", "arrival")
+func (p *panicky) arrive(i int) bool {
+	s := p.enter("echo", "arrival"+strconv.Itoa(i))
 	if s == nil {
 		return false
 	}

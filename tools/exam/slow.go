@@ -24,8 +24,9 @@ const (
 	slowSubscribers = 500 // that do not keep up, and as many that do
 	slowMessage     = 3200
 	slowEvery       = 100 * time.Millisecond // 32 KiB/s each
-	slowFor         = 35 * time.Second       // how long laggards read too slowly
-	slowShare       = 8.0 / 3                // and how much too slowly: 12 KiB/s
+	slowFor         = time.Minute            // how long laggards read too slowly
+	slowForMin      = 6 * time.Second        // and in the shortest run
+	slowShare       = 1.6                    // and how much too slowly: 20 KiB/s, so that the kernel shows progress every 6 s at least
 	slowBudget      = 64 << 20
 	slowLag         = 100 * time.Millisecond
 	slowStall       = 10 * time.Second // without progress, after which a socket is closed
@@ -52,8 +53,8 @@ func slowReaders(ctx context.Context, x *exam) error {
 // slowPolicy runs one policy. Half of those that do not keep up stop reading; with a policy that trims, the other half reads
 // too slowly for a while, and then all that is left.
 func slowPolicy(ctx context.Context, x *exam, then string) error {
-	lagFor := cmp.Or(x.duration, slowFor)
-	every := max(10*time.Millisecond, min(slowEvery, lagFor/220)) // in a short run all goes faster, or nobody would be behind
+	lagFor := max(cmp.Or(x.duration, slowFor), slowForMin)
+	every := max(10*time.Millisecond, min(slowEvery, lagFor/600)) // in a short run all goes faster, or nobody would be far behind
 	c, err := start(ctx, x, clusterOptions{memory: true, yaml: "memory: { outbound: 64MiB }\n",
 		feeds: fmt.Sprintf("{ kind: clock, every: %s, pad: %dB }", every, slowMessage),
 		clock: fmt.Sprintf(", slow_consumer: { queue: 256KiB, then: %s }", then)})
@@ -77,7 +78,7 @@ func slowPolicy(ctx context.Context, x *exam, then string) error {
 		return err
 	}
 	healthy, stalled := sockets[:n], sockets[n:]
-	for _, s := range slices.Concat(stalled, laggards) {
+	for _, s := range stalled {
 		if err := shrink(s.Conn); err != nil { // what the client's kernel takes is not the gateway's memory
 			return err
 		}
