@@ -134,7 +134,8 @@ func (w *worker) openTimer(id reactor.ID, s *session, now tick) {
 func (w *worker) ping(id reactor.ID, s *session, now tick) {
 	d := &w.e.o.Deadlines
 	if s.flags&flagPinged != 0 {
-		if s.flags&flagHeard == 0 && s.paused == 0 { // while we do not read we cannot hear
+		// While we do not read we cannot hear; and a client that has not taken what was sent before the ping cannot answer it.
+		if s.flags&flagHeard == 0 && s.paused == 0 && !w.l.Blocked(id) {
 			end := End{By: ByNetwork, Reason: "no pong"}
 			s.state = stateClosing
 			w.leave(id, s, end)

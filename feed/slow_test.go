@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"ticketgate/engine"
 	"ticketgate/engine/frame"
@@ -152,6 +153,39 @@ func TestSlowReadersCostLittle(t *testing.T) {
 	g.Memory.Run()
 	if h.Kept() != 0 || h.Room() > 1<<10 {
 		t.Errorf("%d messages are kept and %d have room when nobody is behind", h.Kept(), h.Room())
+	}
+}
+
+// TestSlowIsNotGone: a reader that takes a little now and then answers no ping in time, because the ping is behind all that it
+// has not taken. It stays while it makes progress, and ends 10 s after it has made none.
+func TestSlowIsNotGone(t *testing.T) {
+	h := feed.NewHub(nil)
+	g := feedtest.NewMemory(t, feedtest.Options{Stream: h.Stream(feed.Slow{Queue: 1 << 20, Then: feed.DropOldest})}, h.Bind)
+	c := g.Client(t, "")
+	c.Opened()
+	c.Window(300)
+	h.PublishText([]byte(strings.Repeat("x", 5000)))
+	g.Memory.Run()
+	for at := 4 * time.Second; at <= time.Minute; at += 4 * time.Second {
+		if at == 20*time.Second { // all has been taken: now a ping can go out, and the next message waits behind it
+			c.Window(1 << 20)
+			c.Raw()
+			c.Window(300)
+			g.Memory.Advance(6 * time.Second)
+			h.PublishText([]byte(strings.Repeat("y", 5000)))
+		}
+		g.Memory.Advance(4 * time.Second)
+		c.Read()
+		g.Memory.Run()
+		if c.Closed() {
+			t.Fatalf("closed after %v", at)
+		}
+	}
+	if g.Memory.Advance(8 * time.Second); c.Closed() {
+		t.Fatal("closed 8 s after it has taken something")
+	}
+	if g.Memory.Advance(3 * time.Second); !c.WasReset() {
+		t.Error("still there 11 s after it has taken something")
 	}
 }
 

@@ -39,15 +39,20 @@ func pings(r *runner) (*section, error) {
 	row := func(every time.Duration, w watched) []string {
 		return []string{every.String(), whole(w.pings), bench.Number(float64(w.cpu) / 1e6), fmt.Sprintf("%.3f", per(w.cpu))}
 	}
+	line := fmt.Sprintf("A ping and its pong cost %s µs. With `ping: 25s`, of which the gateway takes up to a fifth away at random, that is %.3f µs a connection and second.", bench.Number(one), at25)
+	if one <= 0 {
+		line = "What pings cost is lost in what the rest differs by: the two watches have to be repeated on a quiet machine."
+	}
 	s := &section{tables: []*bench.Table{{
 		Title: "Pings",
-		About: fmt.Sprintf("%s idle sockets, watched for %s after they were opened; the client answers every ping. The server's CPU with pings less that without is what pings cost: writing the ping, reading the pong, the timer.",
-			whole(n), watch),
+		About: fmt.Sprintf("%s idle sockets, watched for %s after they were opened; the client answers every ping. The server's CPU with pings less that without is what pings cost: writing the ping, reading the pong, the timer. "+
+			"The rest is what an idle server does anyway.", whole(n), watch),
 		Head:  []string{"a ping every", "pings answered", "server CPU ms", "µs a connection and second"},
 		Rows:  [][]string{row(every, with), row(noPing, without)},
-		Lines: []string{fmt.Sprintf("A ping and its pong cost %s µs. With `ping: 25s`, of which the gateway takes up to a fifth away at random, that is %.3f µs a connection and second.", bench.Number(one), at25)},
+		Lines: []string{line},
 	}}}
-	s.goal("Pings every 25 s", "at most 0.5 µs of CPU a connection and second", fmt.Sprintf("%.3f µs", at25))
+	s.goal("Pings every 25 s", "at most 0.5 µs of CPU a connection and second",
+		fmt.Sprintf("%.3f µs; with all that the idle server does anyway %.3f µs", at25, at25+per(without.cpu)))
 	return s, nil
 }
 

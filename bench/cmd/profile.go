@@ -42,7 +42,7 @@ func (r *runner) record(l *load) error {
 	if err != nil {
 		return fmt.Errorf("perf report: %w", err)
 	}
-	return os.WriteFile(base+".txt", text, 0o644) //nolint:gosec // profiles are no secrets
+	return os.WriteFile(base+".txt", text, 0o644)
 }
 
 // A perf is a perf(1) that looks at one process.

@@ -21,15 +21,29 @@ type eventLog struct {
 }
 
 func newEventLog(log *slog.Logger) *eventLog {
-	e := &eventLog{log: log, queue: make(chan engine.Event, eventQueue), quit: make(chan struct{}), done: make(chan struct{})}
+	e := &eventLog{log: log, quit: make(chan struct{}), done: make(chan struct{})}
+	if e.wanted() {
+		e.queue = make(chan engine.Event, eventQueue) // 1.3 MB that every collection looks through
+	}
 	go e.run()
 	return e
 }
 
-// add is engine.Options.Event. Opened and closed sockets are debug lines, refusals are too: at a million sockets whoever
+// wanted reports whether the log has a level at which events are written.
+func (e *eventLog) wanted() bool { return e.log.Enabled(context.Background(), slog.LevelDebug) }
+
+// hook is engine.Options.Event: add, or nil if nobody would read what it adds.
+func (e *eventLog) hook() func(engine.Event) {
+	if !e.wanted() {
+		return nil
+	}
+	return e.add
+}
+
+// add takes one event. Opened and closed sockets are debug lines, refusals are too: at a million sockets whoever
 // wants them all asks for them.
 func (e *eventLog) add(v engine.Event) {
-	if !e.log.Enabled(context.Background(), slog.LevelDebug) {
+	if !e.wanted() {
 		return
 	}
 	select {

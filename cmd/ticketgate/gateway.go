@@ -16,6 +16,7 @@ import (
 	"os"
 	"regexp"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -287,7 +288,7 @@ func (g *gateway) buildEngine(streams []engine.StreamEntry, handlers []reactor.H
 		Compression: c.WebSocket.Compression == "on", InflateRatio: c.WebSocket.InflateRatio,
 		SendBuffer: sendBuffer, Loops: loops, MaxSessions: int64(c.Listen.Gate.Admit.Connections),
 		AdmitConns: admitConns(), AdmitRate: c.Listen.Gate.Admit.Rate, HeadsMax: headsMax, Addresses: limits, Overloaded: g.memory.Refuses,
-		Log: func(msg string, args ...any) { g.log.Warn(msg, args...) }, Event: g.events.add,
+		Log: func(msg string, args ...any) { g.log.Warn(msg, args...) }, Event: g.events.hook(),
 		Proxy: c.Listen.Gate.ProxyProtocol.Policy(), TLS: tls,
 		Leased: func() bool { return g.node.Leased(mono.Boot.Now()) },
 	})
@@ -437,6 +438,7 @@ func (g *gateway) run(ctx context.Context, serving func()) error {
 	defer stop()
 	go g.sweep(sweeping)
 	go g.watchMemory(sweeping)
+	go tidyUp(sweeping, debug.FreeOSMemory)
 	g.watchCerts(sweeping)
 	serving()
 	var err error

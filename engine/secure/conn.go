@@ -188,14 +188,11 @@ func (c *conn) cut() bool {
 }
 
 // Write implements reactor.Filter.
-func (c *conn) Write(l *reactor.Loop, id reactor.ID, plain []byte) error {
+func (c *conn) Write(_ *reactor.Loop, _ reactor.ID, plain []byte) error {
 	if c.state != stateOpen {
 		return errNotOpen
 	}
 	_, err := c.t.Write(plain)
-	if c.offload != nil {
-		l.Refilter(id) // which is after the flush: the next chance to hand it over
-	}
 	return err
 }
 

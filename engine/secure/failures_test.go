@@ -223,9 +223,9 @@ func TestHalfHellos(t *testing.T) {
 	if n := runtime.NumGoroutine(); n > before {
 		t.Errorf("%d goroutines became %d", before, n)
 	}
-	c.Close()
+	_ = c.Close()
 	for _, c := range half {
-		c.Close()
+		_ = c.Close()
 	}
 	for range len(half) + 1 {
 		g.cause()
@@ -253,7 +253,7 @@ func TestBusy(t *testing.T) {
 	}
 	first := stuck()
 	stuck()
-	g.connect(clientConfig()).Close()
+	_ = g.connect(clientConfig()).Close()
 	g.cause()
 	stuck()
 	if n := g.stats(); n.Running != 3 {
@@ -266,12 +266,12 @@ func TestBusy(t *testing.T) {
 	}
 	g.failed(secure.ReasonBusy)
 	g.cause()
-	first.Close()
+	_ = first.Close()
 	g.cause()
 	for g.stats().Running != 2 { // its goroutine ends soon after
 		runtime.Gosched()
 	}
-	g.connect(clientConfig()).Close()
+	_ = g.connect(clientConfig()).Close()
 }
 
 // TestHandshakeCloses: a goroutine that is in the middle of it ends with the reactor.

@@ -35,17 +35,17 @@ type handshake struct {
 	unread []byte // guarded by mu
 
 	// The goroutine's, until shaken.
-	left    int    // bytes of the record under way that crypto/tls has not got yet
-	taken   int    // bytes that it has got
-	out     []byte // written since the last wait
-	alert   byte   // the last alert that was written without protection
-	busy    bool   // it holds a permit
-	secrets secrets
+	left    int      // bytes of the record under way that crypto/tls has not got yet
+	taken   int      // bytes that it has got
+	out     []byte   // written since the last wait
+	alert   byte     // the last alert that was written without protection
+	busy    bool     // it holds a permit
+	secrets *secrets // apart, because the tls.Conn keeps it
 }
 
 // begin starts the goroutine for a whole ClientHello. The count of those that run is the caller's to keep.
 func (c *conn) begin(hello []byte) {
-	h := &handshake{s: c.s, c: c, unread: hello, wake: make(chan struct{}, 1), gone: make(chan struct{})}
+	h := &handshake{s: c.s, c: c, unread: hello, secrets: new(secrets), wake: make(chan struct{}, 1), gone: make(chan struct{})}
 	c.state, c.h = stateShaking, h
 	c.s.goroutines.Add(1)
 	go h.run(c.l.Index()) // Server.Wait waits for it; Gone ends it

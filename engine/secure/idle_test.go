@@ -103,13 +103,16 @@ func TestLends(t *testing.T) {
 	if !secure.Lends() {
 		t.Error("the buffers of tls.Conn are not found")
 	}
-	type renamed struct{ rawInput, hands bytes.Buffer }
 	type retyped struct {
 		rawInput []byte
 		hand     bytes.Buffer
 		input    bytes.Reader
 	}
-	for _, other := range []reflect.Type{reflect.TypeFor[renamed](), reflect.TypeFor[retyped]()} {
+	type renamed struct{ rawInput, hands bytes.Buffer }
+	for _, other := range []reflect.Type{
+		reflect.TypeOf(renamed{rawInput: bytes.Buffer{}, hands: bytes.Buffer{}}),
+		reflect.TypeOf(retyped{rawInput: nil, hand: bytes.Buffer{}, input: bytes.Reader{}}),
+	} {
 		if secure.FindInsides(other) {
 			t.Errorf("buffers are found in %v", other)
 		}

@@ -24,14 +24,15 @@ import (
 //	sent   session tickets (WrapSession is called for each), then the records that wire.Write has counted
 //	got    the records that Read was given, one at a time; one without content means that we are out of step, and stay
 //
-// That moment is when all that came is decoded and all that was written has left: usually right behind the handshake.
+// That moment is when all that came is decoded and all that was written has left: usually right behind the handshake, or behind
+// the first words that came with its end, before the handler sees them.
 
 // A suite is what a TLS 1.3 cipher suite is called by crypto/tls and by the kernel (linux/tls.h).
 type suite struct {
 	id     uint16
 	cipher uint16 // TLS_CIPHER_*
 	key    int    // bytes
-	salt   int    // bytes of the IV that the kernel calls salt
+	salt   int    // bytes of the IV that the kernel calls salt; only AES-GCM has one
 	hash   func() hash.Hash
 }
 
@@ -56,17 +57,17 @@ type secrets struct {
 
 // forClient is GetConfigForClient: a Config for one handshake that may go to the kernel, else nil, so that no copy is kept.
 func (s *Server) forClient(base *tls.Config, info *tls.ClientHelloInfo) *tls.Config {
-	h := info.Conn.(*wire).h
+	k := info.Conn.(*wire).h.secrets
 	if !s.Offloads() || !slices.Contains(info.SupportedVersions, tls.VersionTLS13) {
 		return nil
 	}
 	own := base.Clone()
 	own.GetConfigForClient = nil
-	own.KeyLogWriter = &h.secrets
+	own.KeyLogWriter = k
 	own.WrapSession = func(state tls.ConnectionState, session *tls.SessionState) ([]byte, error) {
 		ticket, err := base.EncryptTicket(state, session) // base has the ticket keys, and renews them
-		if h.secrets.tickets++; len(ticket) > ticketMax {
-			h.secrets.wipe()
+		if k.tickets++; len(ticket) > ticketMax {
+			k.wipe()
 		}
 		return ticket, err
 	}
@@ -197,11 +198,16 @@ func (c *conn) handOver() {
 
 func (s *Server) takes(suite int) bool { return s.kernel.Load()&(1<<suite) != 0 }
 
-// refused remembers that the kernel cannot, at all or with this cipher, so that it is not asked again.
+// refused remembers what the kernel cannot do, so that it is not asked again. ENOENT is a missing module: that of TLS, or of
+// the cipher, but TLS's brings AES-GCM with it. EINVAL is a cipher that it does not know. Other errors are of this socket alone:
+// ENOTCONN of one whose client has already sent FIN.
 func (s *Server) refused(suite int, err error) {
 	lost := uint32(1 << suite)
-	if errors.Is(err, syscall.ENOENT) { // no module
+	switch {
+	case errors.Is(err, syscall.ENOENT) && suites[suite].salt > 0:
 		lost = allSuites
+	case !errors.Is(err, syscall.ENOENT) && !errors.Is(err, syscall.EINVAL):
+		return
 	}
 	if s.kernel.And(^lost)&lost != 0 {
 		s.log("secure: TLS stays in this process", "cipher", tls.CipherSuiteName(suites[suite].id), "error", err)

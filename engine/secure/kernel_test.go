@@ -21,23 +21,27 @@ func TestRecordNumbers(t *testing.T) {
 	for _, row := range []struct {
 		tickets       bool
 		first, behind int // bytes that the server says first, records that the client says behind its Finished
+		answers       bool
 		want          secure.Numbers
 	}{
-		{false, 0, 0, secure.Numbers{}},
-		{true, 0, 0, secure.Numbers{TX: 1}},
-		{true, 100, 0, secure.Numbers{TX: 2}},
-		{false, 100, 0, secure.Numbers{TX: 1}},
-		{false, 0, 5, secure.Numbers{RX: 5}},
-		{true, 0, 5, secure.Numbers{TX: 1, RX: 5}},
-		{true, 100, 5, secure.Numbers{TX: 2, RX: 5}},
-		{false, 60_000, 0, secure.Numbers{TX: 10}}, // crypto/tls begins with short records
+		{false, 0, 0, false, secure.Numbers{}},
+		{true, 0, 0, false, secure.Numbers{TX: 1}},
+		{true, 100, 0, false, secure.Numbers{TX: 2}},
+		{false, 100, 0, false, secure.Numbers{TX: 1}},
+		{false, 0, 5, false, secure.Numbers{RX: 5}},
+		{true, 0, 5, false, secure.Numbers{TX: 1, RX: 5}},
+		{true, 0, 5, true, secure.Numbers{TX: 1, RX: 5}}, // what answers them goes through the kernel already
+		{true, 100, 5, false, secure.Numbers{TX: 2, RX: 5}},
+		{false, 60_000, 0, false, secure.Numbers{TX: 10}}, // crypto/tls begins with short records
 	} {
-		t.Run(fmt.Sprintf("tickets=%v first=%d behind=%d", row.tickets, row.first, row.behind), func(t *testing.T) {
+		t.Run(fmt.Sprintf("tickets=%v first=%d behind=%d answers=%v", row.tickets, row.first, row.behind, row.answers), func(t *testing.T) {
 			told := make(chan secure.Numbers, 1)
 			var inside func() *tls.Conn
 			g := newGate(t, func(g *gate, o *secure.Options) {
 				g.open = func(l *reactor.Loop, id reactor.ID) { inside = g.s.StartConn(l, id) }
-				g.data = func(_ *reactor.Loop, _ reactor.ID, in []byte) int { return len(in) }
+				if !row.answers {
+					g.data = func(_ *reactor.Loop, _ reactor.ID, in []byte) int { return len(in) }
+				}
 				done := o.Done
 				o.Done = func(l *reactor.Loop, id reactor.ID, state *tls.ConnectionState, err error) {
 					if row.first > 0 {
@@ -132,12 +136,14 @@ func TestKernelRefuses(t *testing.T) {
 		name  string
 		err   error
 		asked int // by three sockets of one suite
+		lines int // in the log
 		left  bool
 		dead  bool
 	}{
-		{"no module", fmt.Errorf("%w: %w", reactor.ErrNoOffload, syscall.ENOENT), 1, false, false},
-		{"not this cipher", fmt.Errorf("%w: cipher: %w", reactor.ErrNoOffload, syscall.EINVAL), 1, true, false},
-		{"by half", errors.New("TLS_RX"), 3, true, true},
+		{"no module", fmt.Errorf("%w: %w", reactor.ErrNoOffload, syscall.ENOENT), 1, 1, false, false},
+		{"not this cipher", fmt.Errorf("%w: cipher: %w", reactor.ErrNoOffload, syscall.EINVAL), 1, 1, true, false},
+		{"not this socket", fmt.Errorf("%w: %w", reactor.ErrNoOffload, syscall.ENOTCONN), 3, 0, true, false},
+		{"by half", errors.New("TLS_RX"), 3, 3, true, true},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			asked := 0
@@ -171,7 +177,7 @@ func TestKernelRefuses(t *testing.T) {
 			if n := g.stats(); n.Kernel != 0 {
 				t.Errorf("%+v", n)
 			}
-			if len(logged) != row.asked {
+			if len(logged) != row.lines {
 				t.Errorf("%d lines", len(logged))
 			}
 		})
@@ -189,5 +195,21 @@ func TestKernelOff(t *testing.T) {
 	bothWays(t, c, 10_000)
 	if n := g.stats(); n.UserSpace != 1 || n.Kernel != 0 {
 		t.Errorf("%+v", n)
+	}
+}
+
+// TestNoChaCha: a kernel without the module of ChaCha20 has AES-GCM all the same.
+func TestNoChaCha(t *testing.T) {
+	onlySuite(t, tls.TLS_CHACHA20_POLY1305_SHA256)
+	g := newGate(t, func(g *gate, _ *secure.Options) {
+		g.ready = func(s *secure.Server) {
+			s.OnOffload(func(*reactor.Loop, reactor.ID, []byte, []byte) error {
+				return fmt.Errorf("%w: cipher: %w", reactor.ErrNoOffload, syscall.ENOENT)
+			})
+		}
+	})
+	say(t, tls.Client(g.dial(), clientConfig()), "word")
+	if !g.s.Offloads() {
+		t.Error("AES is given up, too")
 	}
 }

@@ -101,12 +101,12 @@ func TestResume(t *testing.T) {
 		g := newGate(t, nil)
 		config := clientConfig()
 		config.MaxVersion = version
-		g.connect(config).Close()
+		_ = g.connect(config).Close()
 		if n := g.stats(); n.Resumed != 0 || n.Handshakes != 1 {
 			t.Errorf("%x: without a ticket %+v", version, n)
 		}
 		config.ClientSessionCache = tls.NewLRUClientSessionCache(4)
-		g.connect(config).Close()
+		_ = g.connect(config).Close()
 		c := g.connect(config)
 		if n := g.stats(); n.Resumed != 1 || !c.ConnectionState().DidResume {
 			t.Errorf("%x: with a ticket %+v", version, n)

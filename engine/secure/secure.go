@@ -130,8 +130,8 @@ func (s *Server) Stats(to *Stats) {
 	}
 }
 
-// Offloads reports whether sockets may still go to the kernel: false with Off, and once the kernel has said that it cannot.
-// Any goroutine.
+// Offloads reports whether sockets may still go to the kernel: false with Off, and once it has refused every cipher suite. Any
+// goroutine.
 func (s *Server) Offloads() bool { return s.kernel.Load() != 0 }
 
 func (s *Server) log(msg string, args ...any) {

@@ -346,3 +346,34 @@ func TestSlowReader(t *testing.T) {
 		w.check()
 	})
 }
+
+// TestUnreadIsBounded: what a client sends while its handshake computes waits in the kernel, but for 48 KiB and one reading.
+func TestUnreadIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		w := newTwin(t, func(c *tls.Config) {
+			pair := c.Certificates[0]
+			c.Certificates = nil
+			c.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+				<-release
+				return &pair, nil
+			}
+		})
+		p := w.connect()
+		const flood = 1 << 20
+		p.p.Write(clientHello(clientConfig()))
+		p.p.Write(bytes.Repeat([]byte("\x17\x03\x03\x00\x05flood"), flood/10))
+		w.turn()
+		if read := flood - p.p.Pending(); read > secure.UnreadMax+2*64<<10 {
+			t.Errorf("%d bytes were read", read)
+		}
+		close(release)
+		w.turn()
+		if len(w.done) != 1 || w.done[0] == nil {
+			t.Error("Done:", w.done)
+		}
+		p.p.Reset()
+		w.turn()
+		w.check()
+	})
+}

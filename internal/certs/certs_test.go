@@ -57,7 +57,7 @@ func TestNames(t *testing.T) {
 	for sni, want := range map[string]string{"a.test": "a.test", "b.test": "b.test", "x.c.test": "*.c.test", "other.test": "a.test", "": "a.test"} {
 		var got string
 		c := trusting(sni, root)
-		c.InsecureSkipVerify = true //nolint:gosec // what it is shown is the question
+		c.InsecureSkipVerify = true // what it is shown is the question
 		c.VerifyConnection = func(state tls.ConnectionState) error {
 			got = state.PeerCertificates[0].DNSNames[0]
 			return nil

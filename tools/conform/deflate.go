@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // deflate is permessage-deflate (RFC 7692 section 7) as negotiated, on the client's side.
@@ -150,17 +151,30 @@ func (d *deflate) frame(f *Frame) (payload []byte, rsv byte, cuts []int) {
 	return payload, rsv, cuts
 }
 
+// Compressors have tables of 600 KiB, and most cases send a few bytes.
+var compressors = sync.Pool{New: func() any {
+	z, err := flate.NewWriter(nil, flate.BestSpeed)
+	if err != nil {
+		panic(err) // BestSpeed is a level
+	}
+	return z
+}}
+
 // restart forgets what was compressed before.
 func (d *deflate) restart() {
 	if d.z == nil {
-		z, err := flate.NewWriter(&d.out, flate.BestSpeed)
-		if err != nil {
-			panic(err) // BestSpeed is a level
-		}
-		d.z = z
-		return
+		d.z = compressors.Get().(*flate.Writer)
 	}
 	d.z.Reset(&d.out)
+}
+
+// release gives the compressor back. d sends no more.
+func (d *deflate) release() {
+	if d.z != nil {
+		d.z.Reset(nil)
+		compressors.Put(d.z)
+		d.z = nil
+	}
 }
 
 // compress appends b to out, flushed. The library's window is of 15 bits: a smaller one is had by forgetting all before

@@ -54,6 +54,9 @@ func run(c *Case, s *Socket) (res Result) {
 	_ = s.conn.Close() // the case is over; a second Close is harmless
 	<-done
 	res = p.judge()
+	if s.ext != nil {
+		s.ext.release()
+	}
 	res.Took = time.Since(begun)
 	return res
 }

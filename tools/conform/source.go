@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -12,16 +13,16 @@ import (
 type source struct {
 	name   string
 	binary bool
-	make   func(rnd *rand.Rand) string
+	text   func() string
 }
 
 // sources are in the order of the suite's subsections.
 var sources = []source{
-	{"JSON", false, jsonText},
-	{"a bitmap", true, bitmap},
-	{"prose, as binary", true, prose},
-	{"HTML", false, htmlText},
-	{"what is compressed already", true, compressed},
+	{"JSON", false, once(jsonText)},
+	{"a bitmap", true, once(bitmap)},
+	{"prose, as binary", true, once(prose)},
+	{"HTML", false, once(htmlText)},
+	{"what is compressed already", true, once(compressed)},
 }
 
 const (
@@ -29,8 +30,10 @@ const (
 	sourceBytes = 200 << 10 // longer than the longest message, 128 KiB
 )
 
-// text is the source's content.
-func (s *source) text() string { return s.make(rand.New(rand.NewPCG(sourceSeed, sourceSeed))) }
+// once makes a source's content when it is wanted first.
+func once(generate func(rnd *rand.Rand) string) func() string {
+	return sync.OnceValue(func() string { return generate(rand.New(rand.NewPCG(sourceSeed, sourceSeed))) })
+}
 
 var words = strings.Fields(`der Geist die Zeit und das Glück über Höhen wo ein Wort noch fällt größer sein als alle Türme wenn es später
 	Nächte gibt aus denen Bäche rauschen nicht mehr hören dürfen oder süß im Grünen ruhn bis morgen früh`)

@@ -62,7 +62,7 @@ func invalid(id, does string, frames ...Frame) *Case {
 
 const (
 	accepts = 50 * time.Millisecond // a good beginning is watched for so long: nothing may happen
-	objects = time.Second           // within which a byte that cannot be is to be refused
+	objects = 2 * time.Second       // within which a byte that cannot be is to be refused
 )
 
 // failFast are the cases that stop in the middle: the first part is good, the second has the byte that cannot be, and the

@@ -125,7 +125,7 @@ func (k *cycle) open() error {
 	if err := k.send(k.head); err != nil {
 		return err
 	}
-	k.s = &socket{k.Conn, bufio.NewReader(k.Conn)}
+	k.s = &socket{Conn: k.Conn, r: bufio.NewReader(k.Conn)}
 	return k.s.switched()
 }
 

@@ -28,6 +28,7 @@ type cluster struct {
 	http  *http.Client
 	dir   string
 	dial  func(ctx context.Context, gate string) (net.Conn, error) // how open connects; nil: plainly
+	packs bool                                                     // what open opens agrees to compression
 }
 
 // clusterOptions say what a test needs beyond the defaults.

@@ -250,12 +250,11 @@ func (s *socket) echo(text string) error {
 
 // send writes one masked frame.
 func (s *socket) send(op frame.Op, payload []byte) error {
-	h := frame.Header{Fin: true, Op: op, Masked: true, Mask: [4]byte{9, 8, 7, 6}, Len: int64(len(payload))}
-	b := frame.Append(nil, h)
-	at := len(b)
-	b = append(b, payload...)
-	frame.Mask(b[at:], h.Mask, 0)
-	_, err := s.Write(b)
+	h := frame.Header{Fin: true, Op: op}
+	if s.packs && !op.Control() {
+		h.Rsv, payload = frame.RSV1, pack(payload)
+	}
+	_, err := s.Write(appendMasked(nil, h, payload))
 	return err
 }
 

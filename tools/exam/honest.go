@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,7 @@ import (
 const (
 	honestSockets    = 1000
 	honestHandshakes = 50 // a second
+	packedRepeats    = 20 // about 1 KiB
 	baselineRuns     = 3
 	baselineTime     = time.Minute
 	baselineRoom     = 5 * time.Millisecond // "under 2xB" is under the larger of 2xB and B plus this
@@ -76,7 +78,11 @@ func due(ctx context.Context, first, every time.Duration, f func(n int, at time.
 func (h *crew) talk(ctx context.Context, i int, s *socket, first time.Duration) {
 	var took []time.Duration
 	due(ctx, first, honestEvery, func(n int, at time.Time) bool {
-		err := s.echo(fmt.Sprintf("socket %d message %d", i, n))
+		text := fmt.Sprintf("socket %d message %d", i, n)
+		if s.packs {
+			text = strings.Repeat(text+" is long enough to be compressed; ", packedRepeats)
+		}
+		err := s.echo(text)
 		switch {
 		case err == nil:
 			took = append(took, time.Since(at))

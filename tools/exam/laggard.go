@@ -10,7 +10,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"ticketgate/engine/frame"
 	"ticketgate/tools/rig"
@@ -18,8 +21,22 @@ import (
 
 // Laggards are subscribers that read too slowly for a while, and are told what they miss.
 
-// toldBuffer is what the kernel takes for a laggard: not megabytes, and not so little that it could never be fast again.
-const toldBuffer = 32 << 10
+// What a laggard has instead of loopback's own: a receive buffer that does not hold megabytes, and segments of an Ethernet.
+// With those of 64 KiB a sender would wait for the whole window, and show no progress for longer than a stall may take.
+const (
+	toldBuffer  = 32 << 10
+	toldSegment = 1400
+)
+
+// narrow prepares the socket of a laggard.
+func narrow(_, _ string, c syscall.RawConn) error {
+	var err error
+	cerr := c.Control(func(fd uintptr) {
+		err = errors.Join(unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, toldBuffer),
+			unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG, toldSegment))
+	})
+	return errors.Join(err, cerr)
+}
 
 // openTold opens n sockets of the stream "clock" that ask for notices.
 func (c *cluster) openTold(ctx context.Context, n int) ([]*socket, error) {
@@ -29,18 +46,13 @@ func (c *cluster) openTold(ctx context.Context, n int) ([]*socket, error) {
 		if err != nil {
 			return sockets, err
 		}
-		var d net.Dialer
+		d := net.Dialer{Control: narrow}
 		conn, err := d.DialContext(ctx, "tcp", c.nodes[0].Gate)
 		if err != nil {
 			return sockets, err
 		}
-		s := &socket{conn, bufio.NewReader(conn)}
+		s := &socket{Conn: conn, r: bufio.NewReader(conn)}
 		sockets = append(sockets, s)
-		if tcp, ok := conn.(*net.TCPConn); ok {
-			if err := tcp.SetReadBuffer(toldBuffer); err != nil {
-				return sockets, err
-			}
-		}
 		head := strings.TrimSuffix(rig.Head("gate.test", t.Path(), t.Secret()), "\r\n") + "Sec-WebSocket-Protocol: ticketgate.v1\r\n\r\n"
 		_, err = io.WriteString(conn, head)
 		if err = errors.Join(err, s.switched()); err != nil {

@@ -24,11 +24,11 @@ func init() {
 const (
 	panicEvery    = 10_000 // messages, and handshakes at each of three stages
 	panicTime     = 5 * time.Minute
-	panicSitters  = 200 // sockets that send one message after the other
-	panicArrivals = 8   // clients that come one after the other
-	panicAfter    = 50  // sockets that are opened at the end
-	panicSlots    = 2   // of a client that uses one: the slot of one that was hit comes back before the next is hit
-	panicSlotTime = 2 * time.Second
+	panicSitters  = 200             // sockets that send one message after the other
+	panicArrivals = 8               // clients that come one after the other
+	panicAfter    = 50              // sockets that are opened at the end
+	panicSlots    = 2               // of a client that uses one: the slot of one that was hit comes back before the next is hit
+	panicSlotTime = 7 * time.Second // for that, and for the slot of a ticket whose upgrade was hit before the ticket was spent
 	panicSecret   = "what-only-the-client-knows"
 )
 
@@ -42,7 +42,7 @@ func panics(ctx context.Context, x *exam) error {
 	}
 	defer b.Close()
 	every := int64(x.n(panicEvery, 50))
-	c, err := start(ctx, x, clusterOptions{memory: true, count: panicSlots, backend: "ws://" + b.Addr().String() + "/", tags: []string{"faults"}, log: log,
+	c, err := start(ctx, x, clusterOptions{memory: true, count: panicSlots, yaml: "tickets: { ttl: 5s }\n", backend: "ws://" + b.Addr().String() + "/", tags: []string{"faults"}, log: log,
 		env: []string{fmt.Sprintf("GATE_FAULTS=message=%d,head=%d,join=%d,ticket=%d", every, every, every, every)}})
 	if err != nil {
 		return err

@@ -24,9 +24,9 @@ const (
 	slowSubscribers = 500 // that do not keep up, and as many that do
 	slowMessage     = 3200
 	slowEvery       = 100 * time.Millisecond // 32 KiB/s each
-	slowFor         = time.Minute            // how long laggards read too slowly
-	slowForMin      = 6 * time.Second        // and in the shortest run
-	slowShare       = 1.6                    // and how much too slowly: 20 KiB/s, so that the kernel shows progress every 6 s at least
+	slowFor         = 45 * time.Second       // how long laggards read too slowly
+	slowForMin      = 5 * time.Second        // and in the shortest run
+	slowShare       = 2                      // and how much too slowly: 16 KiB/s
 	slowBudget      = 64 << 20
 	slowLag         = 100 * time.Millisecond
 	slowStall       = 10 * time.Second // without progress, after which a socket is closed
@@ -54,7 +54,7 @@ func slowReaders(ctx context.Context, x *exam) error {
 // too slowly for a while, and then all that is left.
 func slowPolicy(ctx context.Context, x *exam, then string) error {
 	lagFor := max(cmp.Or(x.duration, slowFor), slowForMin)
-	every := max(10*time.Millisecond, min(slowEvery, lagFor/600)) // in a short run all goes faster, or nobody would be far behind
+	every := max(10*time.Millisecond, min(slowEvery, lagFor/450)) // in a short run all goes faster, or nobody would be far behind
 	c, err := start(ctx, x, clusterOptions{memory: true, yaml: "memory: { outbound: 64MiB }\n",
 		feeds: fmt.Sprintf("{ kind: clock, every: %s, pad: %dB }", every, slowMessage),
 		clock: fmt.Sprintf(", slow_consumer: { queue: 256KiB, then: %s }", then)})
@@ -91,7 +91,7 @@ func slowPolicy(ctx context.Context, x *exam, then string) error {
 	reading, quit := context.WithCancel(ctx)
 	defer quit()
 	ears := listen(reading, healthy)
-	behind := lag(reading, laggards, time.Duration(slowShare*float64(every)), lagFor)
+	behind := lag(reading, laggards, slowShare*every, lagFor)
 	left, took, err := c.untilGone(ctx, 2*n, n+lagging)
 	behind.level.Wait()
 	slow, metricsErr := c.metrics(ctx)

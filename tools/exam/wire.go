@@ -29,7 +29,8 @@ func init() {
 // socket is an open WebSocket whose frames are made by hand.
 type socket struct {
 	net.Conn
-	r *bufio.Reader
+	r     *bufio.Reader
+	packs bool // it sends compressed messages
 }
 
 // open gets a ticket and opens a raw socket at node i.
@@ -37,6 +38,9 @@ func (c *cluster) open(ctx context.Context, i int, q request) (*socket, error) {
 	t, err := c.issue(ctx, i, q)
 	if err != nil {
 		return nil, err
+	}
+	if c.packs {
+		return dialPacked(ctx, c.nodes[i].Gate, t)
 	}
 	if c.dial == nil {
 		return dialRaw(ctx, c.nodes[i].Gate, t)
@@ -59,7 +63,7 @@ func dialRaw(ctx context.Context, gate string, t *rig.Ticket) (*socket, error) {
 
 // upgraded redeems t on conn, which it closes if that fails.
 func upgraded(conn net.Conn, t *rig.Ticket) (*socket, error) {
-	s := &socket{conn, bufio.NewReader(conn)}
+	s := &socket{Conn: conn, r: bufio.NewReader(conn)}
 	if err := s.upgrade(t); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
@@ -115,6 +119,9 @@ func (s *socket) read() (*received, error) {
 	f := &received{h.Op, h.Fin, make([]byte, h.Len)}
 	_, err = io.ReadFull(s.r, f.payload)
 	frame.Mask(f.payload, h.Mask, 0) // of a server's frame, nothing
+	if err == nil && h.Rsv == frame.RSV1 && s.packs {
+		f.payload, err = unpack(f.payload)
+	}
 	return f, err
 }
 
@@ -182,7 +189,7 @@ func (b *rawBackend) count(c net.Conn) {
 
 // acceptRaw reads an upgrade request on c and answers 101.
 func acceptRaw(c net.Conn) (*socket, error) {
-	s := &socket{c, bufio.NewReader(c)}
+	s := &socket{Conn: c, r: bufio.NewReader(c)}
 	q, err := http.ReadRequest(s.r)
 	if err != nil {
 		return nil, err
