@@ -370,7 +370,7 @@ func (w *worker) switchProtocols(id reactor.ID, s *session, k *parked) {
 	w.known(id, s)
 	s.endAt = now.after(k.claims.SessionEnd.Sub(stored))
 	s.endCode = frame.CloseExpired
-	s.pingAt = now.after(w.spread(w.e.o.Deadlines.Ping))
+	s.pingAt = w.nextPing(now, w.spread(w.e.o.Deadlines.Ping))
 	s.opened, s.last = now, now
 	w.rearm(id, s)
 	w.event(id, s, Event{Kind: EventOpened, Ticket: k.claims.ID})

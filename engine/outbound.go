@@ -102,7 +102,7 @@ func (w *worker) resume(id reactor.ID, s *session, by pauseBy) {
 	}
 	s.last = now
 	if s.flags&flagPinged != 0 {
-		s.pingAt = s.pingAt.later(now.after(w.e.o.Deadlines.PongWait))
+		s.pingAt = s.pingAt.later(w.pongBy(now))
 	}
 	w.rearm(id, s)
 	w.l.Resume(id)

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math/bits"
 	"time"
 
 	"ticketgate/engine/frame"
@@ -130,6 +131,23 @@ func (w *worker) openTimer(id reactor.ID, s *session, now tick) {
 	}
 }
 
+// pingGrid is 1/64 to 1/128 of the time between pings: the moments of pings are rounded down to it, those at which a pong must
+// have come up. All that is due within a quarter of a second goes out together, and a loop with nothing else to do sleeps between.
+func (e *Engine) pingGrid() tick {
+	return tick(1) << max(bits.Len64(uint64(e.o.Deadlines.Ping/time.Millisecond/64))-1, 0)
+}
+
+// nextPing is when a socket is asked for a sign of life that was not asked for d.
+func (w *worker) nextPing(now tick, d time.Duration) tick {
+	return max(now.after(d)&^(w.e.pingGrid()-1), 1)
+}
+
+// pongBy is when the answer must have come.
+func (w *worker) pongBy(now tick) tick {
+	grid := w.e.pingGrid()
+	return max((now.after(w.e.o.Deadlines.PongWait)+grid-1)&^(grid-1), 1)
+}
+
 // ping asks whether the client is still there, or gives it up.
 func (w *worker) ping(id reactor.ID, s *session, now tick) {
 	d := &w.e.o.Deadlines
@@ -144,10 +162,10 @@ func (w *worker) ping(id reactor.ID, s *session, now tick) {
 			return
 		}
 		s.flags &^= flagPinged
-		s.pingAt = now.after(w.spread(d.Ping) - d.PongWait)
+		s.pingAt = w.nextPing(now, w.spread(d.Ping)-d.PongWait)
 		return
 	}
-	s.pingAt = now.after(d.PongWait)
+	s.pingAt = w.pongBy(now)
 	w.rest(s)
 	if w.l.Flush(id) > 0 { // what this round has just written does not wait
 		return // whether the client is there shows in the queue: the reactor ends what makes no progress

@@ -378,8 +378,8 @@ func (l *Loop) refuse(why Refused, errno syscall.Errno) {
 		l.log("reactor: accepting pauses", "reason", why.String(), "errno", int(errno), "sockets", l.r.conns.Load())
 	}
 	l.backOff = min(max(2*l.backOff, backOffMin), backOffMax)
-	l.startTicks()
 	l.acceptAt = l.tickAt(l.Now() + l.backOff)
+	l.wakeAt(l.acceptAt)
 	l.pauseListeners(true)
 }
 

@@ -164,9 +164,6 @@ func (l *Loop) enter(fd int, k Kind, state uint8, peer netip.AddrPort) (ID, *row
 	}
 	l.live++
 	l.stat.conns.Store(int64(l.live))
-	if l.o.Tick != nil {
-		l.startTicks()
-	}
 	return id, r
 }
 

@@ -31,7 +31,7 @@ func (m *Memory) Held() (segments, queues, free int) {
 func (m *Memory) Linked() (rows int, ticking bool) {
 	for _, l := range m.r.loops {
 		rows += l.wheel.count
-		ticking = ticking || l.ticking
+		ticking = ticking || l.alarmed
 	}
 	return rows, ticking
 }

@@ -11,31 +11,25 @@ import (
 	"ticketgate/internal/stat"
 )
 
-// How a loop is doing shows in its tick: the kernel marks one every 20 ms while the loop has timers, and how much later the
-// loop comes to it is how long whatever became ready then had to wait.
+// How a loop is doing shows at its timers: how much later than the kernel's timer the loop comes to it is how long whatever
+// became ready then had to wait.
 
 // health is one loop's. The loop writes, anybody may read but what is marked.
 type health struct {
 	stall stat.Histogram
-	busy  atomic.Uint64 // math.Float64bits of the share of a core used in the last measured second
+	busy  atomic.Uint64 // math.Float64bits of the share of a core used between the last two measurements
 
 	// The loop's own.
-	next  mono.Time // when the next tick is due; 0: the ticks have just begun
-	since mono.Time // when cpu was read
+	since mono.Time // when cpu was read; 0: not since the loop has rested
 	cpu   time.Duration
 }
 
-// busyEvery is how often the share of a core is measured: one system call.
+// busyEvery is how often the share of a core is measured, or more seldom if no timer falls due: one system call.
 const busyEvery = time.Second
 
-// ticked notes that the loop has come to n ticks, 1 or more.
-func (h *health) ticked(n uint64, now mono.Time) {
-	if h.next != 0 {
-		h.stall.Observe(now.Sub(h.next))
-		h.next = h.next.Add(time.Duration(n) * tickLength)
-	} else {
-		h.next = now.Add(tickLength)
-	}
+// woke notes that the loop has come to a timer that was due then.
+func (h *health) woke(due, now mono.Time) {
+	h.stall.Observe(now.Sub(due))
 	if wall := now.Sub(h.since); wall >= busyEvery {
 		used := threadTime()
 		if h.since != 0 {
@@ -45,9 +39,9 @@ func (h *health) ticked(n uint64, now mono.Time) {
 	}
 }
 
-// rest notes that the ticks end: there is nothing to do.
+// rest notes that there is nothing to wait for.
 func (h *health) rest() {
-	h.next, h.since = 0, 0
+	h.since = 0
 	h.busy.Store(0)
 }
 

@@ -42,7 +42,8 @@ type Loop struct {
 	wire       []byte // ReadBuffer bytes for sockets with a filter, from the first one on
 	sealing    ID     // whose filter is encoding
 	wheel      wheel
-	ticking    bool
+	alarm      uint32 // the tick that the kernel's timer is set to,
+	alarmed    bool   // if it is
 	listeners  []listener
 	acceptAt   uint32
 	backOff    mono.Time
@@ -101,8 +102,9 @@ func (l *Loop) event(fd int, ready uint32) {
 	case stateListener:
 		l.accept(id, r)
 	case stateTimer:
-		if n := l.real.readTimer(); n > 0 {
-			l.health.ticked(n, l.Now())
+		l.real.readTimer()
+		if l.alarmed {
+			l.health.woke(l.timeOf(l.alarm), l.Now())
 		}
 		l.onTick()
 		return
@@ -218,11 +220,6 @@ func (l *Loop) callFault(id ID, r *row, v any) {
 func (l *Loop) callWork() {
 	defer l.guardLoop("work")
 	l.o.Work(l, &l.work)
-}
-
-func (l *Loop) callTick() {
-	defer l.guardLoop("tick")
-	l.o.Tick(l)
 }
 
 func (l *Loop) guardLoop(where string) {

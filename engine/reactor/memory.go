@@ -354,6 +354,6 @@ func (k *virtual) offload(int, []byte, []byte) error { return ErrNoOffload }
 func (k *virtual) record(int, []byte) (byte, int, syscall.Errno) { return 0, 0, syscall.EINVAL }
 func (k *virtual) notify(int)                                    {}
 
-func (k *virtual) tick(on bool) { k.ticking = on }
-func (k *virtual) wake()        { k.woken = true }
-func (k *virtual) end()         {}
+func (k *virtual) alarm(after time.Duration) { k.ticking = after >= 0 }
+func (k *virtual) wake()                     { k.woken = true }
+func (k *virtual) end()                      {}

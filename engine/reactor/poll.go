@@ -1,12 +1,12 @@
 package reactor
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 
 	gneterrors "github.com/panjf2000/gnet/v2/pkg/errors"
@@ -30,8 +30,8 @@ type kernel interface {
 	record(fd int, p []byte) (kind byte, n int, errno syscall.Errno)     // offloaded: the next record and its type
 	notify(fd int)                                                       // offloaded: close_notify
 	close(fd int, reset bool)
-	tick(on bool) // Loop.onTick every tickLength
-	wake()        // Loop.onWake soon
+	alarm(after time.Duration) // Loop.onTick then, once; below 0: never
+	wake()                     // Loop.onWake soon
 	end()
 }
 
@@ -260,22 +260,19 @@ func (k *linux) close(fd int, reset bool) {
 	_, _, _ = syscall.RawSyscall(syscall.SYS_CLOSE, uintptr(fd), 0, 0) // which takes it out of the poller
 }
 
-func (k *linux) tick(on bool) {
-	var every unix.ItimerSpec
-	if on {
-		every.Interval = unix.NsecToTimespec(int64(tickLength))
-		every.Value = every.Interval
+// alarm sets the timer, once: to a nanosecond at least, since zero would turn it off.
+func (k *linux) alarm(after time.Duration) {
+	var t unix.ItimerSpec
+	if after >= 0 {
+		t.Value = unix.NsecToTimespec(max(int64(after), 1))
 	}
-	_ = unix.TimerfdSettime(k.timer, 0, &every, nil)
+	_ = unix.TimerfdSettime(k.timer, 0, &t, nil)
 }
 
-// readTimer says how many ticks have passed since it was asked last.
-func (k *linux) readTimer() uint64 {
+// readTimer takes back that the timer is ready.
+func (k *linux) readTimer() {
 	var n [8]byte
-	if got, _ := k.read(k.timer, n[:]); got < len(n) {
-		return 0 // stopped meanwhile
-	}
-	return binary.NativeEndian.Uint64(n[:])
+	_, _ = k.read(k.timer, n[:])
 }
 
 func (k *linux) wake() {

@@ -63,8 +63,6 @@ type Options struct {
 
 	// Work does a unit that Post brought, on the loop. w is good until it returns. May be nil.
 	Work func(l *Loop, w *Work)
-	// Tick is called on the loop every 20 ms while it has sockets. May be nil.
-	Tick func(l *Loop)
 	// Log gets what an operator should see: panics, accept errors. It must not block. May be nil.
 	Log func(msg string, args ...any)
 }

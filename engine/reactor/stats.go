@@ -61,7 +61,7 @@ type LoopStats struct {
 	Conns  int64         // sockets now
 	Queued int64         // bytes of buffers behind what its sockets have waiting to be sent, now
 	Busy   float64       // share of a core that it used in the last second, 0 to 1
-	Stall  stat.Snapshot // how long what became ready had to wait, as seen at its ticks
+	Stall  stat.Snapshot // how long what became ready had to wait, as seen at its timers
 }
 
 // Stats fills s. Any goroutine; each number is exact, though not all are of the same moment.

@@ -1044,27 +1044,6 @@ func TestStopAccept(t *testing.T) {
 	}
 }
 
-func TestTick(t *testing.T) {
-	ticks := 0
-	m, _ := twin(t, reactor.Options{Tick: func(*reactor.Loop) { ticks++ }}, echo())
-	m.Advance(time.Second)
-	if ticks != 0 {
-		t.Errorf("%d ticks without a socket", ticks)
-	}
-	p := m.Connect(client)
-	m.Advance(time.Second)
-	if ticks != 50 {
-		t.Errorf("%d ticks in 1 s, want 50", ticks)
-	}
-	p.Close()
-	m.Run()
-	m.Advance(time.Second)
-	if ticks > 51 {
-		t.Errorf("%d ticks after the last socket has gone", ticks-50)
-	}
-}
-
-// TestAllocations: an echo, a partial frame and a moved timer cost the loop no allocation.
 func TestAllocations(t *testing.T) {
 	h := &script{data: func(l *reactor.Loop, id reactor.ID, in []byte) int {
 		if in[len(in)-1] != '\n' {

@@ -2,6 +2,7 @@ package reactor
 
 import (
 	"math"
+	"math/bits"
 	"time"
 
 	"ticketgate/internal/mono"
@@ -12,6 +13,9 @@ import (
 //
 //	cur ──── slot cur+1 ──── ... ──── slot cur+4095      a link stands at or before the earlier deadline of its row
 //
+// The kernel's timer is set to the next slot that is not empty, so that a loop with nothing due sleeps: a wake costs the
+// process much more than what it is for (about 0.7 ms, nearly all of it the Go runtime's monitor, which it rouses).
+//
 // Moving a deadline later only stores it: when the slot comes round, a row that is not due is linked again where it
 // belongs. So a busy socket that re-arms with every message pays one store, and one relink a deadline that has passed.
 const (
@@ -19,13 +23,36 @@ const (
 	wheelSlots = 4096              // 82 s a turn; later deadlines are looked at once a turn
 	firing     = wheelSlots        // the list of the slot that is being emptied
 	fireBatch  = 8192              // rows looked at before the sockets get their turn again
+	farGrid    = 64                // slots between those that far deadlines wait in: 1.28 s, so that they wake the loop together
+	behind     = 256               // ticks that cur may lie back before it is moved up
 	horizon    = math.MaxInt32 / 2 // 248 days in ticks; ticks wrap, so no deadline lies further ahead
 )
 
 type wheel struct {
-	heads [wheelSlots + 1]int32 // first slot of each list + 1; 0: empty
-	count int                   // linked rows
-	cur   uint32                // the tick whose list was taken last
+	heads [wheelSlots + 1]int32   // first slot of each list + 1; 0: empty
+	some  [wheelSlots / 64]uint64 // bit i: list i is not empty
+	count int                     // linked rows
+	cur   uint32                  // no list of this tick or an earlier one has rows
+}
+
+// next is the first tick behind cur whose list is not empty.
+func (w *wheel) next() (tick uint32, ok bool) {
+	start := (w.cur + 1) % wheelSlots
+	for i := range uint32(len(w.some) + 1) { // the word it begins in is looked at twice: its upper part, and last its lower
+		word := (start/64 + i) % uint32(len(w.some))
+		set := w.some[word]
+		switch i {
+		case 0:
+			set &= ^uint64(0) << (start % 64)
+		case uint32(len(w.some)):
+			set &= 1<<(start%64) - 1
+		}
+		if set != 0 {
+			list := word*64 + uint32(bits.TrailingZeros64(set))
+			return w.cur + 1 + (list-start)%wheelSlots, true
+		}
+	}
+	return 0, false
 }
 
 func passed(tick, now uint32) bool { return int32(tick-now) <= 0 }
@@ -66,7 +93,6 @@ func (l *Loop) setTimer(slot uint32, r *row, field *uint32, tick uint32) {
 	if r.flags&flagLinked != 0 && passed(before, tick) {
 		return // its list comes round first and will move it
 	}
-	l.startTicks()
 	l.unlink(slot, r)
 	l.link(slot, r, tick)
 }
@@ -86,13 +112,15 @@ func (r *row) earliest() uint32 {
 	return r.due
 }
 
-// link puts the row in front of the list of tick. prev is the slot before it, or the list's number below zero.
+// link puts the row in front of the list of tick, and sees to it that the loop wakes for it. prev is the slot before it, or
+// the list's number below zero.
 func (l *Loop) link(slot uint32, r *row, tick uint32) {
 	w := &l.wheel
+	l.catchUp()
 	if ahead := int32(tick - w.cur); ahead < 1 {
 		tick = w.cur + 1
 	} else if ahead >= wheelSlots {
-		tick = w.cur + wheelSlots - 1
+		tick = (w.cur + wheelSlots - 1) / farGrid * farGrid
 	}
 	list := int32(tick % wheelSlots)
 	r.next, r.prev = w.heads[list], ^list
@@ -100,16 +128,22 @@ func (l *Loop) link(slot uint32, r *row, tick uint32) {
 		l.rows.At(uint32(r.next - 1)).prev = int32(slot)
 	}
 	w.heads[list] = int32(slot) + 1
+	w.some[list/64] |= 1 << (list % 64)
 	r.flags |= flagLinked
 	w.count++
+	l.wakeAt(tick)
 }
 
 func (l *Loop) unlink(slot uint32, r *row) {
 	if r.flags&flagLinked == 0 {
 		return
 	}
+	w := &l.wheel
 	if r.prev < 0 {
-		l.wheel.heads[^r.prev] = r.next
+		list := ^r.prev
+		if w.heads[list] = r.next; r.next == 0 && list != firing {
+			w.some[list/64] &^= 1 << (list % 64)
+		}
 	} else {
 		l.rows.At(uint32(r.prev)).next = r.next
 	}
@@ -117,53 +151,68 @@ func (l *Loop) unlink(slot uint32, r *row) {
 		l.rows.At(uint32(r.next - 1)).prev = r.prev
 	}
 	r.flags &^= flagLinked
-	l.wheel.count--
+	w.count--
 }
 
-// startTicks turns the tick on; an idle loop has none, so that an idle process sleeps.
-func (l *Loop) startTicks() {
-	if l.ticking {
+// catchUp moves cur to now, if it lies far back and nothing is due: the lists reach only so far.
+func (l *Loop) catchUp() {
+	w, now := &l.wheel, uint32(l.ticks())
+	switch {
+	case w.count == 0 && w.heads[firing] == 0:
+		w.cur = now
+		return
+	case now-w.cur <= behind || passed(now, w.cur):
 		return
 	}
-	l.ticking = true
-	l.wheel.cur = uint32(l.ticks()) // nothing was linked while it stood still
-	l.sys.tick(true)
+	if next, ok := w.next(); !ok || !passed(next, now) {
+		w.cur = now
+	}
 }
 
-// stopTicks turns the tick off when nothing needs it.
-func (l *Loop) stopTicks() {
-	if l.wheel.count > 0 || l.acceptAt != 0 || l.o.Tick != nil && l.live > 0 {
+// wakeAt sets the kernel's timer to tick, unless it is set to an earlier one.
+func (l *Loop) wakeAt(tick uint32) {
+	if l.alarmed && passed(l.alarm, tick) {
 		return
 	}
-	l.ticking = false
-	l.health.rest()
-	l.sys.tick(false)
+	l.alarmed, l.alarm = true, tick
+	l.sys.alarm(max(l.timeOf(tick).Sub(l.Now()), 0))
 }
 
-// onTick does what has fallen due. The clock decides, not the number of ticks that were delivered.
+// timeOf is the moment of tick, which lies less than 497 days from now.
+func (l *Loop) timeOf(tick uint32) mono.Time {
+	here := l.ticks()
+	return l.r.base.Add(time.Duration(here+int64(int32(tick-uint32(here)))) * tickLength)
+}
+
+// onTick does what has fallen due. The clock decides, not the timer.
 func (l *Loop) onTick() {
 	l.now = 0
-	before := l.wheel.cur
+	l.alarmed = false
 	l.fire()
 	if l.acceptAt != 0 && passed(l.acceptAt, uint32(l.ticks())) {
 		l.resumeAccept()
 	}
-	if l.o.Tick != nil && l.wheel.cur != before {
-		l.callTick()
-	}
 	l.settle()
-	l.stopTicks()
+	l.nextAlarm()
+}
+
+// nextAlarm sets the kernel's timer for what comes next, or turns it off.
+func (l *Loop) nextAlarm() {
+	if next, ok := l.wheel.next(); ok {
+		l.wakeAt(next)
+	}
+	if l.acceptAt != 0 {
+		l.wakeAt(l.acceptAt)
+	}
+	if !l.alarmed {
+		l.sys.alarm(-1)
+		l.health.rest()
+	}
 }
 
 // fire empties the lists up to now, fireBatch rows at most; the rest follows after the sockets had their turn.
 func (l *Loop) fire() {
-	if !l.ticking {
-		return
-	}
 	w, now := &l.wheel, uint32(l.ticks())
-	if now-w.cur > wheelSlots && !passed(now, w.cur) {
-		w.cur = now - wheelSlots // the process stood still for more than a turn: every list once is enough
-	}
 	for n := 0; ; {
 		for ; w.heads[firing] != 0; n++ {
 			if n == fireBatch {
@@ -173,17 +222,19 @@ func (l *Loop) fire() {
 			slot := uint32(w.heads[firing] - 1)
 			l.visit(slot, l.rows.At(slot), now)
 		}
-		if passed(now, w.cur) {
+		next, ok := w.next()
+		if !ok || !passed(next, now) {
 			return
 		}
-		w.cur++
-		l.take(int32(w.cur % wheelSlots))
+		w.cur = next
+		l.take(int32(next % wheelSlots))
 	}
 }
 
 // take makes list the firing one.
 func (l *Loop) take(list int32) {
 	w := &l.wheel
+	w.some[list/64] &^= 1 << (list % 64)
 	if w.heads[firing], w.heads[list] = w.heads[list], 0; w.heads[firing] != 0 {
 		l.rows.At(uint32(w.heads[firing] - 1)).prev = ^int32(firing)
 	}

@@ -60,8 +60,7 @@ type Options struct {
 	// Cut makes residents give up so many bytes, those that hold most first, and returns how many that were when it is done.
 	Cut func(ctx context.Context, bytes int64) int64
 	// Room says after each look how many bytes of the limit are left: a load that fills them faster than Step comes is not
-	// to find the node asleep. While nothing is the matter it says twice as much, so that newcomers are refused before
-	// anybody else notices. May be nil.
+	// to find the node asleep. May be nil.
 	Room func(bytes int64)
 	// Soft tells the collector how much its heap and all that belongs to it should have, at most. May be nil.
 	Soft func(bytes int64)
@@ -122,18 +121,10 @@ func (w *Watch) Step(ctx context.Context) State {
 			w.free(w.o.Clock.Now()) // what was cut counts until then, and would be cut once more
 		}
 	}
-	w.room(next, max(0, r.Limit-r.Used))
-	return next
-}
-
-func (w *Watch) room(s State, left int64) {
-	switch {
-	case w.o.Room == nil:
-	case s == Calm:
-		w.o.Room(2 * left)
-	default:
-		w.o.Room(left)
+	if w.o.Room != nil {
+		w.o.Room(max(0, r.Limit-r.Used))
 	}
+	return next
 }
 
 // next is the state that r calls for.

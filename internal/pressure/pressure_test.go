@@ -96,11 +96,7 @@ func TestStory(t *testing.T) {
 	} {
 		n.loose, n.queues = line.loose, line.queues
 		state, did := n.step(t, line.used)
-		room := max(0, 1000-n.used)
-		if state == pressure.Calm {
-			room *= 2
-		}
-		if n.room != room && (state != pressure.Cut || len(did) < 2) { // behind a cut there is more than it knows
+		if room := max(0, 1000-n.used); n.room != room && (state != pressure.Cut || len(did) < 2) { // behind a cut there is more than it knows
 			t.Errorf("line %d: room for %d, want %d", i, n.room, room)
 		}
 		if state != line.state || !slices.Equal(did, line.did) {

@@ -232,7 +232,7 @@ func greedyClients(args []string, hear func() (string, bool), say func(string, .
 	}
 	g := &greed{handshake: args[0], gate: args[1], key: args[2], http: &http.Client{Timeout: httpTimeout}, went: make(chan struct{})}
 	g.message = framed(frame.Header{Op: frame.Binary}, greedyHolds)
-	for range 2 * greedyHolds >> 16 { // some of it the kernel takes
+	for range 2 * greedyHolds >> 16 { // some of it the kernel takes, some the gateway does not read
 		g.echo = append(g.echo, framed(frame.Header{Fin: true, Op: frame.Binary}, 64<<10)...)
 	}
 	g.more = framed(frame.Header{Fin: true, Op: frame.Binary}, sipSize)
