@@ -3,6 +3,7 @@
 STATICCHECK_VERSION   := v0.8.2
 GOLANGCI_LINT_VERSION := v2.15.0
 FUZZTIME              ?= 60s
+HEADS                 ?= 50000000
 
 # Binaries name their commit where git can tell it; where it cannot (an archive, a clone of another user) go would refuse to
 # build.
@@ -13,10 +14,10 @@ GOLANGCI_LINT := .tools/golangci-lint-$(GOLANGCI_LINT_VERSION)/golangci-lint
 MODULES       := . tools/peers
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check lint bench fuzz exam clean needs
+.PHONY: help run build test check lint bench fuzz fuzz-heads exam clean needs
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build ## Build and start "ticketgate dev" (ARGS="--port 9000")
 	@exec bin/ticketgate dev $(ARGS)
@@ -45,6 +46,9 @@ fuzz: ## Run every fuzz target for FUZZTIME (60s)
 			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5s $$package; \
 		done; \
 	done
+
+fuzz-heads: ## Fuzz the accept path against net/http for HEADS executions (50,000,000)
+	go test -run '^$$' -fuzz '^FuzzAccept$$' -fuzztime $(HEADS)x -fuzzminimizetime 10x -timeout 0 ./engine
 
 exam: ## Run the exam's programs (N=18 runs one, ARGS for its flags)
 	go run ./tools/exam $(if $(N),-n $(N)) $(ARGS)

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"errors"
-	"slices"
 	"strconv"
 
 	"ticketgate/engine/frame"
@@ -160,7 +159,7 @@ func (w *worker) keep(id reactor.ID, s *session, e *StreamEntry, plan *limiter.P
 		w.end(id, s, frame.CloseOverloaded, "", ByGateway)
 		return
 	}
-	*b = append(roomFor(*b, len(ev.Payload)), ev.Payload...)
+	*b = append(*b, ev.Payload...)
 	if !ev.Last {
 		return
 	}
@@ -170,15 +169,6 @@ func (w *worker) keep(id reactor.ID, s *session, e *StreamEntry, plan *limiter.P
 		e.Stream.Receive(Conn{w, id}, ev)
 	}
 	w.dropHold(m)
-}
-
-// roomFor returns b with room for n bytes more. It doubles a buffer that is too short: by append's own steps, a quarter each, a
-// message would leave four times its length to the collector.
-func roomFor(b []byte, n int) []byte {
-	if cap(b)-len(b) >= n {
-		return b
-	}
-	return slices.Grow(b, max(n, len(b)))
 }
 
 // holding reports whether a part of the message under way is kept.

@@ -19,19 +19,33 @@ type Memory struct {
 	clock   *mono.Manual
 	r       *Reactor
 	kernels []*virtual
-	fds     []*Pipe // nil: free
-	lowest  int     // no number below it is free
+	fds     []end   // by descriptor
+	pipes   []*Pipe // by end.pipe, from 2 on
+	unused  []uint32
+	lowest  int // no number below it is free
 	onDial  func(netip.AddrPort) (*Pipe, error)
 	next    int // loop of the next Connect
 }
 
+// An end is the reactor's end of a connection: 8 bytes without pointers, so that a million sockets at rest are as little to
+// the collector here as on a real kernel.
+type end struct {
+	pipe  uint32 // free, quiet or an index into Memory.pipes
+	watch uint8
+}
+
+const (
+	endFree  = 0
+	endQuiet = 1 // see Leave
+)
+
 // A Pipe is one connection, and its methods are those of the far end: the client of an accepted socket, the server of a
 // dialed one.
 type Pipe struct {
-	m     *Memory
-	k     *virtual // the loop's side, once accepted or dialed
-	from  netip.AddrPort
-	watch uint8
+	m    *Memory
+	k    *virtual // the loop's side, once accepted or dialed
+	fd   int
+	from netip.AddrPort
 
 	backlog []*Pipe // of a listener
 	listens bool
@@ -49,6 +63,7 @@ type Pipe struct {
 	rst     bool // either side has sent RST
 	closed  bool // the reactor has closed its descriptor
 	dropped bool // RST came from the reactor
+	quiet   bool // the one of all that have left
 }
 
 // windowDefault is what the virtual kernel takes for one connection before it blocks the writer.
@@ -57,7 +72,8 @@ const windowDefault = 256 << 10
 // NewMemory returns a virtual machine that listens on every loop. It panics if o is not valid; o.Clock is ignored.
 func NewMemory(o Options, clock *mono.Manual) *Memory {
 	o.Clock = clock
-	m := &Memory{clock: clock}
+	m := &Memory{clock: clock, pipes: make([]*Pipe, 2)}
+	m.pipes[endQuiet] = &Pipe{m: m, quiet: true}
 	if o.MaxConns == 0 {
 		o.MaxConns = 1 << 20
 	}
@@ -137,14 +153,48 @@ func (m *Memory) Advance(d time.Duration) {
 
 // number gives p the lowest free descriptor.
 func (m *Memory) number(p *Pipe) int {
-	for m.lowest < len(m.fds) && m.fds[m.lowest] != nil {
+	for m.lowest < len(m.fds) && m.fds[m.lowest].pipe != endFree {
 		m.lowest++
 	}
 	if m.lowest == len(m.fds) {
-		m.fds = append(m.fds, nil)
+		m.fds = append(m.fds, end{})
 	}
-	m.fds[m.lowest] = p
-	return m.lowest
+	p.fd = m.lowest
+	m.fds[p.fd] = end{pipe: m.seat(p)}
+	return p.fd
+}
+
+// seat enters p into pipes.
+func (m *Memory) seat(p *Pipe) uint32 {
+	if n := len(m.unused); n > 0 {
+		i := m.unused[n-1]
+		m.unused = m.unused[:n-1]
+		m.pipes[i] = p
+		return i
+	}
+	m.pipes = append(m.pipes, p)
+	return uint32(len(m.pipes) - 1)
+}
+
+// unseat forgets the pipe of e, which keeps its descriptor.
+func (m *Memory) unseat(e *end, left uint32) {
+	if e.pipe > endQuiet {
+		m.pipes[e.pipe] = nil
+		m.unused = append(m.unused, e.pipe)
+	}
+	e.pipe = left
+}
+
+// at is the connection of fd.
+func (m *Memory) at(fd int) *Pipe { return m.pipes[m.fds[fd].pipe] }
+
+// Leave ends the use of p, whose connection stays: its far end takes whatever comes, and sends nothing. From then on it costs
+// 8 bytes. Only once the reactor has accepted it, and taken what was sent.
+func (p *Pipe) Leave() {
+	if p.k == nil || p.closed || p.Pending() > 0 {
+		panic("reactor: Leave of a connection that is not at rest")
+	}
+	p.m.unseat(&p.m.fds[p.fd], endQuiet)
 }
 
 // Write sends b to the reactor. There is no bound but memory; Pending tells what it has not read.
@@ -208,11 +258,15 @@ func (k *virtual) turn() bool {
 		k.l.onWake()
 	}
 	k.batch = k.batch[:0]
-	for fd, p := range k.m.fds {
-		if p == nil || p.k != k || p.watch == 0 {
+	for fd, e := range k.m.fds {
+		if e.pipe <= endQuiet || e.watch == 0 {
 			continue
 		}
-		if ready := p.ready(); ready != 0 {
+		p := k.m.pipes[e.pipe]
+		if p.k != k {
+			continue
+		}
+		if ready := p.ready(e.watch); ready != 0 {
 			k.batch = append(k.batch, virtualEvent{fd, ready})
 		}
 	}
@@ -223,11 +277,11 @@ func (k *virtual) turn() bool {
 }
 
 // ready is what epoll would report of p, of what is watched.
-func (p *Pipe) ready() (ready uint32) {
-	if p.watch&watchRead != 0 && (len(p.backlog) > 0 || p.Pending() > 0 || p.finIn) {
+func (p *Pipe) ready(watch uint8) (ready uint32) {
+	if watch&watchRead != 0 && (len(p.backlog) > 0 || p.Pending() > 0 || p.finIn) {
 		ready |= syscall.EPOLLIN
 	}
-	if p.watch&watchWrite != 0 && !p.hangs && (len(p.out) < p.window || p.gone || p.refused != 0) {
+	if watch&watchWrite != 0 && !p.hangs && (len(p.out) < p.window || p.gone || p.refused != 0) {
 		ready |= syscall.EPOLLOUT
 	}
 	if p.rst || p.finIn && p.finOut {
@@ -242,7 +296,7 @@ func (k *virtual) watch(fd int, _, want uint8) syscall.Errno {
 }
 
 func (k *virtual) read(fd int, b []byte) (int, syscall.Errno) {
-	p := k.m.fds[fd]
+	p := k.m.at(fd)
 	if p.rst {
 		return 0, syscall.ECONNRESET
 	}
@@ -255,8 +309,10 @@ func (k *virtual) read(fd int, b []byte) (int, syscall.Errno) {
 }
 
 func (k *virtual) write(fd int, b []byte) (int, syscall.Errno) {
-	p := k.m.fds[fd]
+	p := k.m.at(fd)
 	switch room := p.window - len(p.out); {
+	case p.quiet:
+		return len(b), 0
 	case p.rst || p.gone:
 		return 0, syscall.EPIPE
 	case p.finOut:
@@ -285,7 +341,7 @@ func (k *virtual) writev(fd int, v []syscall.Iovec) (sum int, errno syscall.Errn
 }
 
 func (k *virtual) accept(fd int) (int, netip.AddrPort, syscall.Errno) {
-	ln := k.m.fds[fd]
+	ln := k.m.at(fd)
 	if len(ln.backlog) == 0 {
 		return -1, netip.AddrPort{}, syscall.EAGAIN
 	}
@@ -323,19 +379,27 @@ func (k *virtual) dial(to netip.AddrPort, _ netip.Addr) (int, syscall.Errno, err
 }
 
 func (k *virtual) connected(fd int) syscall.Errno {
-	p := k.m.fds[fd]
+	p := k.m.at(fd)
 	if p.hangs {
 		return syscall.EINPROGRESS
 	}
 	return p.refused
 }
 
-func (k *virtual) shut(fd int) { k.m.fds[fd].finOut = true }
+func (k *virtual) shut(fd int) {
+	if p := k.m.at(fd); !p.quiet {
+		p.finOut = true
+	}
+}
 
 func (k *virtual) close(fd int, reset bool) {
-	p := k.m.fds[fd]
-	k.m.fds[fd], k.m.lowest = nil, min(k.m.lowest, fd)
-	p.watch, p.closed = 0, true
+	p := k.m.at(fd)
+	k.m.unseat(&k.m.fds[fd], endFree)
+	k.m.fds[fd].watch, k.m.lowest = 0, min(k.m.lowest, fd)
+	if p.quiet {
+		return
+	}
+	p.closed = true
 	if p.listens {
 		for _, q := range p.backlog {
 			q.rst, q.dropped = true, true

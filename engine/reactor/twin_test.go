@@ -1108,3 +1108,55 @@ func TestOptions(t *testing.T) {
 		}
 	}
 }
+
+// TestLeave: a far end that has left takes what comes, and its socket lives and dies as others do.
+func TestLeave(t *testing.T) {
+	const n = 40
+	closed := 0
+	h := &script{
+		data: func(l *reactor.Loop, id reactor.ID, in []byte) int {
+			l.Arm(id, l.Now().Add(time.Minute))
+			return len(in)
+		},
+		timer: func(l *reactor.Loop, id reactor.ID) {
+			if err := l.Write(id, make([]byte, 300<<10)); err != nil { // more than a far end that does not read would take
+				t.Error(err)
+			}
+			l.Close(id)
+		},
+		closed: func(*reactor.Loop, reactor.ID, reactor.Cause, error) { closed++ },
+	}
+	m, _ := twin(t, reactor.Options{QueueMax: 1 << 19, Loops: 2}, h)
+	for range n {
+		p := m.Connect(client)
+		p.Write([]byte("x"))
+		m.Run()
+		p.Leave()
+	}
+	late := m.Connect(client)
+	m.Run()
+	if s := stats(m.Reactor()); s.Conns != n+1 || s.BytesIn != n {
+		t.Errorf("%d sockets, %d bytes in", s.Conns, s.BytesIn)
+	}
+	m.Advance(2 * time.Minute) // they are sent 300 KiB each, and closed; none says FIN
+	if s := stats(m.Reactor()); s.Conns != 1 || closed != n || s.BytesOut != n*300<<10 || s.Queued != 0 {
+		t.Errorf("%d sockets, %d were closed, %d bytes out, %d waiting", s.Conns, closed, s.BytesOut, s.Queued)
+	}
+	late.Write([]byte("x"))
+	next := m.Connect(client) // gets the number of one that had left
+	next.Write([]byte("y"))
+	m.Run()
+	late.CloseWrite()
+	next.CloseWrite()
+	m.Run()
+	if !late.Closed() || !next.Closed() {
+		t.Error("those that stayed are mixed up with those that left")
+	}
+	waits := m.Connect(client)
+	defer func() {
+		if recover() == nil {
+			t.Error("one that was never accepted could leave")
+		}
+	}()
+	waits.Leave()
+}

@@ -3,7 +3,6 @@ package secure_test
 import (
 	"bytes"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -111,11 +110,7 @@ func TestKernelKeys(t *testing.T) {
 	if err := c.Handshake(); err != nil {
 		t.Fatal(err)
 	}
-	_, rest, _ := bytes.Cut(log.Bytes(), []byte("SERVER_TRAFFIC_SECRET_0 "))
-	secret, err := hex.DecodeString(string(bytes.Fields(rest)[1]))
-	if err != nil {
-		t.Fatal(err)
-	}
+	secret := secretIn(t, &log, "SERVER_TRAFFIC_SECRET_0")
 	tx := wait(t, told, "the attempt")
 	// struct tls12_crypto_info_aes_gcm_128: version, cipher, iv[8], key[16], salt[4], rec_seq[8]
 	iv := expand(t, secret, "iv", 12)
@@ -211,5 +206,47 @@ func TestNoChaCha(t *testing.T) {
 	say(t, tls.Client(g.dial(), clientConfig()), "word")
 	if !g.s.Offloads() {
 		t.Error("AES is given up, too")
+	}
+}
+
+// TestOutOfStep: a record without content before the kernel has been asked, and it is never asked. crypto/tls goes on.
+func TestOutOfStep(t *testing.T) {
+	onlySuite(t, tls.TLS_AES_128_GCM_SHA256)
+	for _, odd := range []struct {
+		name   string
+		record func(s *sealer) ([]byte, *sealer) // and who seals what follows
+	}{
+		{"KeyUpdate", func(s *sealer) ([]byte, *sealer) { return s.record(22, []byte{24, 0, 0, 1, 0}), s.next() }},
+		{"an empty record", func(s *sealer) ([]byte, *sealer) { return s.record(23, nil), s }},
+		{"change_cipher_spec", func(s *sealer) ([]byte, *sealer) { return []byte("\x14\x03\x03\x00\x01\x01"), s }},
+	} {
+		g := newGate(t, func(g *gate, _ *secure.Options) {
+			g.ready = func(s *secure.Server) {
+				s.OnOffload(func(*reactor.Loop, reactor.ID, []byte, []byte) error {
+					t.Errorf("%s: the kernel is asked", odd.name)
+					return reactor.ErrNoOffload
+				})
+			}
+		})
+		p := &tap{Conn: g.dial()}
+		var log bytes.Buffer
+		config := clientConfig()
+		config.KeyLogWriter = &log
+		config.VerifyConnection = func(tls.ConnectionState) error { // its Finished waits for what comes behind it
+			p.corked = true
+			return nil
+		}
+		c := tls.Client(p, config)
+		if err := c.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		record, s := odd.record(newSealer(t, secretIn(t, &log, "CLIENT_TRAFFIC_SECRET_0")))
+		p.kept = append(append(p.kept, record...), s.record(23, []byte("word"))...)
+		if err := p.uncork(); err != nil {
+			t.Fatal(err)
+		}
+		hear(t, c, "word")
+		send(t, c, s.record(23, []byte("another")))
+		hear(t, c, "another")
 	}
 }

@@ -335,14 +335,24 @@ func sealing(t *testing.T) (*gate, *tls.Conn, *sealer) {
 	config := clientConfig()
 	config.KeyLogWriter = &log
 	c := g.connect(config)
-	_, rest, _ := strings.Cut(log.String(), "CLIENT_TRAFFIC_SECRET_0 ")
-	secret, err := hex.DecodeString(strings.Fields(rest)[1])
+	s := newSealer(t, secretIn(t, &log, "CLIENT_TRAFFIC_SECRET_0"))
+	s.seq = 1
+	return g, c, s
+}
+
+// secretIn is what a key log says of label.
+func secretIn(t *testing.T, log *bytes.Buffer, label string) []byte {
+	t.Helper()
+	_, rest, _ := strings.Cut(log.String(), label+" ")
+	fields := strings.Fields(rest)
+	if len(fields) < 2 {
+		t.Fatalf("no %s in the key log", label)
+	}
+	secret, err := hex.DecodeString(fields[1])
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newSealer(t, secret)
-	s.seq = 1
-	return g, c, s
+	return secret
 }
 
 func send(t *testing.T, c *tls.Conn, b []byte) {

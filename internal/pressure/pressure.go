@@ -59,8 +59,8 @@ type Options struct {
 	Free func()
 	// Cut makes residents give up so many bytes, those that hold most first, and returns how many that were when it is done.
 	Cut func(ctx context.Context, bytes int64) int64
-	// Room says after each look how many bytes of the limit are left: a load that fills them faster than Step comes is not
-	// to find the node asleep. May be nil.
+	// Room says after each look how many bytes are left up to CutAt: a load that fills them faster than Step comes is not to
+	// find the node asleep. May be nil.
 	Room func(bytes int64)
 	// Soft tells the collector how much its heap and all that belongs to it should have, at most. May be nil.
 	Soft func(bytes int64)
@@ -122,7 +122,7 @@ func (w *Watch) Step(ctx context.Context) State {
 		}
 	}
 	if w.o.Room != nil {
-		w.o.Room(max(0, r.Limit-r.Used))
+		w.o.Room(max(0, cut-r.Used))
 	}
 	return next
 }

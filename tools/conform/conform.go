@@ -181,17 +181,6 @@ func All(scale float64) []*Case {
 	return all
 }
 
-// Within keeps of cases those whose messages have at most so many bytes in all and so many frames each.
-func Within(cases []*Case, bytes, frames int) []*Case {
-	var kept []*Case
-	for _, c := range cases {
-		if c.Bytes <= bytes && c.Frames <= frames {
-			kept = append(kept, c)
-		}
-	}
-	return kept
-}
-
 // parts are p, in turn.
 func parts(p ...Part) iter.Seq[Part] {
 	return func(yield func(Part) bool) {

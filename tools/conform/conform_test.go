@@ -34,8 +34,8 @@ var (
 
 // short is the short form of the suite: messages of up to 64 KiB in all, as few as will do, and those of long.
 func short(long ...string) []*conform.Case {
-	return slices.DeleteFunc(conform.Within(conform.All(0), maxBytes, maxFragments), func(c *conform.Case) bool {
-		return c.Bytes > 64<<10 && !slices.Contains(long, c.ID)
+	return slices.DeleteFunc(conform.All(0), func(c *conform.Case) bool {
+		return c.Frames > maxFragments || c.Bytes > 64<<10 && !slices.Contains(long, c.ID)
 	})
 }
 

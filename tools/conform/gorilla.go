@@ -50,7 +50,7 @@ func (o *GorillaOptions) one(ctx context.Context, c *Case, res *Result) error {
 		return err
 	}
 	g.Conn = conn
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // closed by the other side already
 	if on := a.Header.Get("Sec-WebSocket-Extensions") != ""; on != o.Deflate {
 		return fmt.Errorf("compression negotiated: %t, configured: %t", on, o.Deflate)
 	}
@@ -116,7 +116,7 @@ func (g *gorilla) read() {
 func (g *gorilla) script(c *Case) error {
 	for part := range c.Parts {
 		g.chop = part.Chop
-		if err := g.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+		if err := g.SetWriteDeadline(time.Now().Add(part.patience())); err != nil {
 			return err
 		}
 		for i := range part.Frames {
@@ -125,7 +125,7 @@ func (g *gorilla) script(c *Case) error {
 			}
 		}
 		for _, want := range part.Want {
-			if err := g.expect(want); err != nil {
+			if err := g.expect(want, part.patience()); err != nil {
 				return err
 			}
 		}
@@ -153,8 +153,8 @@ func (g *gorilla) frame(f *Frame) error {
 }
 
 // expect waits for one event.
-func (g *gorilla) expect(want Event) error {
-	t := time.NewTimer(patience)
+func (g *gorilla) expect(want Event, within time.Duration) error {
+	t := time.NewTimer(within)
 	defer t.Stop()
 	select {
 	case got := <-g.events:
@@ -166,7 +166,7 @@ func (g *gorilla) expect(want Event) error {
 		g.ended <- err
 		return fmt.Errorf("the connection ended: %w", err)
 	case <-t.C:
-		return fmt.Errorf("nothing within %v, want %s", patience, describe([]Event{want}))
+		return fmt.Errorf("nothing within %v, want %s", within, describe([]Event{want}))
 	}
 }
 

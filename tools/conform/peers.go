@@ -61,7 +61,7 @@ func (b *EchoBackend) serve(w http.ResponseWriter, q *http.Request) {
 	if err != nil {
 		return // it has answered
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }() // its end is no news
 	for {
 		kind, msg, err := c.ReadMessage()
 		if err != nil || c.WriteMessage(kind, msg) != nil {
@@ -148,7 +148,7 @@ type farEnd struct {
 
 // far waits for the end of the client on the other side.
 func far(s *Socket, end <-chan farEnd) (uint16, error) {
-	defer s.Close()
+	defer func() { _ = s.Close() }() // closed by the other side already
 	t := time.NewTimer(patience)
 	defer t.Stop()
 	select {

@@ -11,8 +11,21 @@ import (
 	"time"
 )
 
-// patience is how long anything that has to come may take. It is waited out only where something is wrong.
-const patience = 20 * time.Second
+// How long what has to come may take: patience, and more for long messages; 16 MiB have 100 s, as in the suite. It is waited
+// out only where something is wrong.
+const (
+	patience     = 20 * time.Second
+	patienceAMiB = 5 * time.Second
+)
+
+// patience is how long sending p, and what it wants, may take.
+func (p *Part) patience() time.Duration {
+	var n int
+	for i := range p.Frames {
+		n += len(p.Frames[i].Payload)
+	}
+	return patience + time.Duration(n)*patienceAMiB/mib
+}
 
 // arrival is what the reading goroutine of a case tells: one of the three.
 type arrival struct {
@@ -98,7 +111,7 @@ func (p *play) script() {
 			}
 			return // closed on us, for which there may be reasons: the reader knows
 		}
-		if p.await(len(p.want), patience); part.Quiet > 0 {
+		if p.await(len(p.want), part.patience()); part.Quiet > 0 {
 			p.watch(part.Quiet)
 		}
 		if p.over() || p.stuck != nil {
@@ -117,7 +130,7 @@ func (p *play) forget() {
 
 // write sends a part, and pongs that are owed before it.
 func (p *play) write(part *Part) error {
-	if err := p.s.conn.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+	if err := p.s.conn.SetWriteDeadline(time.Now().Add(part.patience())); err != nil {
 		return err
 	}
 	for _, payload := range p.owed {

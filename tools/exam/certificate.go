@@ -12,11 +12,8 @@ import (
 	"math/big"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"time"
-
-	"ticketgate/tools/rig"
 )
 
 // secured is what a gate with TLS needs in its configuration, and its clients in theirs.
@@ -62,18 +59,4 @@ func (s *secured) wrap(ctx context.Context, conn net.Conn) (net.Conn, error) {
 		return nil, err
 	}
 	return c, nil
-}
-
-// accepted asks the gateway whether its gate can have TLS: a version that cannot says so when it checks the configuration.
-func (s *secured) accepted(ctx context.Context, dir string) (bool, error) {
-	bin, err := rig.Binary(ctx, binDir)
-	if err != nil {
-		return false, err
-	}
-	path := filepath.Join(dir, "secured.yaml")
-	text := "version: 1\nlisten: { gate: { public_url: \"wss://gate.test\", " + s.gate + " } }\n" + s.yaml
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		return false, err
-	}
-	return exec.CommandContext(ctx, bin, "config", "check", path).Run() == nil, ctx.Err()
 }

@@ -56,7 +56,7 @@ const exemptLoopback = `per_address: { exempt: [127.0.0.0/8, "::1/128"] }`
 const baseYAML = `version: 1
 listen:
   handshake: { address: "127.0.0.1:0" }
-  gate: { address: %q, public_url: "ws://gate.test", %s }
+  gate: { address: %q, public_url: "%s://gate.test", %s }
   admin: { address: "127.0.0.1:0" }
 secrets: { ticket_keys: "${file:ring}", key_hash: "${file:ring}" }
 auth: { keys: { source: [keys.yaml] } }
@@ -102,7 +102,11 @@ func (o *clusterOptions) config(redis *rig.Redis) string {
 	if feed == "" {
 		feed = "{ kind: clock, every: 10ms }"
 	}
-	return fmt.Sprintf(baseYAML, cmp.Or(o.address, "127.0.0.1:0"), cmp.Or(o.gate, exemptLoopback), streams, count, o.limits, o.clock, stream, backend, feed, store, o.yaml)
+	scheme := "ws"
+	if strings.Contains(o.gate, "tls:") {
+		scheme = "wss"
+	}
+	return fmt.Sprintf(baseYAML, cmp.Or(o.address, "127.0.0.1:0"), scheme, cmp.Or(o.gate, exemptLoopback), streams, count, o.limits, o.clock, stream, backend, feed, store, o.yaml)
 }
 
 // httpTimeout is for a ticket or a look at the metrics: who waits longer has no answer.

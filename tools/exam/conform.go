@@ -112,7 +112,7 @@ func conformBackend(ctx context.Context, x *exam, cases []*conform.Case) error {
 	if err != nil {
 		return err
 	}
-	defer b.Close()
+	defer func() { x.want(b.Close() == nil, "the backend did not stop") }()
 	n, err := startConform(ctx, x, "backend", false, b.URL())
 	if err != nil {
 		return err

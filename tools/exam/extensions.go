@@ -186,8 +186,11 @@ func (n *negotiation) row(ctx context.Context, client string, o *offered) error 
 		return err
 	}
 	code, err := s.untilClose()
-	if err != nil || code != frame.CloseProtocol {
-		return fmt.Errorf("RSV1 where nothing was agreed: closed with %d, %w", code, err)
+	switch {
+	case err != nil:
+		return fmt.Errorf("RSV1 where nothing was agreed: %w", err)
+	case code != frame.CloseProtocol:
+		return fmt.Errorf("RSV1 where nothing was agreed: closed with %d", code)
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -33,7 +33,7 @@ const (
 	byteEvery      = time.Second
 )
 
-// slowHeads tries the head on a gate without TLS, and both stages on one with it, where the gateway has that.
+// slowHeads tries the head on a gate without TLS, and what is before it on one with TLS.
 func slowHeads(ctx context.Context, x *exam) error {
 	dir, err := os.MkdirTemp(x.dir, "plain-")
 	if err != nil {
@@ -49,13 +49,6 @@ func slowHeads(ctx context.Context, x *exam) error {
 	s, err := secure(x.dir)
 	if err != nil {
 		return err
-	}
-	switch has, err := s.accepted(ctx, x.dir); {
-	case err != nil:
-		return err
-	case !has:
-		x.figure("the gate has no TLS in this version: half ClientHellos and silence behind a handshake are not tried")
-		return nil
 	}
 	return slowAt(ctx, x, s, map[string]int{"hello": x.n(slowHellos, 100), "silent": x.n(slowSilent, 50)})
 }

@@ -39,9 +39,8 @@ func Binary(ctx context.Context, dir string, tags ...string) (string, error) {
 	// With an empty build cache it takes minutes, whatever the caller's patience with gateways is.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), buildMax)
 	defer cancel()
-	_, file, _, _ := runtime.Caller(0)
 	c := exec.CommandContext(ctx, "go", "build", "-tags", strings.Join(tags, ","), "-o", path, "./cmd/ticketgate")
-	c.Dir = filepath.Join(filepath.Dir(file), "..", "..")
+	c.Dir = Root()
 	if out, err := c.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build ticketgate: %w\n%s", err, out)
 	}
@@ -50,6 +49,12 @@ func Binary(ctx context.Context, dir string, tags ...string) (string, error) {
 	}
 	build.done[path] = true
 	return path, nil
+}
+
+// Root is the folder of the source tree that this program was built from.
+func Root() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(file), "..", "..")
 }
 
 // Node is a running "ticketgate serve".
