@@ -384,15 +384,13 @@ func TestMessageToMany(t *testing.T) {
 		t.Errorf("compressed for nobody: %d bytes", m.Size())
 	}
 	plain, packed := r.open(ticket.Claims{}), r.open(ticket.Claims{}, offer)
+	narrow := r.open(ticket.Claims{}, "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=14")
 	early := r.engine.NewMessage(frame.Text, []byte(text))
 	if early.Size() <= len(text)+8 || early.Size() > len(text)+len(text)/4 {
 		t.Errorf("plain and compressed take %d bytes", early.Size())
 	}
-	for _, p := range []*reactor.Pipe{plain, packed} {
-		conn := r.stream.joined[0]
-		if p == packed {
-			conn = r.stream.joined[1]
-		}
+	for i, p := range []*reactor.Pipe{plain, packed, narrow} {
+		conn := r.stream.joined[i]
 		r.onLoop(func(*reactor.Loop) { conn.SendMessage(&early) })
 		if got, compressed := grown(t, p.Read()); got != text || compressed != (p == packed) {
 			t.Errorf("%q, compressed %v", got, compressed)

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"bytes"
 	"crypto/tls"
 	"errors"
 	"net/netip"
@@ -107,13 +106,5 @@ func (w *worker) misdirected(id reactor.ID) bool {
 	}
 	name, ok := w.hosts[id.Slot()]
 	delete(w.hosts, id.Slot())
-	return ok && !hostIs(w.req.Host, name)
-}
-
-// hostIs reports whether host, as a request has it, is name, in whatever case and with or without a port.
-func hostIs(host []byte, name string) bool {
-	if i := bytes.LastIndexByte(host, ':'); i >= 0 && bytes.IndexByte(host[i:], ']') < 0 {
-		host = host[:i]
-	}
-	return bytes.EqualFold(bytes.TrimSuffix(host, []byte(".")), []byte(name))
+	return ok && !secure.HostMatches(name, string(w.req.Host))
 }

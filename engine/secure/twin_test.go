@@ -73,9 +73,10 @@ func (w *twin) Fault(_ *reactor.Loop, _ reactor.ID, v any) { w.t.Error("fault:",
 
 // turn lets everything happen that can.
 func (w *twin) turn() {
+	synctest.Wait()
 	for {
-		synctest.Wait()
 		w.m.Run()
+		synctest.Wait()
 		w.mu.Lock()
 		todo := w.todo
 		w.todo = nil
@@ -86,7 +87,6 @@ func (w *twin) turn() {
 		for _, f := range todo {
 			w.m.Reactor().Post(0, reactor.Work{P: f})
 		}
-		w.m.Run()
 	}
 }
 
@@ -304,7 +304,10 @@ func TestLateNews(t *testing.T) {
 		p.p.Write(p.out.Next(1 << 20))
 		p.mu.Unlock()
 		w.m.Run()       // Finished is with the goroutine
-		synctest.Wait() // and it is done: that waits in todo
+		synctest.Wait() // and it is done
+		if len(w.todo) != 1 {
+			t.Fatal("the goroutine has not said so")
+		}
 		p.p.Reset()
 		w.m.Run()
 		w.turn()

@@ -50,6 +50,54 @@ func TestOffHeap(t *testing.T) {
 	}
 }
 
+// TestBuffersComeAndGo: of buffers only what was written to is resident, and nothing of those given back beyond the warm ones.
+func TestBuffersComeAndGo(t *testing.T) {
+	const size, n = 64 << 10, 1000
+	b := offheap.NewBuffers(size, 4*size)
+	heap, before := heapBytes(), resident(t)
+	var all [][]byte
+	for range n {
+		all = append(all, append(b.Get(), 'x'))
+	}
+	page := os.Getpagesize()
+	if grown := resident(t) - before; grown < n*page || grown > n*page+(4<<20) {
+		t.Errorf("a byte in each of %d buffers: %d KiB more are resident, want about %d", n, grown>>10, n*page>>10)
+	}
+	for i, p := range all {
+		for len(p) < size {
+			p = append(p, 'y')
+		}
+		all[i] = p
+	}
+	if grown := resident(t) - before; grown < n*size || grown > n*size+(4<<20) {
+		t.Errorf("all full: %d KiB more are resident, want about %d", grown>>10, n*size>>10)
+	}
+	if grown := heapBytes() - heap; grown > 1<<20 {
+		t.Errorf("the heap has grown by %d bytes", grown)
+	}
+	for _, p := range all {
+		b.Put(p)
+	}
+	if grown := resident(t) - before; grown > 4<<20 {
+		t.Errorf("all given back: %d KiB more are resident", grown>>10)
+	}
+	runtime.KeepAlive(b)
+}
+
+// resident is how many bytes of the process's memory are in memory.
+func resident(t *testing.T) int {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.Atoi(strings.Fields(string(b))[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n * os.Getpagesize()
+}
+
 func heapBytes() int {
 	var m runtime.MemStats
 	runtime.GC()

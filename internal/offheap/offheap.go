@@ -5,6 +5,7 @@
 //	Slab    rows by number, given by others (a descriptor); any goroutine
 //	Rows    rows that it numbers itself, with a free list; one goroutine, or a lock
 //	Index   finds rows of a Rows by a hash, growing by one chain at a time
+//	Buffers bytes that grow, one owner each
 //
 // Memory is set aside in large pieces and becomes resident page by page (4 KiB) as it is touched. It asks for no huge
 // pages: where the kernel gives them unasked, the first row of a piece would cost 2 MiB. Under the race detector, which

@@ -26,6 +26,7 @@ var rooms = map[string]int{
 	"engine/upgrade": 1, "engine/frame": 1, "engine/deflate": 1, "engine/reactor": 1, "engine/proxy": 1,
 	"engine": 2,
 	"store":  3, "handshake": 3, "feed": 3, "bench": 3,
+	"internal/certs":  3,
 	"internal/config": 4,
 	"internal/admin":  5,
 	"cmd":             6, "client": 6, "tools": 6,
@@ -49,6 +50,9 @@ var start = map[edge]string{
 	{"engine/reactor", "net"}: "opens listeners",
 	{"engine/secure", "net"}:  "crypto/tls wants a net.Conn, and gets one in memory",
 	{"engine/reactor", "os"}:  "cleans up after unix sockets",
+
+	{"engine/upgrade/upgradetest", "net/http"}: "the reader that our parser is compared with, over bytes in memory",
+	{"internal/offheap", "os"}:                 "the size of a page",
 }
 
 // sole says which packages alone import something, helpers of tests aside: libraries that are easily replaced as long as one
