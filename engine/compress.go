@@ -127,6 +127,7 @@ func (w *worker) inflateWhole(ev *frame.Event) (b []byte, code frame.Code) {
 func (w *worker) inflatePart(m *message, ev *frame.Event) (b []byte, code frame.Code) {
 	if m.hold == 0 {
 		m.hold = w.holds.begin()
+		w.holds.room(m.hold, smallHold+1) // how long it gets, nobody knows
 		w.flate.begin(m.hold)
 		w.e.held.Add(int64(deflate.Size))
 	}

@@ -153,18 +153,16 @@ func (w *worker) keep(id reactor.ID, s *session, e *StreamEntry, plan *limiter.P
 	if m.hold == 0 {
 		m.hold = w.holds.begin()
 	}
-	b := &w.holds.all[m.hold-1]
-	if w.e.held.Add(int64(len(ev.Payload))) > w.e.holdMax.Load() {
-		*b = append(*b, ev.Payload...) // dropHold gives back what is in the buffer
+	b := w.holds.add(m.hold, ev.Payload)
+	switch {
+	case w.e.held.Add(int64(len(ev.Payload))) > w.e.holdMax.Load():
 		w.end(id, s, frame.CloseOverloaded, "", ByGateway)
 		return
-	}
-	*b = append(*b, ev.Payload...)
-	if !ev.Last {
+	case !ev.Last:
 		return
 	}
 	*ev = frame.Event{Kind: frame.KindData, Op: ev.Op, First: true, Last: true, Head: true, Tail: true, Fin: true,
-		FrameLen: int64(len(*b)), Payload: *b}
+		FrameLen: int64(len(b)), Payload: b}
 	if _, _, sees := plan.Sees(limiter.In); !sees || w.allowWhole(id, s, plan, ev) {
 		e.Stream.Receive(Conn{w, id}, ev)
 	}

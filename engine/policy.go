@@ -25,6 +25,16 @@ type StreamEntry struct {
 	compressed *frame.Rules // Rules for a client that may compress
 }
 
+// maxMessage is the longest message that any stream takes, in bytes.
+func (p *Policy) maxMessage() (most int64) {
+	for i := range p.streams {
+		if r := p.streams[i].Rules; r != nil {
+			most = max(most, r.MaxMessage)
+		}
+	}
+	return most
+}
+
 // NewPolicy gathers streams and plans; at most 65,535 of each.
 func NewPolicy(streams []StreamEntry, plans []*limiter.Plan) *Policy {
 	p := &Policy{streams: streams, plans: plans, byName: map[string]uint16{}, byPlan: map[string]uint16{}}

@@ -52,14 +52,14 @@ type worker struct {
 	begun    *offheap.Rows[begun] // see session
 	messages *offheap.Rows[message]
 	flows    *offheap.Rows[flow]
-	holds    holds
+	holds    *holds
 	flate    *compressor // nil: nothing is compressed
 	stats    *stats
 }
 
 func newWorker(e *Engine, src *rand.ChaCha8) *worker {
 	rnd := rand.New(src) //nolint:gosec // it spreads moments; no secret is drawn from it
-	w := &worker{e: e, src: src, rnd: rnd, checker: e.o.Keys.NewChecker(), waiting: map[uint32]*parked{}, pongs: map[uint32][]byte{}, hosts: map[uint32]string{},
+	w := &worker{e: e, src: src, rnd: rnd, checker: e.o.Keys.NewChecker(), holds: newHolds(e.policy.Load().maxMessage()), waiting: map[uint32]*parked{}, pongs: map[uint32][]byte{}, hosts: map[uint32]string{},
 		headsOf: map[uint64]int{}, stats: newStats(e.policy.Load()),
 		begun: offheap.NewRows[begun](), messages: offheap.NewRows[message](), flows: offheap.NewRows[flow]()}
 	if e.o.Compression {
@@ -185,41 +185,3 @@ func (e *Engine) work(l *reactor.Loop, k *reactor.Work) {
 func (w *worker) entry(s *session) *StreamEntry { return &w.e.policy.Load().streams[s.stream] }
 
 func (w *worker) plan(s *session) *limiter.Plan { return w.e.policy.Load().plans[s.plan] }
-
-// holds are the messages that have begun and not ended, by index; a socket holds at most one.
-type holds struct {
-	all   [][]byte
-	free  []uint32
-	spare [][]byte // empty buffers of at most spareMax bytes
-}
-
-const (
-	spareMax   = 64 << 10 // larger buffers are not kept
-	sparesKept = 64       // at most 4 MiB a loop
-)
-
-// begin returns the index+1 of an empty buffer.
-func (h *holds) begin() uint32 {
-	var b []byte
-	if n := len(h.spare); n > 0 {
-		b, h.spare = h.spare[n-1], h.spare[:n-1]
-	}
-	if n := len(h.free); n > 0 {
-		i := h.free[n-1]
-		h.free = h.free[:n-1]
-		h.all[i] = b
-		return i + 1
-	}
-	h.all = append(h.all, b)
-	return uint32(len(h.all))
-}
-
-// end gives the buffer of index+1 back; what it held may be read until the next begin.
-func (h *holds) end(i uint32) {
-	b := h.all[i-1]
-	h.all[i-1] = nil
-	h.free = append(h.free, i-1)
-	if cap(b) <= spareMax && len(h.spare) < sparesKept {
-		h.spare = append(h.spare, b[:0])
-	}
-}

@@ -16,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
 	"ticketgate/tools/rig"
@@ -84,12 +83,12 @@ websocket: { compression: on }
 `
 
 // talk is what a page does: it opens a socket, sends a long message, and tells what was agreed and what came back.
-const talk = `new Promise((done, fail) => {
+const talk = `{
 	const s = new WebSocket(%q, %s);
 	s.onopen = () => s.send("a page has much to say; ".repeat(100));
-	s.onmessage = e => done(s.extensions + " | " + e.data);
-	s.onclose = e => fail("closed with " + e.code);
-})`
+	s.onmessage = e => window.heard = s.extensions + " | " + e.data;
+	s.onclose = e => window.heard = "closed with " + e.code;
+}`
 
 // TestCompressedPage: a browser offers compression by itself, and a long message goes there and back compressed.
 func TestCompressedPage(t *testing.T) {
@@ -116,8 +115,8 @@ func TestCompressedPage(t *testing.T) {
 	var heard string
 	err = chromedp.Run(ctx,
 		chromedp.Navigate(site.URL),
-		chromedp.Evaluate(fmt.Sprintf(talk, "ws://"+node.Gate+ticket.Path(), protocols), &heard,
-			func(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }),
+		chromedp.Evaluate(fmt.Sprintf(talk, "ws://"+node.Gate+ticket.Path(), protocols), nil),
+		chromedp.Poll(`window.heard`, &heard),
 	)
 	must(t, err)
 	agreed, message, _ := strings.Cut(heard, " | ")

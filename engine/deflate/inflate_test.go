@@ -79,7 +79,7 @@ func messages() map[string]string {
 func TestRoundTrip(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for name, m := range messages() {
-		for _, level := range []int{-2, 0, 1, 6, 9} {
+		for _, level := range []int{-2, 0, 1, 9} {
 			wire := compress(level, m)
 			for _, longest := range []int{0, 1, 17, 500} {
 				got, err := inflate(wire, unbounded, longest, random)
@@ -317,8 +317,8 @@ func TestRatio(t *testing.T) {
 	}
 	mixed := mebi[:200_000] + messages()["rows"][:30_000] + mebi[:400_000] + messages()["near"] + mebi
 	wire = compress(6, mixed)
-	for ratio := range 100 {
-		lim := deflate.Limits{Bytes: 2 << 20, Ratio: 1 + 3*ratio}
+	for ratio := range 20 {
+		lim := deflate.Limits{Bytes: 2 << 20, Ratio: 1 + 15*ratio}
 		got, err := inflate(wire, lim, 0, nil)
 		cut, cutErr := inflate(wire, lim, 30, rand.New(rand.NewPCG(1, uint64(ratio))))
 		if len(got) != len(cut) || err != cutErr {

@@ -152,5 +152,8 @@ func FuzzReader(f *testing.F) {
 			t.Fatalf("%x tells\n%s\nthe oracle says\n%s", wire, once.transcript(), want)
 		}
 		checkSplits(t, &defaults, wire, rand.New(rand.NewPCG(seed, 0)))
+		compressed := defaults
+		compressed.Compressed = true
+		checkSplits(t, &compressed, wire, rand.New(rand.NewPCG(seed, 1)))
 	})
 }

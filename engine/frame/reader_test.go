@@ -318,6 +318,12 @@ func corpus() (all [][]byte) {
 	for _, c := range frametest.Good {
 		all = append(all, bytes.Join(c.Wire, nil))
 	}
+	for _, c := range frametest.GoodCompressed {
+		all = append(all, bytes.Join(c.Wire, nil))
+	}
+	for _, c := range frametest.BadCompressed {
+		all = append(all, bytes.Join(c.Wire, nil))
+	}
 	return all
 }
 

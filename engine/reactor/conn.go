@@ -279,6 +279,9 @@ func (l *Loop) buryOne(id ID, r *row) {
 		l.withFilter(id, r, func(f Filter) { f.Gone(l, id) })
 		l.dropFilter(r)
 	}
+	if r.flags&flagOffload != 0 {
+		l.stat.offloaded.Add(-1)
+	}
 	reset := r.flags&flagReset != 0
 	l.live--
 	l.stat.conns.Store(int64(l.live))

@@ -225,6 +225,7 @@ func (l *Loop) Offload(id ID, tx, rx []byte) error {
 	}
 	l.dropFilter(r)
 	r.flags |= flagOffload
+	l.stat.offloaded.Add(1)
 	return nil
 }
 

@@ -138,9 +138,11 @@ func TestFilterEcho(t *testing.T) {
 	}
 	p.Write([]byte{0, 0})
 	m.Run()
-	if got := unrecord(t, p.Read()); got != "" {
-		t.Errorf("after the peer's end: %q", got)
+	if got := unrecord(t, p.Read()); got != "." || !p.Closed() {
+		t.Errorf("after the peer's end: %q, closed %v; want our own end and FIN", got, p.Closed())
 	}
+	p.Close()
+	m.Run()
 	d.expect(t, "closed:eof gone")
 }
 

@@ -112,11 +112,12 @@ func (l *Loop) readable(id ID, r *row) {
 	}
 }
 
-// finished ends a socket whose peer sends nothing more. One that only half closed may still take what is queued for it.
+// finished ends a socket whose peer sends nothing more. One that only half closed may still take what is queued for it; one
+// under TLS is told in TLS's own way that we send nothing more either (RFC 8446 section 6.1).
 func (l *Loop) finished(id ID, r *row) {
 	switch {
 	case r.state != stateOpen:
-	case r.out == 0 && r.flags&flagDirty == 0:
+	case r.out == 0 && r.filter == 0 && r.flags&(flagDirty|flagOffload) == 0:
 		l.end(id, r, CauseEOF, 0)
 	default:
 		l.hangUp(id, r, CauseEOF)

@@ -9,7 +9,7 @@ import (
 
 // counters are one loop's. The loop adds, anybody may read; no two loops share a line.
 type counters struct {
-	conns, queued                    atomic.Int64
+	conns, queued, offloaded         atomic.Int64
 	accepted, dialed, shed           atomic.Uint64
 	closed                           [causes]atomic.Uint64
 	refused                          [refusals]atomic.Uint64
@@ -36,6 +36,7 @@ type Stats struct {
 	Conns    int64            // sockets now: accepted and dialed, until Closed has returned
 	PerLoop  []LoopStats      // reused if it is long enough
 	Queued   int64            // bytes of buffers behind what sockets have waiting to be sent, now
+	Offload  int64            // sockets now whose TLS is the kernel's
 	Accepted uint64           // connections accepted
 	Dialed   uint64           // dials begun
 	Shed     uint64           // connections accepted and closed at once for want of descriptors
@@ -74,6 +75,7 @@ func (r *Reactor) Stats(s *Stats) {
 		})
 		l.health.stall.Snapshot(&s.PerLoop[i].Stall)
 		s.Conns += c.conns.Load()
+		s.Offload += c.offloaded.Load()
 		for k := range c.closed {
 			s.Closed[k] += c.closed[k].Load()
 		}

@@ -26,7 +26,8 @@ import (
 	"ticketgate/engine/secure"
 )
 
-// kernel says that this machine's kernel has TLS, and that every socket which can go there must.
+// kernel says that this machine's kernel has TLS, and that every socket which can go there must. The test binary is static if it is
+// built with CGO_ENABLED=0 go test -c, so that it runs wherever such a kernel does, with openssl beside it.
 var kernel = flag.Bool("ktls", false, "fail unless sockets are handed to the kernel")
 
 func TestMain(m *testing.M) {

@@ -80,6 +80,7 @@ var (
 	tlsResumed     = family("tls_resumed_total", "TLS handshakes that a session ticket made short.")
 	tlsRunning     = family("tls_handshakes_running", "TLS handshakes under way, from a whole ClientHello on.")
 	tlsProcess     = family("tls_process_connections", "Sockets whose TLS records this process seals and opens.")
+	tlsKernel      = family("tls_kernel_connections", "Sockets whose TLS records the kernel seals and opens.")
 	tlsOffloaded   = family("tls_offloaded_total", "Sockets whose TLS records were handed to the kernel.")
 	tlsOffload     = family("tls_offload_available", "1 while sockets may go to the kernel: it has TLS as far as is known.")
 	certNotAfter   = family("tls_cert_not_after_timestamp_seconds", "When a certificate ends.", "name")
@@ -93,7 +94,7 @@ var all = []*prometheus.Desc{
 	buildInfo, connections, opened, closed, acceptErrors, rejected, issued, ticketsRefused, redeemed, issueSeconds,
 	redeemSeconds, redeemAge, messages, messageBytes, lasted, decisions, configured, slowConsumers, queueBytes, backendUp,
 	backendConns, backendDial, storeUp, storeDegraded, storeOps, openFiles, openFilesLimit, goroutines, loopConns, loopQueue, loopBusy, loopStall, panics, draining, memoryUsed, memoryLimit,
-	memoryState, tlsHandshakes, tlsResumed, tlsRunning, tlsProcess, tlsOffloaded, tlsOffload, certNotAfter,
+	memoryState, tlsHandshakes, tlsResumed, tlsRunning, tlsProcess, tlsKernel, tlsOffloaded, tlsOffload, certNotAfter,
 }
 
 // Describe implements prometheus.Collector.
@@ -187,6 +188,7 @@ func (m *Metrics) engine(s *sink) {
 	s.reactor(&e.Reactor)
 	if e.TLS != nil {
 		s.tls(e.TLS)
+		s.gauge(tlsKernel, float64(e.Reactor.Offload))
 	}
 }
 

@@ -3,12 +3,14 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -53,10 +55,53 @@ type cycle struct {
 	ctx  context.Context
 	rnd  *rand.Rand
 	head []byte // the upgrade request, with a good ticket if the stage has one
+	tls  *tls.Config
 	s    *socket
 }
 
-// stages in the order of a connection's life. What stands in front of the head on a gate with TLS has its place at the top.
+// handshakes are the stages that a gate with TLS has in front of the others.
+var handshakes = []stage{
+	{"connected, no TLS", "", func(*cycle) error { return nil }},
+	{"not TLS", "", func(k *cycle) error { return k.send(k.head) }},
+	{"in the ClientHello", "", func(k *cycle) error { return k.handshake(k.rnd.IntN(helloLeast)) }},
+	{"in the handshake", "", func(k *cycle) error { return k.handshake(helloLeast + k.rnd.IntN(3*helloLeast)) }},
+	{"behind the handshake", "", func(k *cycle) error { return k.handshake(1 << 20) }},
+}
+
+// helloLeast bytes of what a client sends are in its ClientHello; all that it sends until TLS is done is about four times as much.
+const helloLeast = 400
+
+// handshake breaks TLS off behind so many bytes, or does all of it if it is less.
+func (k *cycle) handshake(bytes int) error {
+	f := &fuse{k.Conn, bytes}
+	if err := tls.Client(f, k.tls).HandshakeContext(k.ctx); err != nil && !errors.Is(err, errFuse) {
+		return err
+	}
+	return nil
+}
+
+// fuse lets so many bytes through.
+type fuse struct {
+	net.Conn
+	left int
+}
+
+var errFuse = errors.New("that was all")
+
+// Write implements net.Conn.
+func (f *fuse) Write(b []byte) (int, error) {
+	n := min(len(b), f.left)
+	f.left -= n
+	if _, err := f.Conn.Write(b[:n]); err != nil {
+		return 0, err
+	}
+	if n < len(b) {
+		return n, errFuse
+	}
+	return n, nil
+}
+
+// stages in the order of a connection's life.
 var stages = []stage{
 	{"connected", "", func(*cycle) error { return nil }},
 	{"in the head", "", func(k *cycle) error { return k.send(k.head[:k.rnd.IntN(len(k.head))]) }},
@@ -172,57 +217,87 @@ type tally struct {
 	odd    map[string]int // what went wrong, by stage and error
 }
 
-// churn breaks off a million connections and looks for what they have left.
+// churn breaks off a million connections, a quarter of them on a gate with TLS, and looks for what they have left.
 func churn(ctx context.Context, x *exam) error {
 	backends, relays, err := startBreaker(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = backends.Kill() }() // it has nothing to tell
-	c, err := start(ctx, x, clusterOptions{relays: relays, count: 10 * churnAtOnce,
-		yaml: fmt.Sprintf("tickets: { ttl: %s, outstanding: 1000 }\n", churnTicket)})
-	if err != nil {
-		return err
-	}
-	defer func() { x.want(c.close() == nil, "the node did not stop") }()
-	cold, err := c.leftovers(ctx)
-	if err != nil {
-		return err
-	}
-	quiet := max(x.lasting(churnQuiet), churnSettle)
-	if err := c.cycles(ctx, x, x.n(churnWarm, 1000)); err != nil {
-		return err
-	}
-	if err := rest(ctx, quiet); err != nil {
-		return err
-	}
-	before, err := c.leftovers(ctx)
-	if err != nil {
-		return err
-	}
-	begun := time.Now()
 	n := x.n(churnCycles, 2000)
-	if err := c.cycles(ctx, x, n); err != nil {
+	plain := *x
+	if plain.dir, err = os.MkdirTemp(x.dir, "plain-"); err != nil {
 		return err
 	}
-	took := time.Since(begun)
-	if err := rest(ctx, quiet); err != nil {
-		return err
-	}
-	after, err := c.leftovers(ctx)
+	err = churnAt(ctx, &plain, relays, nil, n-n/4)
+	x.short = plain.short
 	if err != nil {
 		return err
 	}
-	x.figure("%d cycles in %v, %.0f a second, over %d stages", n, took.Round(time.Second), float64(n)/took.Seconds(), len(stages))
+	s, err := secure(x.dir)
+	if err != nil {
+		return err
+	}
+	return churnAt(ctx, x, relays, s, n/4)
+}
+
+// churnAt plays n cycles on a gate, with TLS if s is not nil.
+func churnAt(ctx context.Context, x *exam, relays map[string]string, s *secured, n int) error {
+	o := clusterOptions{relays: relays, count: 10 * churnAtOnce, yaml: fmt.Sprintf("tickets: { ttl: %s, outstanding: 1000 }\n", churnTicket)}
+	k := &churning{stages: stages}
+	if s != nil {
+		o.gate, o.yaml = exemptLoopback+", "+s.gate, o.yaml+s.yaml
+		k.tls, k.stages = s.client, append(handshakes, stages...)
+		x.figure("with TLS:")
+	}
+	var err error
+	if k.cluster, err = start(ctx, x, o); err != nil {
+		return err
+	}
+	defer func() { x.want(k.close() == nil, "the node did not stop") }()
+	cold, err := k.leftovers(ctx)
+	if err != nil {
+		return err
+	}
+	before, _, err := k.play(ctx, x, x.n(churnWarm, 1000))
+	if err != nil {
+		return err
+	}
+	after, took, err := k.play(ctx, x, n)
+	if err != nil {
+		return err
+	}
+	x.figure("%d cycles in %v, %.0f a second, over %d stages", n, took.Round(time.Second), float64(n)/took.Seconds(), len(k.stages))
 	x.figure("before all: %v", cold)
-	x.figure("start, after %d cycles and %v: %v", x.n(churnWarm, 1000), quiet, before)
-	x.figure("after all and %v: %v", quiet, after)
+	x.figure("start, behind the first %d: %v", x.n(churnWarm, 1000), before)
+	x.figure("after all: %v", after)
 	x.want(after.slots == 0 && after.reserved == 0, "Redis counts %d sockets and %d tickets", after.slots, after.reserved)
 	x.want(after.gauges == 0, "gauges say %v", after.gauges)
 	x.want(after.files-before.files <= churnFiles, "%d descriptors more than at the start", after.files-before.files)
 	x.want(after.routines-before.routines <= churnRoutines, "%d goroutines more than at the start", after.routines-before.routines)
 	x.want(float64(after.memory) <= float64(before.memory)*(1+churnMemory), "memory %d KiB, at the start %d KiB", after.memory>>10, before.memory>>10)
 	return nil
+}
+
+// churning is a gate, and how its connections go.
+type churning struct {
+	*cluster
+	stages []stage
+	tls    *tls.Config // nil: none
+}
+
+// play plays n cycles, or as many as the time of a short exam allows, and takes stock when all has been quiet for a while.
+func (k *churning) play(ctx context.Context, x *exam, n int) (*leftovers, time.Duration, error) {
+	begun := time.Now()
+	if err := k.cycles(ctx, x, n); err != nil {
+		return nil, 0, err
+	}
+	took := time.Since(begun)
+	if err := rest(ctx, max(x.lasting(churnQuiet), churnSettle)); err != nil {
+		return nil, 0, err
+	}
+	l, err := k.leftovers(ctx)
+	return l, took, err
 }
 
 // leftovers are what a node holds for connections.
@@ -308,8 +383,8 @@ func countSlots(ctx context.Context, address string) (held, reserved int, err er
 }
 
 // cycles plays n of them, or as many as the time of a short exam allows.
-func (c *cluster) cycles(ctx context.Context, x *exam, n int) error {
-	t := &tally{played: make([]atomic.Int64, len(stages)), odd: map[string]int{}}
+func (k *churning) cycles(ctx context.Context, x *exam, n int) error {
+	t := &tally{played: make([]atomic.Int64, len(k.stages)), odd: map[string]int{}}
 	until := time.Now().Add(24 * time.Hour)
 	if x.duration > 0 {
 		until = time.Now().Add(x.duration)
@@ -320,7 +395,7 @@ func (c *cluster) cycles(ctx context.Context, x *exam, n int) error {
 		rnd := rand.New(rand.NewPCG(x.rnd.Uint64(), 29))
 		done.Go(func() {
 			for ctx.Err() == nil && int(next.Add(1)) <= n && time.Now().Before(until) {
-				t.one(ctx, c, rnd)
+				t.one(ctx, k, rnd)
 			}
 		})
 	}
@@ -329,16 +404,16 @@ func (c *cluster) cycles(ctx context.Context, x *exam, n int) error {
 		x.want(false, "%d times %s", n, what)
 	}
 	for i := range t.played {
-		x.want(t.played[i].Load() > 0, "stage %q was never played", stages[i].name)
+		x.want(t.played[i].Load() > 0, "stage %q was never played", k.stages[i].name)
 	}
 	return ctx.Err()
 }
 
 // one plays one cycle.
-func (t *tally) one(ctx context.Context, c *cluster, rnd *rand.Rand) {
-	i := rnd.IntN(len(stages))
-	st := &stages[i]
-	err := c.breakOff(ctx, rnd, st)
+func (t *tally) one(ctx context.Context, k *churning, rnd *rand.Rand) {
+	i := rnd.IntN(len(k.stages))
+	st := &k.stages[i]
+	err := k.breakOff(ctx, rnd, st, k.tls != nil && i < len(handshakes))
 	t.played[i].Add(1)
 	if err == nil || ctx.Err() != nil {
 		return
@@ -359,8 +434,9 @@ func plain(err error) string {
 	return text
 }
 
-// breakOff connects from some address, goes as far as st says, and ends the connection by RST or FIN.
-func (c *cluster) breakOff(ctx context.Context, rnd *rand.Rand, st *stage) error {
+// breakOff connects from some address, goes as far as st says, and ends the connection by RST or FIN. bare: st itself sees to
+// TLS.
+func (c *churning) breakOff(ctx context.Context, rnd *rand.Rand, st *stage, bare bool) error {
 	target, secret := "/t/"+strings.Repeat("x", 80), "tgs_x"
 	if st.stream != "" {
 		t, err := c.issue(ctx, 0, request{Stream: st.stream, Client: "c" + strconv.Itoa(rnd.IntN(churnClients))})
@@ -378,7 +454,14 @@ func (c *cluster) breakOff(ctx context.Context, rnd *rand.Rand, st *stage) error
 	if err := conn.SetDeadline(time.Now().Add(2 * answerWithin)); err != nil {
 		return err
 	}
-	k := &cycle{Conn: conn, ctx: ctx, rnd: rnd, head: []byte(rig.Head("gate.test", target, secret))}
+	k := &cycle{Conn: conn, ctx: ctx, rnd: rnd, head: []byte(rig.Head("gate.test", target, secret)), tls: c.tls}
+	if c.tls != nil && !bare {
+		t := tls.Client(conn, c.tls)
+		if err := t.HandshakeContext(ctx); err != nil {
+			return err
+		}
+		k.Conn = t
+	}
 	err = st.play(k)
 	if t, ok := conn.(*net.TCPConn); ok && rnd.IntN(2) == 0 {
 		err = errors.Join(err, t.SetLinger(0))

@@ -1,0 +1,77 @@
+package engine
+
+import "ticketgate/internal/offheap"
+
+// holds are the messages that have begun and not ended, by index; a socket holds at most one. A short one lies on the heap. One
+// that passes smallHold moves once to a place where the longest message has room, of which only what is written to is
+// resident: growing it leaves no garbage, so a thousand messages of 64 KiB under way are 64 MiB and not twice as much.
+type holds struct {
+	all   [][]byte
+	free  []uint32
+	small [][]byte // empty
+	large *offheap.Buffers
+}
+
+const (
+	smallHold  = 4 << 10
+	smallsKept = 256      // at most 2 MiB a loop: append may have made them twice as long
+	largeKept  = 4 << 20  // bytes a loop
+	spareMax   = 64 << 10 // longer buffers that a loop has for itself are not kept
+)
+
+// newHolds are for messages of at most most bytes.
+func newHolds(most int64) *holds {
+	return &holds{large: offheap.NewBuffers(int(most), largeKept)}
+}
+
+// begin returns the index+1 of an empty buffer.
+func (h *holds) begin() uint32 {
+	var b []byte
+	if n := len(h.small); n > 0 {
+		b, h.small = h.small[n-1], h.small[:n-1]
+	}
+	if n := len(h.free); n > 0 {
+		i := h.free[n-1]
+		h.free = h.free[:n-1]
+		h.all[i] = b
+		return i + 1
+	}
+	h.all = append(h.all, b)
+	return uint32(len(h.all))
+}
+
+// add appends b to the message of index+1 and returns all of it.
+func (h *holds) add(i uint32, b []byte) []byte {
+	h.room(i, len(b))
+	p := &h.all[i-1]
+	*p = append(*p, b...)
+	return *p
+}
+
+// room sees to it that n bytes more will not make garbage of the buffer of index+1, if the rules allow so many.
+func (h *holds) room(i uint32, n int) {
+	p := h.all[i-1]
+	if size := h.large.Size(); len(p)+n <= smallHold || len(p)+n > size || cap(p) == size {
+		return
+	}
+	h.all[i-1] = append(h.large.Get(), p...)
+	h.keep(p)
+}
+
+// end gives the buffer of index+1 back, and what was in it is lost.
+func (h *holds) end(i uint32) {
+	b := h.all[i-1]
+	h.all[i-1] = nil
+	h.free = append(h.free, i-1)
+	if cap(b) == h.large.Size() {
+		h.large.Put(b)
+	} else {
+		h.keep(b)
+	}
+}
+
+func (h *holds) keep(b []byte) {
+	if len(h.small) < smallsKept && cap(b) > 0 && cap(b) <= 2*smallHold {
+		h.small = append(h.small, b[:0])
+	}
+}
