@@ -178,7 +178,7 @@ func TestBurstLongerThanTheStage(t *testing.T) {
 	}
 }
 
-// TestLoopHealth: a loop that comes late to its timers says for how long, and what it used of a core.
+// TestLoopHealth: a loop that comes late to its timers says for how long, and how much of its time it serves.
 func TestLoopHealth(t *testing.T) {
 	h := echo()
 	h.open = func(l *reactor.Loop, id reactor.ID) { l.Arm(id, l.Now().Add(50*time.Millisecond)) }

@@ -5,8 +5,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"ticketgate/internal/mono"
 	"ticketgate/internal/stat"
 )
@@ -17,37 +15,46 @@ import (
 // health is one loop's. The loop writes, anybody may read but what is marked.
 type health struct {
 	stall stat.Histogram
-	busy  atomic.Uint64 // math.Float64bits of the share of a core used between the last two measurements
+	busy  atomic.Uint64 // math.Float64bits of the share of its time that the loop served sockets, between the last two looks
 
 	// The loop's own.
-	since mono.Time // when cpu was read; 0: not since the loop has rested
-	cpu   time.Duration
+	events uint64
+	served time.Duration // in events, an estimate; since the last look
+	looked mono.Time     // 0: not since the loop has rested
 }
 
-// busyEvery is how often the share of a core is measured, or more seldom if no timer falls due: one system call.
-const busyEvery = time.Second
+const (
+	busyEvery   = time.Second // between two looks at served, or longer if no timer falls due
+	sampleEvery = 8           // events, of which one is timed: reading the clock for each would cost up to 1 % of an echo
+)
+
+// event serves one descriptor that the poller has named, and times some.
+func (l *Loop) event(fd int, ready uint32) {
+	h := &l.health
+	if h.events++; h.events%sampleEvery != 0 {
+		l.dispatch(fd, ready)
+		return
+	}
+	begun := l.o.Clock.Now()
+	l.dispatch(fd, ready)
+	h.served += sampleEvery * l.o.Clock.Now().Sub(begun)
+}
 
 // woke notes that the loop has come to a timer that was due then.
 func (h *health) woke(due, now mono.Time) {
 	h.stall.Observe(now.Sub(due))
-	if wall := now.Sub(h.since); wall >= busyEvery {
-		used := threadTime()
-		if h.since != 0 {
-			h.busy.Store(math.Float64bits(min(float64(used-h.cpu)/float64(wall), 1)))
-		}
-		h.since, h.cpu = now, used
+	wall := now.Sub(h.looked)
+	if wall < busyEvery {
+		return
 	}
+	if h.looked != 0 {
+		h.busy.Store(math.Float64bits(min(float64(h.served)/float64(wall), 1)))
+	}
+	h.looked, h.served = now, 0
 }
 
 // rest notes that there is nothing to wait for.
 func (h *health) rest() {
-	h.since = 0
+	h.looked, h.served = 0, 0
 	h.busy.Store(0)
-}
-
-// threadTime is the processor time that the calling thread has used.
-func threadTime() time.Duration {
-	var t unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) // it cannot fail on Linux
-	return time.Duration(t.Nano())
 }

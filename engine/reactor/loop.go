@@ -86,8 +86,8 @@ const (
 	readyWrite = syscall.EPOLLOUT | syscall.EPOLLERR | syscall.EPOLLHUP
 )
 
-// event serves one descriptor that the poller has named. It is a hint only: the number may have changed hands since.
-func (l *Loop) event(fd int, ready uint32) {
+// dispatch serves one descriptor that the poller has named. It is a hint only: the number may have changed hands since.
+func (l *Loop) dispatch(fd int, ready uint32) {
 	r := l.rows.At(uint32(fd))
 	id := ID(r.id.Load())
 	if id == 0 || id.Loop() != l.index {

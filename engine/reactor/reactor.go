@@ -207,7 +207,6 @@ func (r *Reactor) Start() {
 }
 
 func (l *Loop) run() {
-	runtime.LockOSThread() // one thread is the loop's, so that its processor time can be told
 	err := l.real.run(l)
 	if err != nil {
 		l.shutdown()

@@ -61,7 +61,7 @@ func (r *Reactor) Conns() int64 { return r.conns.Load() }
 type LoopStats struct {
 	Conns  int64         // sockets now
 	Queued int64         // bytes of buffers behind what its sockets have waiting to be sent, now
-	Busy   float64       // share of a core that it used in the last second, 0 to 1
+	Busy   float64       // share of its time that it served sockets in the last second, 0 to 1
 	Stall  stat.Snapshot // how long what became ready had to wait, as seen at its timers
 }
 

@@ -73,7 +73,7 @@ var (
 	goroutines     = family("goroutines", "Goroutines of the process.")
 	loopConns      = family("loop_connections", "Sockets of an event loop, those to backends included.", "loop")
 	loopQueue      = family("loop_queue_bytes", "Bytes that wait for slow sockets of an event loop.", "loop")
-	loopBusy       = family("loop_busy_ratio", "Share of a core that an event loop used in the last second.", "loop")
+	loopBusy       = family("loop_busy_ratio", "Share of its time that an event loop served sockets in the last second.", "loop")
 	loopStall      = family("loop_stall_seconds", "How long what became ready waited for its event loop, as seen at its timers.", "loop")
 	panics         = family("panics_total", "Panics while a socket was served; each closed that socket alone.")
 	tlsHandshakes  = family("tls_handshakes_total", "TLS handshakes at the gate: ok, or why not.", "result")

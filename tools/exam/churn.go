@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -247,7 +248,7 @@ func churnAt(ctx context.Context, x *exam, relays map[string]string, s *secured,
 	k := &churning{stages: stages}
 	if s != nil {
 		o.gate, o.yaml = exemptLoopback+", "+s.gate, o.yaml+s.yaml
-		k.tls, k.stages = s.client, append(handshakes, stages...)
+		k.tls, k.stages = s.client, slices.Concat(handshakes, stages)
 		x.figure("with TLS:")
 	}
 	var err error
@@ -259,18 +260,17 @@ func churnAt(ctx context.Context, x *exam, relays map[string]string, s *secured,
 	if err != nil {
 		return err
 	}
-	before, _, err := k.play(ctx, x, x.n(churnWarm, 1000))
+	before, err := k.play(ctx, x, x.n(churnWarm, 1000))
 	if err != nil {
 		return err
 	}
-	after, took, err := k.play(ctx, x, n)
+	after, err := k.play(ctx, x, n)
 	if err != nil {
 		return err
 	}
-	x.figure("%d cycles in %v, %.0f a second, over %d stages", n, took.Round(time.Second), float64(n)/took.Seconds(), len(k.stages))
 	x.figure("before all: %v", cold)
-	x.figure("start, behind the first %d: %v", x.n(churnWarm, 1000), before)
-	x.figure("after all: %v", after)
+	x.figure("start: %v", before)
+	x.figure("end: %v", after)
 	x.want(after.slots == 0 && after.reserved == 0, "Redis counts %d sockets and %d tickets", after.slots, after.reserved)
 	x.want(after.gauges == 0, "gauges say %v", after.gauges)
 	x.want(after.files-before.files <= churnFiles, "%d descriptors more than at the start", after.files-before.files)
@@ -287,17 +287,18 @@ type churning struct {
 }
 
 // play plays n cycles, or as many as the time of a short exam allows, and takes stock when all has been quiet for a while.
-func (k *churning) play(ctx context.Context, x *exam, n int) (*leftovers, time.Duration, error) {
+func (k *churning) play(ctx context.Context, x *exam, n int) (*leftovers, error) {
 	begun := time.Now()
-	if err := k.cycles(ctx, x, n); err != nil {
-		return nil, 0, err
+	played, err := k.cycles(ctx, x, n)
+	if err != nil {
+		return nil, err
 	}
 	took := time.Since(begun)
+	x.figure("%d cycles, %.0f a second, over %d stages", played, float64(played)/took.Seconds(), len(k.stages))
 	if err := rest(ctx, max(x.lasting(churnQuiet), churnSettle)); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	l, err := k.leftovers(ctx)
-	return l, took, err
+	return k.leftovers(ctx)
 }
 
 // leftovers are what a node holds for connections.
@@ -382,8 +383,8 @@ func countSlots(ctx context.Context, address string) (held, reserved int, err er
 	return held, reserved, nil
 }
 
-// cycles plays n of them, or as many as the time of a short exam allows.
-func (k *churning) cycles(ctx context.Context, x *exam, n int) error {
+// cycles plays at most n of them, and returns how many.
+func (k *churning) cycles(ctx context.Context, x *exam, n int) (played int64, err error) {
 	t := &tally{played: make([]atomic.Int64, len(k.stages)), odd: map[string]int{}}
 	until := time.Now().Add(24 * time.Hour)
 	if x.duration > 0 {
@@ -404,9 +405,10 @@ func (k *churning) cycles(ctx context.Context, x *exam, n int) error {
 		x.want(false, "%d times %s", n, what)
 	}
 	for i := range t.played {
+		played += t.played[i].Load()
 		x.want(t.played[i].Load() > 0, "stage %q was never played", k.stages[i].name)
 	}
-	return ctx.Err()
+	return played, ctx.Err()
 }
 
 // one plays one cycle.
@@ -436,17 +438,17 @@ func plain(err error) string {
 
 // breakOff connects from some address, goes as far as st says, and ends the connection by RST or FIN. bare: st itself sees to
 // TLS.
-func (c *churning) breakOff(ctx context.Context, rnd *rand.Rand, st *stage, bare bool) error {
+func (k *churning) breakOff(ctx context.Context, rnd *rand.Rand, st *stage, bare bool) error {
 	target, secret := "/t/"+strings.Repeat("x", 80), "tgs_x"
 	if st.stream != "" {
-		t, err := c.issue(ctx, 0, request{Stream: st.stream, Client: "c" + strconv.Itoa(rnd.IntN(churnClients))})
+		t, err := k.issue(ctx, 0, request{Stream: st.stream, Client: "c" + strconv.Itoa(rnd.IntN(churnClients))})
 		if err != nil {
 			return fmt.Errorf("no ticket: %w", err)
 		}
 		target, secret = t.Path(), t.Secret()
 	}
 	d := net.Dialer{Timeout: answerWithin, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+rnd.IntN(churnSources)))}}
-	conn, err := d.DialContext(ctx, "tcp", c.nodes[0].Gate)
+	conn, err := d.DialContext(ctx, "tcp", k.nodes[0].Gate)
 	if err != nil {
 		return err
 	}
@@ -454,15 +456,15 @@ func (c *churning) breakOff(ctx context.Context, rnd *rand.Rand, st *stage, bare
 	if err := conn.SetDeadline(time.Now().Add(2 * answerWithin)); err != nil {
 		return err
 	}
-	k := &cycle{Conn: conn, ctx: ctx, rnd: rnd, head: []byte(rig.Head("gate.test", target, secret)), tls: c.tls}
-	if c.tls != nil && !bare {
-		t := tls.Client(conn, c.tls)
+	y := &cycle{Conn: conn, ctx: ctx, rnd: rnd, head: []byte(rig.Head("gate.test", target, secret)), tls: k.tls}
+	if k.tls != nil && !bare {
+		t := tls.Client(conn, k.tls)
 		if err := t.HandshakeContext(ctx); err != nil {
 			return err
 		}
-		k.Conn = t
+		y.Conn = t
 	}
-	err = st.play(k)
+	err = st.play(y)
 	if t, ok := conn.(*net.TCPConn); ok && rnd.IntN(2) == 0 {
 		err = errors.Join(err, t.SetLinger(0))
 	}
