@@ -38,12 +38,11 @@ func (e *Engine) Cut(ctx context.Context, bytes int64) (held int64) {
 	return held
 }
 
-// Room says that there are bytes of memory left: what is held for clients may grow by a part of them until it is called
-// again, however long that takes. A quarter is for queues, and an eighth for messages under way, whose buffers may be twice as
-// long as what is in them; the rest is for what both leave to the collector. Any goroutine may call it.
+// Room says that there are bytes of memory left before residents must be cut: messages under way, whose buffers may be twice as
+// long as what is in them, may grow by half of them until it is called again, however long that takes. Queues grow by what
+// others send, and stop at their own budget. Any goroutine may call it.
 func (e *Engine) Room(bytes int64) {
-	e.r.LimitQueues(bytes / 4)
-	e.holdMax.Store(min(e.o.HoldMax, e.held.Load()+bytes/8))
+	e.holdMax.Store(min(e.o.HoldMax, e.held.Load()+bytes/2))
 }
 
 // holder is a socket that holds memory.

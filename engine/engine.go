@@ -61,7 +61,7 @@ type Options struct {
 	Queue        int           // bytes that may wait for one slow client
 	SendBuffer   int           // SO_SNDBUF of each socket, 0: as the kernel likes
 	NodeQueue    int64         // bytes that may wait for all
-	HoldMax      int64         // bytes of incomplete messages held for all
+	HoldMax      int64         // bytes of incomplete messages held for all, and of what inflates them
 	Compression  bool          // permessage-deflate is agreed to with clients that offer it
 	InflateRatio int           // what a compressed message may inflate to from deflate.RatioFrom bytes on, to one: 1 to deflate.RatioMost
 	MaxSessions  int64         // clients at once; more are answered 503. 0: as many as MaxConns lets in

@@ -44,12 +44,16 @@ func (w *worker) arrive(id reactor.ID) {
 }
 
 // headsBudget is how many unfinished heads the loop may have. With memory running out they must not be what residents are
-// cut for.
+// cut for; with descriptors running out they go before anybody with a ticket is refused.
 func (w *worker) headsBudget() int {
-	if w.e.overloaded() {
+	switch {
+	case w.e.overloaded():
 		return w.e.o.HeadsMax / headsPart
+	case w.e.crowded():
+		return min(max(len(w.heads), headsMin), w.e.o.HeadsMax)
+	default:
+		return w.e.o.HeadsMax
 	}
-	return w.e.o.HeadsMax
 }
 
 // clean drops the finished from the list. When that was as long as the budget, and too few of it were finished, it makes room.
@@ -167,5 +171,8 @@ func (e *Engine) overloaded() bool { return e.o.Overloaded != nil && e.o.Overloa
 
 // full reports whether the node has all the sockets that it may have: clients, or descriptors with those to backends.
 func (e *Engine) full() bool {
-	return e.o.MaxSessions > 0 && e.live.Load() > e.o.MaxSessions || e.o.AdmitConns > 0 && e.r.Conns() > e.o.AdmitConns
+	return e.o.MaxSessions > 0 && e.live.Load() > e.o.MaxSessions || e.crowded()
 }
+
+// crowded reports whether descriptors are running out.
+func (e *Engine) crowded() bool { return e.o.AdmitConns > 0 && e.r.Conns() > e.o.AdmitConns }

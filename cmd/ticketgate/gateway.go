@@ -323,14 +323,16 @@ func processors() int {
 	return n
 }
 
-// admitConns is 90 % of the descriptors that are not kept in reserve: with so many sockets, those to backends included,
-// newcomers are told to come back later. At 95 % the reactor stops accepting.
+// admitConns is 90 % of the descriptors: with so many sockets, those to backends included, newcomers are told to come back
+// later. The reactor stops accepting at 95 % less what it keeps in reserve; with few descriptors that is not much more, and the
+// mark is 4 % below it.
 func admitConns() int64 {
 	var l syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
 		return 0
 	}
-	return (int64(min(l.Cur, math.MaxInt32)) - reactor.ReserveDefault) * 9 / 10
+	limit := int64(min(l.Cur, math.MaxInt32))
+	return min(limit*9/10, (limit*95/100-reactor.ReserveDefault)*96/100)
 }
 
 // publicURL is the configured one, or the gate's own address.

@@ -141,7 +141,10 @@ func reference(wire string) (string, error) {
 		if head != "" && padding > 0 && (wire == "" || wire[len(wire)-1]>>(8-padding) != 0) {
 			continue
 		}
-		out, err := blocks(wire + head + rest)
+		out, final, err := blocks(wire + head + rest)
+		if head != "" && final { // bits of wire have made it so: a block has begun
+			continue
+		}
 		if err == nil && strings.HasSuffix(out, mark) && !strings.HasSuffix(out, head+rest) { // not inside a stored block
 			return strings.TrimSuffix(out, mark), nil
 		}
@@ -152,18 +155,19 @@ func reference(wire string) (string, error) {
 const finalEmpty = "\x01" + tail
 
 // blocks inflates blocks up to the end of wire; behind a final block goes the next one. A final block behind all of them
-// shows that wire ends with a block.
-func blocks(wire string) (string, error) {
+// shows that wire ends with a block; final says whether that was one too.
+func blocks(wire string) (_ string, final bool, err error) {
 	in := strings.NewReader(wire + finalEmpty)
 	var out []byte
 	for in.Len() > 0 {
 		b, err := io.ReadAll(stdlib.NewReaderDict(in, out)) // it reads no byte more than the final block has
 		out = append(out, b...)
 		if err != nil {
-			return "", err
+			return "", false, err
 		}
+		final = final || in.Len() == len(finalEmpty)
 	}
-	return string(out), nil
+	return string(out), final, nil
 }
 
 // plain is what the standard library makes of a message and the tail.

@@ -83,9 +83,7 @@ type Reactor struct {
 	loops []*Loop
 
 	conns  atomic.Int64 // sockets, against MaxConns
-	queued atomic.Int64 // held by queues, against queueMax
-
-	queueMax atomic.Int64 // NodeQueueMax, or less: see LimitQueues
+	queued atomic.Int64 // held by queues, against NodeQueueMax
 
 	running atomic.Int32 // loop goroutines
 	done    chan struct{}
@@ -117,7 +115,6 @@ func build(o Options, open func(*Loop) (kernel, error)) (*Reactor, error) {
 		return nil, err
 	}
 	r := &Reactor{o: o, base: o.Clock.Now(), rows: NewSlab[row](), done: make(chan struct{}), failed: make(chan error, 1)}
-	r.queueMax.Store(o.NodeQueueMax)
 	for i := range o.Loops {
 		l := &Loop{
 			r: r, index: i, o: &r.o, rows: r.rows,

@@ -92,12 +92,6 @@ func (l *Loop) Reserve(id ID, n int) ([]byte, error) {
 	return s.b[from : from+n : from+n], nil
 }
 
-// LimitQueues lets what waits for all sockets grow by so many bytes until it is called again, within NodeQueueMax. Any
-// goroutine.
-func (r *Reactor) LimitQueues(bytes int64) {
-	r.queueMax.Store(min(r.o.NodeQueueMax, r.queued.Load()+bytes))
-}
-
 // Queued is how many bytes wait for id, not counting what the kernel has taken. On the loop only.
 func (l *Loop) Queued(id ID) int {
 	if r := l.row(id); r != nil {
@@ -152,7 +146,7 @@ func (l *Loop) admit(id ID, r *row, n, limit int) error {
 	case r.state == stateDying:
 		return ErrGone
 	case l.waits(r)+n > limit:
-	case r.out != 0 && limit == l.o.QueueMax && l.queues.items[r.out].counted > 0 && l.r.queued.Load()+int64(n) > l.r.queueMax.Load():
+	case r.out != 0 && limit == l.o.QueueMax && l.queues.items[r.out].counted > 0 && l.r.queued.Load()+int64(n) > l.o.NodeQueueMax:
 	default:
 		return nil
 	}
@@ -427,7 +421,7 @@ func (l *Loop) account(id ID, r *row) {
 	total := l.r.queued.Add(more)
 	l.stat.queued.Add(more)
 	q.counted = q.held
-	if begins && total > l.r.queueMax.Load()+l.o.NodeQueueMax/graceShare && r.state == stateOpen {
+	if begins && total > l.o.NodeQueueMax+l.o.NodeQueueMax/graceShare && r.state == stateOpen {
 		r.flags |= flagReset
 		l.end(id, r, CauseSlow, 0)
 	}

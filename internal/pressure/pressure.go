@@ -59,7 +59,7 @@ type Options struct {
 	Free func()
 	// Cut makes residents give up so many bytes, those that hold most first, and returns how many that were when it is done.
 	Cut func(ctx context.Context, bytes int64) int64
-	// Room says after each look how many bytes are left up to CutAt: a load that fills them faster than Step comes is not to
+	// Room says at each look how many bytes are left up to CutAt: a load that fills them faster than Step comes is not to
 	// find the node asleep. May be nil.
 	Room func(bytes int64)
 	// Soft tells the collector how much its heap and all that belongs to it should have, at most. May be nil.
@@ -121,9 +121,6 @@ func (w *Watch) Step(ctx context.Context) State {
 			w.free(w.o.Clock.Now()) // what was cut counts until then, and would be cut once more
 		}
 	}
-	if w.o.Room != nil {
-		w.o.Room(max(0, cut-r.Used))
-	}
 	return next
 }
 
@@ -146,6 +143,9 @@ func (w *Watch) read() (Reading, bool) {
 	}
 	w.used.Store(r.Used)
 	w.most.Store(r.Limit)
+	if w.o.Room != nil {
+		w.o.Room(max(0, part(w.o.CutAt, r.Limit)-r.Used))
+	}
 	return r, true
 }
 

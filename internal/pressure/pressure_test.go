@@ -96,7 +96,7 @@ func TestStory(t *testing.T) {
 	} {
 		n.loose, n.queues = line.loose, line.queues
 		state, did := n.step(t, line.used)
-		if room := max(0, 950-n.used); n.room != room && (state != pressure.Cut || len(did) < 2) { // behind a cut there is more than it knows
+		if room := max(0, 950-n.used); n.room != room && (state != pressure.Cut || len(did) < 2) { // what a cut gives is seen in the next step
 			t.Errorf("line %d: room for %d, want %d", i, n.room, room)
 		}
 		if state != line.state || !slices.Equal(did, line.did) {

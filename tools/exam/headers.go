@@ -20,7 +20,7 @@ func init() {
 
 const (
 	headBombs     = 5000
-	headBombsHTTP = 1000 // at a time at the ticket endpoint, whose connections are fewer
+	headBombsHTTP = 4000 // at a time at the ticket endpoint, which takes 4,096 connections
 	headWithin    = 100 * time.Millisecond
 	headMemory    = 32 << 10 // of a connection
 	headCPU       = 0.001    // seconds of a connection

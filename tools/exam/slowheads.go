@@ -159,8 +159,9 @@ func slowClients(args []string, hear func() (string, bool), say func(string, ...
 // slowHead is what a dribbler never gets to the end of.
 var slowHead = []byte(rig.Head("gate.test", "/t/"+strings.Repeat("x", 100), ""))
 
-// one is a slow client, from its connection to its end.
+// one is a slow client, from its connection to its end. The stage begins between asked and begun.
 func (c *slowCrowd) one(ctx context.Context, from *net.TCPAddr) {
+	asked := time.Now()
 	conn, send, err := c.begin(ctx, from)
 	if err != nil {
 		if ctx.Err() == nil {
@@ -184,7 +185,7 @@ func (c *slowCrowd) one(ctx context.Context, from *net.TCPAddr) {
 	switch {
 	case !closed:
 		c.kept++
-	case took < slowStage-slowRoom:
+	case took+begun.Sub(asked) < slowStage-slowRoom:
 		c.early++
 	case took > slowStage+slowRoom:
 		c.late++
