@@ -109,7 +109,7 @@ func (w *worker) admit(id reactor.ID, s *session, early bool) *Refusal {
 	if e.o.Redeemer.Ready() != nil {
 		return ErrStore
 	}
-	if r := w.room(); r != nil {
+	if r := w.room(id); r != nil {
 		return r
 	}
 	secret, _ := w.checker.SecretHash(q.Secret) // a malformed or missing one is a wrong one, and spends the ticket

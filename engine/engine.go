@@ -86,7 +86,7 @@ type Deadlines struct {
 	TLS      time.Duration // accept to the end of the TLS handshake, a PROXY header included
 	Head     time.Duration // accept, or the end of the TLS handshake, to the end of the request head
 	Admit    time.Duration // accept to the 101
-	Ping     time.Duration // between pings, less up to 20 %
+	Ping     time.Duration // between pings; the first comes up to 20 % earlier
 	PongWait time.Duration // ping to anything received
 	Idle     time.Duration // without a message in either direction; 0: off
 }

@@ -42,17 +42,17 @@ func (w *worker) greet(id reactor.ID, s *session) {
 
 // proxied looks for a PROXY header in front of in, all that has come.
 func (w *worker) proxied(id reactor.ID, s *session, in []byte) int {
-	real := w.l.Peer(id)
+	own := w.l.Peer(id)
 	h, n, err := proxy.Parse(in)
 	switch {
-	case errors.Is(err, proxy.ErrAbsent) && w.e.o.Proxy.Expect(real.Addr()) == proxy.May:
+	case errors.Is(err, proxy.ErrAbsent) && w.e.o.Proxy.Expect(own.Addr()) == proxy.May:
 	case err != nil:
 		w.turnAway(id, awayProxy)
 		return len(in)
 	case n == 0:
 		return 0
 	}
-	peer := h.Peer(real)
+	peer := h.Peer(own)
 	w.l.SetPeer(id, peer)
 	if !w.hello(id, s, peer.Addr()) || s.state == stateTLS {
 		return n // what follows is the filter's, or nobody's

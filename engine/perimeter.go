@@ -12,7 +12,7 @@ import (
 //
 //	arrive    accept: one of the loop's unfinished heads; when they are too many, the busiest addresses lose their oldest
 //	meet      its address is known: may it connect so often, and have so many sockets that are not admitted
-//	room      its ticket looks good: may this loop redeem one more, and the node so many a second
+//	room      its ticket looks good: is there a descriptor, may this loop redeem one more, and the node so many a second
 //	known     it is open, or gone: its address has one less
 //
 // What is turned away by arrive and meet is ended at once with RST and only counted: an answer and a log line would be work
@@ -44,16 +44,12 @@ func (w *worker) arrive(id reactor.ID) {
 }
 
 // headsBudget is how many unfinished heads the loop may have. With memory running out they must not be what residents are
-// cut for; with descriptors running out they go before anybody with a ticket is refused.
+// cut for.
 func (w *worker) headsBudget() int {
-	switch {
-	case w.e.overloaded():
+	if w.e.overloaded() {
 		return w.e.o.HeadsMax / headsPart
-	case w.e.crowded():
-		return min(max(len(w.heads), headsMin), w.e.o.HeadsMax)
-	default:
-		return w.e.o.HeadsMax
 	}
+	return w.e.o.HeadsMax
 }
 
 // clean drops the finished from the list. When that was as long as the budget, and too few of it were finished, it makes room.
@@ -144,9 +140,12 @@ func (w *worker) turnAway(id reactor.ID, why string) {
 	w.l.Abort(id)
 }
 
-// room says whether one more good ticket may be redeemed now.
-func (w *worker) room() *Refusal {
+// room says whether the good ticket of socket id may be redeemed now.
+func (w *worker) room(id reactor.ID) *Refusal {
 	e := w.e
+	if e.crowded() && !w.yield(id) {
+		return ErrOverloaded
+	}
 	if w.asking+len(w.waiting) >= e.o.AdmitsMax {
 		return errProgress
 	}
@@ -156,6 +155,20 @@ func (w *worker) room() *Refusal {
 		}
 	}
 	return nil
+}
+
+// yield ends the oldest unfinished head but that of id, so that its descriptor is free for id, who has a ticket. False: the
+// loop has none.
+func (w *worker) yield(to reactor.ID) bool {
+	for len(w.heads) > 0 {
+		id := w.heads[0]
+		w.heads = w.heads[1:]
+		if id != to && !w.finished(id) {
+			w.turnAway(id, awayHeads)
+			return true
+		}
+	}
+	return false
 }
 
 // known tells the limits of its address that the socket is no longer one of those nobody knows: it is open, or gone.
@@ -169,10 +182,8 @@ func (w *worker) known(id reactor.ID, s *session) {
 // overloaded reports whether memory is running out.
 func (e *Engine) overloaded() bool { return e.o.Overloaded != nil && e.o.Overloaded() }
 
-// full reports whether the node has all the sockets that it may have: clients, or descriptors with those to backends.
-func (e *Engine) full() bool {
-	return e.o.MaxSessions > 0 && e.live.Load() > e.o.MaxSessions || e.crowded()
-}
+// full reports whether the node has all the clients that it may have.
+func (e *Engine) full() bool { return e.o.MaxSessions > 0 && e.live.Load() > e.o.MaxSessions }
 
-// crowded reports whether descriptors are running out.
+// crowded reports whether descriptors are running out, those to backends counted.
 func (e *Engine) crowded() bool { return e.o.AdmitConns > 0 && e.r.Conns() > e.o.AdmitConns }

@@ -287,29 +287,24 @@ func TestOverloaded(t *testing.T) {
 	r.rejected(map[string]uint64{"memory": 1})
 }
 
-func TestAdmitConns(t *testing.T) {
-	r := newRig(t, nil, func(o *engine.Options) { quiet(o); o.AdmitConns = 2 })
-	r.connect(somebody, 1)
-	r.open(ticket.Claims{})
-	if _, answer := r.send(head(r.issue(ticket.Claims{}))); !strings.HasPrefix(answer, "HTTP/1.1 503 ") {
-		t.Errorf("the third: %q", answer)
+// TestHeadsYieldToTickets: when descriptors run out, who has said nothing for longest makes room for who has a ticket, one for
+// one. With nobody left who could, newcomers are refused.
+func TestHeadsYieldToTickets(t *testing.T) {
+	r := newRig(t, nil, func(o *engine.Options) { quiet(o); o.AdmitConns = 100 })
+	silent := r.connect(somebody, 95)
+	for i := range 100 {
+		r.open(ticket.Claims{Client: "c" + itoa(uint16(1+i))})
 	}
-}
-
-// TestHeadsGoBeforeTickets: when descriptors run out, sockets that have said nothing make room for those with a ticket.
-func TestHeadsGoBeforeTickets(t *testing.T) {
-	r := newRig(t, nil, func(o *engine.Options) { quiet(o); o.AdmitConns = 1000 })
-	silent := r.connect(somebody, 990)
-	for range 100 {
-		p := r.open(ticket.Claims{Client: "c"})
-		p.Close() // its slot is wanted again
-		r.mem.Run()
-		silent = append(silent, r.connect(somebody, 1)...)
+	if n := stay(silent); n != 0 {
+		t.Errorf("%d silent ones stay", n)
 	}
-	if n := stay(silent); n < 800 || n > 1000 || silent[len(silent)-1].WasReset() {
-		t.Errorf("%d of %d silent ones stay", n, len(silent))
+	if _, answer := r.send(rawHead("/t/forged")); !strings.HasPrefix(answer, "HTTP/1.1 401 ") {
+		t.Errorf("a bad ticket: %q", answer)
 	}
-	r.rejected(map[string]uint64{"heads": uint64(len(silent) - stay(silent))})
+	if _, answer := r.send(head(r.issue(ticket.Claims{}))); !strings.HasPrefix(answer, "HTTP/1.1 503 ") || !strings.Contains(answer, "/problems/overloaded") {
+		t.Errorf("a good one when all are open: %q", answer)
+	}
+	r.rejected(map[string]uint64{"heads": 95, "malformed": 1, "overloaded": 1})
 }
 
 // cut lets the one loop of the rig give up bytes.
@@ -411,7 +406,7 @@ func TestCutOnRealLoops(t *testing.T) {
 	e.Start()
 	for i := range 6 {
 		c := dial(t, addr.String())
-		defer func() { _ = c.Close() }()
+		t.Cleanup(func() { _ = c.Close() })
 		_, err := c.Write([]byte(head(r.issue(ticket.Claims{Client: "c" + itoa(uint16(i))}))))
 		if err != nil {
 			t.Fatal(err)

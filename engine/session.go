@@ -39,7 +39,7 @@ const (
 //	         message: a message that has not arrived whole  from then on
 //	flow     flow: buckets that are not full, or shared
 //
-// An idle socket has neither, whatever limits its plan has.
+// An idle socket has neither, unless its plan has limits that sockets share.
 type session struct {
 	state  state
 	paused pauseBy

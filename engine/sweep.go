@@ -162,7 +162,7 @@ func (w *worker) ping(id reactor.ID, s *session, now tick) {
 			return
 		}
 		s.flags &^= flagPinged
-		s.pingAt = w.nextPing(now, w.spread(d.Ping)-d.PongWait)
+		s.pingAt = w.nextPing(now, d.Ping-d.PongWait) // the first was spread: they stay apart
 		return
 	}
 	s.pingAt = w.pongBy(now)

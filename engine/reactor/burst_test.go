@@ -189,7 +189,7 @@ func TestLoopHealth(t *testing.T) {
 	expect(t, c, "x")
 	stalled := make(chan struct{})
 	r.Post(0, reactor.Work{P: func(*reactor.Loop) {
-		for end := time.Now().Add(250 * time.Millisecond); time.Now().Before(end); { //nolint:revive // that is the stall
+		for end := time.Now().Add(250 * time.Millisecond); time.Now().Before(end); {
 		}
 		close(stalled)
 	}})

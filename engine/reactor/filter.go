@@ -229,7 +229,7 @@ func (l *Loop) Offload(id ID, tx, rx []byte) error {
 	return nil
 }
 
-// ErrNoOffload: this kernel has no TLS, or not for such sockets.
+// ErrNoOffload says that this kernel has no TLS, or not for such sockets.
 var ErrNoOffload = errors.New("reactor: no TLS in this kernel")
 
 // Types of TLS records and alerts that the kernel hands to us (RFC 8446 5.1, 6).

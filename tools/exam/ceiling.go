@@ -193,7 +193,7 @@ func confine(pid int, bytes int64) (how string, release func() error, err error)
 		{"/sys/fs/cgroup/memory", "memory.limit_in_bytes", "control group version 1"},
 	} {
 		dir := filepath.Join(v.root, "ticketgate-exam-"+strconv.Itoa(pid))
-		if os.Mkdir(dir, 0o755) != nil {
+		if os.Mkdir(dir, 0o750) != nil {
 			continue
 		}
 		release := func() error { return os.Remove(dir) }

@@ -207,9 +207,9 @@ func (f *pinger) again(ctx context.Context, i int) {
 	}
 }
 
-func (g *flooded) odd(what string) {
-	if len(g.Odd) < oddMax {
-		g.Odd = append(g.Odd, what)
+func (f *flooded) odd(what string) {
+	if len(f.Odd) < oddMax {
+		f.Odd = append(f.Odd, what)
 	}
 }
 

@@ -274,14 +274,12 @@ func (m *mouth) cut(b []byte) error {
 
 // keepOn says a line at random moments, every on the average, until ctx ends.
 func (m *mouth) keepOn(ctx context.Context, every time.Duration) error {
-	for {
-		if rest(ctx, time.Duration(m.rnd.Int64N(2*int64(every)+1))) != nil {
-			return nil
-		}
+	for rest(ctx, time.Duration(m.rnd.Int64N(2*int64(every)+1))) == nil {
 		if err := m.say(); err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
 // An ear hears the other side of a mouth's socket.

@@ -107,6 +107,7 @@ func (h *Helper) Kill() error {
 	err := h.cmd.Process.Kill()
 	for range h.lines { // what it had said
 	}
-	<-h.ended
+	killed := <-h.ended
+	_ = killed // by us
 	return err
 }
