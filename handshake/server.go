@@ -76,7 +76,7 @@ type Options struct {
 	Log   *slog.Logger
 }
 
-// buckets is how many subjects' ticket rates are remembered: 44 bytes each. One that is full again may be forgotten, so a
+// buckets is how many subjects' ticket rates are remembered: 40 bytes each. One that is full again may be forgotten, so a
 // table of buckets in use is too many callers.
 const buckets = 1 << 16
 

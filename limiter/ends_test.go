@@ -26,6 +26,12 @@ func TestSizes(t *testing.T) {
 	if got := unsafe.Sizeof(tally{}); got != 24 {
 		t.Errorf("a subject's tally has %d bytes", got)
 	}
+	if got := unsafe.Sizeof(bucket{}); got != 32 {
+		t.Errorf("a shared bucket has %d bytes", got)
+	}
+	if got := unsafe.Sizeof(Row{}); got != 40 {
+		t.Errorf("a session's buckets have %d bytes", got)
+	}
 	if got := unsafe.Sizeof(stripe{}) % 64; got != 0 {
 		t.Errorf("stripes do not fill cache lines: %d bytes over", got)
 	}

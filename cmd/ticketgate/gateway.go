@@ -48,7 +48,7 @@ import (
 // Sizes of a node's shared tables.
 const (
 	cacheEntries  = 1 << 16     // tickets remembered as spent or refused: one node's redemptions of 30 s at 2,000 a second
-	sharedBuckets = 1 << 20     // message limits per client or key; 44 bytes each once used
+	sharedBuckets = 1 << 20     // message limits per client or key; 40 bytes each once used
 	lostSlotsOver = time.Second // half of what the node keeps in reserve of its lease: the rest is for getting there
 
 	// The part of memory.outbound that is left to the allocator: resident memory is more than the buffers in use.

@@ -386,11 +386,7 @@ func (k *virtual) connected(fd int) syscall.Errno {
 	return p.refused
 }
 
-func (k *virtual) shut(fd int) {
-	if p := k.m.at(fd); !p.quiet {
-		p.finOut = true
-	}
-}
+func (k *virtual) shut(fd int) { k.m.at(fd).finOut = true }
 
 func (k *virtual) close(fd int, reset bool) {
 	p := k.m.at(fd)

@@ -216,7 +216,7 @@ func confine(pid int, bytes int64) (how string, release func() error, err error)
 type greed struct {
 	handshake, gate, key string
 	http                 *http.Client
-	message, echo, more  []byte // what half of them send; what the others send at first, and every second
+	message, echo        []byte // what half of them send, and what the others send again and again
 
 	went                         chan struct{} // closed at "go"
 	done                         sync.WaitGroup
@@ -232,10 +232,7 @@ func greedyClients(args []string, hear func() (string, bool), say func(string, .
 	}
 	g := &greed{handshake: args[0], gate: args[1], key: args[2], http: &http.Client{Timeout: httpTimeout}, went: make(chan struct{})}
 	g.message = framed(frame.Header{Op: frame.Binary}, greedyHolds)
-	for range 2 * greedyHolds >> 16 { // some of it the kernel takes, some the gateway does not read
-		g.echo = append(g.echo, framed(frame.Header{Fin: true, Op: frame.Binary}, 64<<10)...)
-	}
-	g.more = framed(frame.Header{Fin: true, Op: frame.Binary}, sipSize)
+	g.echo = framed(frame.Header{Fin: true, Op: frame.Binary}, 64<<10)
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	sockets := make([]*socket, n)
@@ -287,7 +284,8 @@ func (g *greed) open(ctx context.Context, i int) (*socket, error) {
 	if !ok {
 		return nil, errors.New("not a TCP connection")
 	}
-	return s, c.SetReadBuffer(2 * sipSize) // what the client's kernel takes is not the gateway's memory
+	// What the clients' kernel takes is not the gateway's memory, and all of it together more than the kernel gives.
+	return s, errors.Join(c.SetReadBuffer(2*sipSize), c.SetWriteBuffer(2*sipSize))
 }
 
 // burden is one client: from its turn on it sends until nobody takes more, is cut, and comes back.
@@ -352,20 +350,20 @@ func (g *greed) begin(s *socket) (told bool, err error) {
 	}
 }
 
-// sip sends messages, and every second takes a little of their echoes and sends as much again. By a failure of that it knows
-// the end: what has arrived can be read behind a reset too.
+// sip sends messages for as long as they are taken, and every second takes a little of their echoes.
 func (g *greed) sip(ctx context.Context, s *socket) error {
-	if _, err := s.Write(g.echo); err != nil {
-		return err
-	}
+	sent := make(chan error, 1)
+	go func() { // ends when the socket does
+		var err error
+		for err == nil {
+			_, err = s.Write(g.echo)
+		}
+		sent <- err
+	}()
 	some := make([]byte, sipSize)
-	for rest(ctx, time.Second) == nil {
-		if _, err := io.ReadFull(s.Conn, some); err != nil {
-			return err
-		}
-		if _, err := s.Write(g.more); err != nil {
-			return err
-		}
+	var err error
+	for err == nil && rest(ctx, time.Second) == nil {
+		_, err = io.ReadFull(s.Conn, some)
 	}
-	return nil
+	return errors.Join(err, s.Close(), <-sent)
 }

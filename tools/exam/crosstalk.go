@@ -428,7 +428,13 @@ func (t *conversation) stay(ctx context.Context, s *socket, number uint64) error
 	m := newMouth(s, t.script, number, fromClient)
 	e := &ear{mouth: m, ledger: t.got}
 	heard := make(chan error, 1)
-	go func() { heard <- e.hear(fromBackend) }()
+	go func() {
+		err := e.hear(fromBackend)
+		if err != nil {
+			_ = s.Close() // nobody reads any more: who writes must not wait for that
+		}
+		heard <- err
+	}()
 	_ = rest(ctx, time.Duration(m.rnd.Int64N(int64(t.every)+1))) // not all at once
 	err := m.say()                                               // the first line says who it is
 	if err == nil {
@@ -450,6 +456,7 @@ func (t *conversation) pass(ctx context.Context, number uint64) {
 		t.note("passer-by %x: %v", number, err)
 		return
 	}
+	_ = s.SetDeadline(time.Now().Add(talkEnds)) // should that fail, so does what follows
 	m := newMouth(s, t.script, number, fromClient)
 	heard := make(chan struct{})
 	go func() {
@@ -544,12 +551,13 @@ func (b *talkingBackend) serve(c net.Conn) {
 	e := &ear{mouth: m, ledger: &b.got, heard: 1}
 	err = e.hear(fromClient)
 	stop()
-	talks.Wait()
-	switch {
-	case err == nil:
-		_ = m.end() // should that fail, the client misses it
-	default:
+	if err != nil {
 		b.got.count(func(w *wrongs) { w.Broken++ }, "")
+		_ = c.Close() // its mouth may be waiting for a client that does not listen
+	}
+	talks.Wait()
+	if err == nil {
+		_ = m.end() // should that fail, the client misses it
 	}
 }
 
