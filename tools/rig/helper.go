@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"time"
 )
@@ -15,9 +16,10 @@ import (
 type Helper struct {
 	cmd   *exec.Cmd
 	in    io.WriteCloser
-	lines chan string // closed when its output ends
-	log   *tail       // standard error
-	ended <-chan error
+	lines chan string   // closed when its output ends
+	log   *tail         // standard error
+	done  chan struct{} // closed when it has ended
+	err   error         // how, from then on
 }
 
 // StartHelper runs args with env beside this process's own environment. Stop ends it.
@@ -41,9 +43,15 @@ func StartHelper(env []string, args ...string) (*Helper, error) {
 			h.lines <- s.Text()
 		}
 	}()
-	if h.ended, err = startChild(h.cmd, read); err != nil {
+	ended, err := startChild(h.cmd, read)
+	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", args[0], err)
 	}
+	h.done = make(chan struct{})
+	go func() { // ends with the process
+		h.err = <-ended
+		close(h.done)
+	}()
 	return h, nil
 }
 
@@ -90,8 +98,8 @@ func (h *Helper) Stop() (last []string, err error) {
 		select {
 		case line, ok := <-h.lines:
 			if !ok {
-				if err := <-h.ended; err != nil {
-					return last, fmt.Errorf("helper: %w: %s", err, h.log)
+				if <-h.done; h.err != nil {
+					return last, fmt.Errorf("helper: %w: %s", h.err, h.log)
 				}
 				return last, nil
 			}
@@ -102,12 +110,14 @@ func (h *Helper) Stop() (last []string, err error) {
 	}
 }
 
-// Kill ends the helper at once and waits for it. How it ended says nothing then.
+// Kill ends the helper at once, unless it has ended, and waits for it. How it ended says nothing then.
 func (h *Helper) Kill() error {
 	err := h.cmd.Process.Kill()
 	for range h.lines { // what it had said
 	}
-	killed := <-h.ended
-	_ = killed // by us
+	<-h.done
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
 	return err
 }
