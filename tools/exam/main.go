@@ -94,11 +94,13 @@ func Main(ctx context.Context, args []string, out, errs io.Writer) int {
 		fmt.Fprintln(errs, "exam:", errors.Join(err, sizeError(*size)))
 		return 2
 	}
-	if binDir, err = os.MkdirTemp("", "exam-bin-"); err != nil {
-		fmt.Fprintln(errs, "exam:", err)
-		return 1
+	if binDir == "" {
+		if binDir, err = os.MkdirTemp("", "exam-bin-"); err != nil {
+			fmt.Fprintln(errs, "exam:", err)
+			return 1
+		}
+		defer func() { _ = os.RemoveAll(binDir) }() // what stays is in the system's temporary folder
 	}
-	defer func() { _ = os.RemoveAll(binDir) }() // what stays is in the system's temporary folder
 	code := 0
 	for _, n := range numbers {
 		x := &exam{seed: *seed, rnd: rand.New(rand.NewPCG(*seed, uint64(n))), size: *size, duration: *duration, out: out}
