@@ -26,7 +26,7 @@ build: ## Build bin/ticketgate
 	go build -trimpath -o bin/ticketgate ./cmd/ticketgate
 
 test: needs build ## Run all tests with the race detector, against real servers
-	CGO_ENABLED=1 go test -race ./...
+	CGO_ENABLED=1 go test -race -timeout 18m ./...
 
 check: lint ## Format, vet, staticcheck, golangci-lint, import directions: what CI runs beside the tests
 	go test -count=1 ./tools/layers

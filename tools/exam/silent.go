@@ -223,6 +223,7 @@ func (c *cluster) comeBack(ctx context.Context, x *exam, n int, from time.Time) 
 			switch {
 			case err == nil:
 				came = append(came, took)
+				_ = s.send(frame.Close, nil) // else watchClosed would take it for one of the silent
 				_ = s.Close()
 			case refusedWith(err, "connection-limit"):
 				still = append(still, client)
