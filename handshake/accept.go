@@ -22,7 +22,13 @@ const politeMax = 256
 // Serve accepts until Shutdown, which it waits for no longer than the connections last. Listen comes first. It returns nil
 // after Shutdown, else why it cannot accept any more.
 func (s *Server) Serve() error {
-	s.running.Add(1)
+	s.mu.Lock()
+	if s.stopping.Load() {
+		s.mu.Unlock()
+		return nil
+	}
+	s.running.Add(1) // under the lock: Shutdown waits either for all of it or for nothing
+	s.mu.Unlock()
 	defer s.running.Done()
 	wait := time.Duration(0)
 	for {

@@ -208,9 +208,11 @@ func (s *Server) Listen() (net.Addr, error) {
 // Shutdown stops accepting, ends idle connections, and waits for the requests under way, but not longer than ctx: then it
 // cuts them. It leaves none of its goroutines. Any goroutine may call it, and more than once.
 func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock() // Serve looks at it under the lock
 	if s.stopping.CompareAndSwap(false, true) {
 		close(s.stop)
 	}
+	s.mu.Unlock()
 	var err error
 	if s.listener != nil {
 		if err = s.listener.Close(); errors.Is(err, net.ErrClosed) {

@@ -230,7 +230,7 @@ func greedyClients(args []string, hear func() (string, bool), say func(string, .
 	if err != nil {
 		return err
 	}
-	g := &greed{handshake: args[0], gate: args[1], key: args[2], http: &http.Client{Timeout: httpTimeout}, went: make(chan struct{})}
+	g := &greed{handshake: args[0], gate: args[1], key: args[2], http: newHTTP(64), went: make(chan struct{})}
 	g.message = framed(frame.Header{Op: frame.Binary}, greedyHolds)
 	g.echo = framed(frame.Header{Fin: true, Op: frame.Binary}, 64<<10)
 	ctx, stop := context.WithCancel(context.Background())

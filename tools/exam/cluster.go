@@ -112,9 +112,15 @@ func (o *clusterOptions) config(redis *rig.Redis) string {
 // httpTimeout is for a ticket or a look at the metrics: who waits longer has no answer.
 const httpTimeout = 5 * time.Second
 
+// newHTTP keeps n idle connections, for less time than a front end keeps one that has said nothing: a request on one that is
+// just being closed has no answer.
+func newHTTP(n int) *http.Client {
+	return &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: n, IdleConnTimeout: 3 * time.Second}, Timeout: httpTimeout}
+}
+
 // start runs the nodes; close ends them.
 func start(ctx context.Context, x *exam, o clusterOptions) (c *cluster, err error) {
-	c = &cluster{dir: x.dir, http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: httpTimeout}}
+	c = &cluster{dir: x.dir, http: newHTTP(64)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.close())

@@ -123,7 +123,7 @@ func pingFlood(args []string, hear func() (string, bool), say func(string, ...an
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	f := &pinger{handshake: args[0], gate: args[1], key: args[2], got: flooded{Cut: map[frame.Code]int64{}},
-		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: n}, Timeout: 10 * time.Second}}
+		http: newHTTP(n)}
 	for range pingsAtOnce {
 		f.batch = appendMasked(f.batch, frame.Header{Fin: true, Op: frame.Ping}, bytes.Repeat([]byte{'p'}, pingSize))
 	}

@@ -230,7 +230,7 @@ func noWeakFallback(ctx context.Context, x *exam) error {
 	}
 	served := make(chan error, 1)
 	go func() { served <- s.Serve() }()
-	c := &http.Client{Transport: &http.Transport{}}
+	c := newHTTP(1)
 	_, before := rig.Issue(ctx, c, address.String(), key, request{Stream: "echo"})
 	src.on = true
 	_, after := rig.Issue(ctx, c, address.String(), key, request{Stream: "echo"})
