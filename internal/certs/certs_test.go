@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"ticketgate/internal/certs"
@@ -174,7 +175,9 @@ func TestReload(t *testing.T) {
 }
 
 // TestWatch: each tick looks, a change is reported, and the end of ctx is the end.
-func TestWatch(t *testing.T) {
+func TestWatch(t *testing.T) { synctest.Test(t, testWatch) }
+
+func testWatch(t *testing.T) {
 	f := newFolder(t)
 	root := (*issued)(nil).issue(t, authority("root"), nil)
 	first, second := root.issue(t, server("first.test"), nil), root.issue(t, server("second.test"), nil)
@@ -186,19 +189,23 @@ func TestWatch(t *testing.T) {
 		s.Watch(ctx, tick, func(err error) { reports <- err })
 		close(ended)
 	}()
-	tick <- noon
+	look := func() {
+		tick <- noon
+		synctest.Wait() // it has looked
+	}
+	look()
 	f.put("both", []byte("no PEM"))
-	tick <- noon
+	look()
 	if err := <-reports; err == nil {
 		t.Error("a broken file is reported as good")
 	}
-	tick <- noon
+	look()
 	f.put("both", append(second.pem(), second.keyPEM(t)...))
-	tick <- noon
+	look()
 	if err := <-reports; err != nil {
 		t.Error(err)
 	}
-	tick <- noon
+	look()
 	if len(reports) != 0 || !s.Config().Certificates[0].Leaf.Equal(second.cert) {
 		t.Errorf("%d reports too many, or the old certificate", len(reports))
 	}
