@@ -2,11 +2,8 @@ package frame
 
 import (
 	"encoding/binary"
-	"math/bits"
 	"unicode/utf8"
 	"unsafe"
-
-	"github.com/gobwas/ws"
 )
 
 // Bits of the first two bytes (5.2).
@@ -174,25 +171,6 @@ func appendCloseBody(dst []byte, code Code, reason string) []byte {
 	}
 	return append(binary.BigEndian.AppendUint16(dst, uint16(code)), reason...)
 }
-
-// Mask masks b in place, or unmasks it: both are the same XOR (5.3). off is how many bytes of the frame's payload came
-// before b, 0 or more.
-func Mask(b []byte, key [4]byte, off int) {
-	if len(b) > maskShort {
-		ws.Cipher(b, key, off)
-		return
-	}
-	k := bits.RotateLeft32(binary.LittleEndian.Uint32(key[:]), -8*(off&3))
-	for ; len(b) >= 8; b = b[8:] {
-		binary.LittleEndian.PutUint64(b, binary.LittleEndian.Uint64(b)^(uint64(k)<<32|uint64(k)))
-	}
-	for i := range b {
-		b[i] ^= byte(k >> (8 * (i & 3)))
-	}
-}
-
-// maskShort is how many bytes are masked faster here than by vector instructions behind two calls.
-const maskShort = 64
 
 // InPlace writes h, without a mask and for the payload as it is, over the header of the frame that ev came with, and returns
 // frame and payload as one slice: what Next was given is what goes out. ok: false when there is no header in front of the

@@ -1,6 +1,11 @@
 package frame
 
-import "unsafe"
+import (
+	"encoding/binary"
+	"math/bits"
+	"unicode/utf8"
+	"unsafe"
+)
 
 // Inbound, in the order of this file:
 //
@@ -111,6 +116,9 @@ func (r *Reader) Next(ru *Rules, in []byte) (ev Event, n int, err error) {
 
 // Read is Next for a caller that has an Event to be overwritten. With n == 0 or an error it has no meaning.
 func (r *Reader) Read(ev *Event, ru *Rules, in []byte) (n int, err error) {
+	if n, err := r.whole(ev, ru, in); n > 0 || err != nil {
+		return n, err
+	}
 	if r.fault != 0 {
 		return 0, r.again(in)
 	}
@@ -142,6 +150,50 @@ func (r *Reader) Read(ev *Event, ru *Rules, in []byte) (n int, err error) {
 		return 0, r.fail(broken)
 	}
 	return r.part(ev, in, n)
+}
+
+// whole is Read for what most reads bring: a message in one frame of less than 64 KiB, all of it here. With n == 0 and no error
+// it is something else, and nothing has happened.
+func (r *Reader) whole(ev *Event, ru *Rules, in []byte) (n int, err error) {
+	if len(in) < 8 || r.fault != 0 || r.left != 0 || r.flags&isOpen != 0 {
+		return 0, nil
+	}
+	op := Op(in[0] &^ finBit)
+	if in[0] < finBit || !ru.Opcodes.has(op) { // has knows neither reserved bits nor other opcodes
+		return 0, nil
+	}
+	size, lead, masked := int(in[1]), 2, ru.Role == Server
+	if masked {
+		size, lead = size-maskBit, 6
+	}
+	if size == len16 {
+		size = int(binary.BigEndian.Uint16(in[2:]))
+		lead += 2
+		if size < len16 {
+			return 0, nil
+		}
+	} else if uint(size) > len16 { // the bit for the mask is wrong, or eight bytes of length follow
+		return 0, nil
+	}
+	if size > len(in)-lead || int64(size) > ru.MaxMessage || ru.MaxFragments < 1 {
+		return 0, nil
+	}
+	n = lead + size
+	p := in[lead:n:n]
+	high := uint64(1)
+	if masked {
+		high = mask(p, binary.LittleEndian.Uint32(in[lead-4:]))
+	}
+	r.message, r.flags = int64(size), isFin
+	if op == Text {
+		r.flags |= isText
+		if high != 0 && !utf8.Valid(p) {
+			return 0, r.fail(ErrText)
+		}
+	}
+	*ev = Event{Kind: KindData, Op: op, First: true, Last: true, Head: true, Tail: true, Fin: true,
+		lead: uint8(lead), FrameLen: int64(size), Payload: p}
+	return n, nil
 }
 
 // control tells of a control frame once all of it is in in; the header takes n bytes.
@@ -208,15 +260,16 @@ func (r *Reader) part(ev *Event, in []byte, n int) (int, error) {
 	}
 	end := n + int(min(r.left, int64(len(in)-n)))
 	p := in[n:end:end]
+	high := uint64(1)
 	if r.mask != [4]byte{} { // a zero key (or none, of a server) changes nothing
-		Mask(p, r.mask, int((r.frameLen-r.left)&3))
+		high = mask(p, bits.RotateLeft32(binary.LittleEndian.Uint32(r.mask[:]), -8*int((r.frameLen-r.left)&3)))
 	}
 	r.left -= int64(len(p))
 	fin, tail := r.flags&isFin != 0, r.left == 0
 	op := Binary
 	if r.flags&isText != 0 {
 		op = Text
-		if r.flags&isCompressed == 0 && (!r.text.Add(p) || tail && fin && !r.text.Whole()) {
+		if r.flags&isCompressed == 0 && (!r.text.add(p, high == 0) || tail && fin && !r.text.Whole()) {
 			return 0, r.fail(ErrText)
 		}
 	}

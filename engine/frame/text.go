@@ -13,7 +13,13 @@ type UTF8 struct {
 // Add validates the next part. false: a byte in it, or the way it goes on, cannot occur in UTF-8 (RFC 3629 section 4:
 // overlong forms, surrogates and anything above U+10FFFF are out). Whole parts go through utf8.Valid, which does ASCII at
 // memory speed; only the up to three bytes at either end are looked at one by one.
-func (t *UTF8) Add(p []byte) bool {
+func (t *UTF8) Add(p []byte) bool { return t.add(p, false) }
+
+// add is Add for a caller that may know p to be ASCII.
+func (t *UTF8) add(p []byte, ascii bool) bool {
+	if ascii && t.n == 0 {
+		return true
+	}
 	for t.n > 0 && len(p) > 0 {
 		var c [4]byte
 		copy(c[:], t.cut[:t.n])
