@@ -96,11 +96,14 @@ func (c Conn) Refuse(r *Refusal) {
 func (c Conn) leased() bool { return c.w.turn.id == c.id || c.w.leased() }
 
 // Expect says that the callback under way, a backend's Data, brings n messages with bytes payload bytes in all to c: no more
-// than really follow. Their limits are then asked once. Settle ends it, in the same callback.
-func (c Conn) Expect(n, bytes int64) {
+// than really follow. Their limits are then asked once, and BeginRun may let them pass together: true says so. Settle ends it,
+// in the same callback.
+func (c Conn) Expect(n, bytes int64) bool {
 	if s := c.row(); s != nil && s.state == stateOpen && c.w.leased() {
 		c.w.expect(c.id, s, n, bytes)
+		return c.w.turn.id == c.id && c.w.turn.runs[limiter.Out].On()
 	}
+	return false
 }
 
 // Settle ends what Expect began; what did not follow is given back.

@@ -33,9 +33,17 @@ const turnFrames = 1024
 func (w *worker) eachFrame(id reactor.ID, s *session, reader *frame.Reader, rules *frame.Rules, in []byte) int {
 	pos := 0
 	for frames := 0; pos < len(in) && s.paused == 0; frames++ {
-		if frames == turnFrames || w.turn.inflated > turnInflated {
+		if frames >= turnFrames || w.turn.inflated > turnInflated {
 			w.l.Yield(id)
 			break
+		}
+		if n, used := w.run(id, s, reader, rules, in[pos:]); n > 0 {
+			pos += used
+			frames += n - 1
+			if s.state != stateOpen {
+				return len(in)
+			}
+			continue
 		}
 		ev := &w.found
 		n, err := reader.Read(ev, rules, in[pos:])

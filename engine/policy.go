@@ -23,6 +23,7 @@ type StreamEntry struct {
 	Whole  bool         // the stream wants binary messages whole as well
 
 	compressed *frame.Rules // Rules for a client that may compress
+	runner     Runner       // Stream, if it is one
 }
 
 // maxMessage is the longest message that any stream takes, in bytes.
@@ -43,6 +44,7 @@ func NewPolicy(streams []StreamEntry, plans []*limiter.Plan) *Policy {
 		rules := *streams[i].Rules
 		rules.Compressed = true
 		streams[i].compressed = &rules
+		streams[i].runner, _ = streams[i].Stream.(Runner)
 	}
 	for i, l := range plans {
 		p.byPlan[l.Name] = uint16(i)

@@ -14,6 +14,8 @@ type turn struct {
 	entry *StreamEntry
 	plan  *limiter.Plan
 
+	runner Runner // that of entry, in a turn of messages from the client
+
 	// What the plan wants to see of messages from the client.
 	messages, bytes, whole bool
 
@@ -39,6 +41,7 @@ func (w *worker) begin(id reactor.ID, s *session, r *frame.Reader, in []byte) *t
 	p := w.e.policy.Load()
 	t.inflated = 0
 	t.id, t.s, t.entry, t.plan = id, s, &p.streams[s.stream], p.plans[s.plan]
+	t.runner = t.entry.runner
 	t.messages, t.bytes, t.whole = t.plan.Sees(limiter.In)
 	if !t.messages && !t.bytes {
 		return t

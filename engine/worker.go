@@ -15,20 +15,21 @@ import (
 
 // worker is one loop's share of the engine. Only its loop touches it, but for stats.
 type worker struct {
-	e       *Engine
-	l       *reactor.Loop
-	src     *rand.ChaCha8
-	rnd     *rand.Rand // draws from src
-	checker *ticket.Checker
-	req     upgrade.Request // the head being looked at
-	scratch []byte          // frames and answers being built
-	text    []byte          // notices being built
-	fresh   frame.Reader    // of a message that begins with the bytes being looked at
-	unread  upgrade.Scan    // of a head that begins with them
-	turn    turn
-	found   frame.Event // what the bytes being looked at hold; here, because a stream's method makes it escape
-	closing reactor.ID  // whose Closed is on the stack: the reactor has buried it, the stream may still ask for its word
-	joining reactor.ID  // whose Stream.Join is on the stack
+	e        *Engine
+	l        *reactor.Loop
+	src      *rand.ChaCha8
+	rnd      *rand.Rand // draws from src
+	checker  *ticket.Checker
+	req      upgrade.Request // the head being looked at
+	scratch  []byte          // frames and answers being built
+	text     []byte          // notices being built
+	fresh    frame.Reader    // of a message that begins with the bytes being looked at
+	unread   upgrade.Scan    // of a head that begins with them
+	turn     turn
+	found    frame.Event         // what the bytes being looked at hold; here, because a stream's method makes it escape
+	gathered [runMax]frame.Event // for Runner.ReceiveRun
+	closing  reactor.ID          // whose Closed is on the stack: the reactor has buried it, the stream may still ask for its word
+	joining  reactor.ID          // whose Stream.Join is on the stack
 
 	looked mono.Time // when leased was called last
 	lost   bool      // the lease was over then

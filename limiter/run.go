@@ -52,6 +52,19 @@ func (u *Run) Pass(first bool, bytes int64) bool {
 	return true
 }
 
+// PassAll is Pass for n messages of one frame each, with bytes payload bytes in all.
+func (u *Run) PassAll(n, bytes int64) bool {
+	if u.plan == nil || n > u.left[messages] || bytes > u.left[payload] {
+		return false
+	}
+	u.left[messages] -= n
+	u.left[payload] -= bytes
+	u.used[messages] += n
+	u.used[payload] += bytes
+	u.frames += uint64(n)
+	return true
+}
+
 // End gives back what was not used and counts what was in ds, the decisions of the run's plan; of no run it does nothing. A
 // shared bucket that another loop has changed meanwhile keeps all that was taken, so that no limit is ever exceeded. The row
 // must still be bound.

@@ -185,3 +185,11 @@ func (ev *Event) InPlace(h Header) (frame []byte, ok bool) {
 	Append(frame[:0], h)
 	return frame, true
 }
+
+// Join makes one slice of a and b if b lies right behind a in the same buffer, as frames do that InPlace has made of one read.
+func Join(a, b []byte) (both []byte, ok bool) {
+	if len(a) == 0 || len(b) == 0 || unsafe.Add(unsafe.Pointer(unsafe.SliceData(a)), len(a)) != unsafe.Pointer(unsafe.SliceData(b)) {
+		return nil, false
+	}
+	return unsafe.Slice(unsafe.SliceData(a), len(a)+len(b)), true
+}

@@ -116,7 +116,7 @@ func (r *Reader) Next(ru *Rules, in []byte) (ev Event, n int, err error) {
 
 // Read is Next for a caller that has an Event to be overwritten. With n == 0 or an error it has no meaning.
 func (r *Reader) Read(ev *Event, ru *Rules, in []byte) (n int, err error) {
-	if n, err := r.whole(ev, ru, in); n > 0 || err != nil {
+	if n, err := r.Whole(ev, ru, in); n > 0 || err != nil {
 		return n, err
 	}
 	if r.fault != 0 {
@@ -152,9 +152,9 @@ func (r *Reader) Read(ev *Event, ru *Rules, in []byte) (n int, err error) {
 	return r.part(ev, in, n)
 }
 
-// whole is Read for what most reads bring: a message in one frame of less than 64 KiB, all of it here. With n == 0 and no error
+// Whole is Read for what most reads bring: a message in one frame of less than 64 KiB, all of it here. With n == 0 and no error
 // it is something else, and nothing has happened.
-func (r *Reader) whole(ev *Event, ru *Rules, in []byte) (n int, err error) {
+func (r *Reader) Whole(ev *Event, ru *Rules, in []byte) (n int, err error) {
 	if len(in) < 8 || r.fault != 0 || r.left != 0 || r.flags&isOpen != 0 {
 		return 0, nil
 	}

@@ -92,6 +92,9 @@ func (l *Loop) Reserve(id ID, n int) ([]byte, error) {
 	return s.b[from : from+n : from+n], nil
 }
 
+// QueueMax is how many bytes may wait for one socket.
+func (l *Loop) QueueMax() int { return l.o.QueueMax }
+
 // Queued is how many bytes wait for id, not counting what the kernel has taken. On the loop only.
 func (l *Loop) Queued(id ID) int {
 	if r := l.row(id); r != nil {

@@ -12,7 +12,7 @@ import (
 // close frames always stand between frames. A limit on what goes out that asks for a pause is not obeyed: the source is the client, whom messages-in limits.
 type Echo struct{}
 
-var _ engine.Stream = Echo{}
+var _ engine.Runner = Echo{}
 
 // highWater is how many bytes may wait for a client before it is not read any more; it is read again once all are gone.
 const highWater = 64 << 10
@@ -36,9 +36,21 @@ func (Echo) Receive(c engine.Conn, ev *frame.Event) {
 	} else {
 		part(c, ev)
 	}
-	if c.Queued() > highWater {
-		c.Body(nil) // sends what the kernel takes now: what still waits then is what Drained will tell of
+	hold(c)
+}
+
+// ReceiveRun sends all of them back.
+func (Echo) ReceiveRun(c engine.Conn, run []frame.Event) {
+	c.SendRun(run)
+	hold(c)
+}
+
+// hold stops reading a client for which too much waits.
+func hold(c engine.Conn) {
+	if c.Queued() <= highWater {
+		return
 	}
+	c.Body(nil) // sends what the kernel takes now: what still waits then is what Drained will tell of
 	if c.Queued() > highWater {
 		c.SetWord(c.Word() | waiting)
 		c.Pause()

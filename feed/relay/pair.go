@@ -42,11 +42,21 @@ func (r *Relay) Receive(c engine.Conn, ev *frame.Event) {
 		return
 	}
 	if err := r.forward(l, id, w, ev); err != nil {
-		if errors.Is(err, reactor.ErrSlow) {
-			r.stuck(l, id, w, c)
-		}
-		return // else Closed follows
+		r.failed(l, id, w, c, err)
+		return
 	}
+	r.stop(l, id, w, c)
+}
+
+// failed ends a pair to whose backend nothing could be written.
+func (r *Relay) failed(l *reactor.Loop, id reactor.ID, w *row, c engine.Conn, err error) {
+	if errors.Is(err, reactor.ErrSlow) {
+		r.stuck(l, id, w, c)
+	} // else Closed follows
+}
+
+// stop stops reading the client while the backend does not keep up.
+func (r *Relay) stop(l *reactor.Loop, id reactor.ID, w *row, c engine.Conn) {
 	if l.Queued(id) > highWater && w.flags&flagStops == 0 {
 		w.flags |= flagStops // until the backend's Drained: more than 64 KiB only wait when the kernel took no more
 		c.Pause()
@@ -103,11 +113,20 @@ func (r *Relay) Drained(c engine.Conn) {
 // frames takes what can be passed on out of in and says how many bytes that was.
 func (r *Relay) frames(l *reactor.Loop, id reactor.ID, w *row, in []byte) int {
 	c := r.engine.ConnOf(l, w.client)
-	c.Expect(w.in.Count(in))
+	runs := c.Expect(w.in.Count(in))
 	defer c.Settle()
 	ev := &r.lane(l).found
 	pos := 0
 	for pos < len(in) && w.flags&(flagWaits|flagHeld) == 0 {
+		if runs {
+			n := r.run(l, id, w, c, in[pos:])
+			if w.state != stateOpen {
+				return len(in)
+			}
+			if pos += n; n > 0 {
+				continue
+			}
+		}
 		show := w.ready(in[pos:])
 		if show == 0 {
 			break

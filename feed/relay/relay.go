@@ -59,7 +59,7 @@ type Relay struct {
 	rows *reactor.Slab[row] // by slot of the backend socket
 }
 
-var _ engine.Stream = (*Relay)(nil)
+var _ engine.Runner = (*Relay)(nil)
 
 // A row is what an open pair costs beside the two rows of the reactor and the client's session. It has no pointers, and it
 // belongs to the loop of its backend socket.
@@ -131,6 +131,7 @@ type lane struct {
 	pongs    map[uint32][]byte   // by slot, while flagOwed
 	gathered map[uint32][]byte   // by slot, while flagGathers
 	spare    []byte              // an empty buffer for the next of them, spareMax at most
+	run      [runMax]frame.Event // messages of a backend that go on together
 	found    frame.Event         // what the bytes being looked at hold
 	scratch  []byte              // heads and frames being built, at most one read of the loop
 }
