@@ -14,7 +14,7 @@ GOLANGCI_LINT := .tools/golangci-lint-$(GOLANGCI_LINT_VERSION)/golangci-lint
 MODULES       := . tools/peers
 
 .DEFAULT_GOAL := help
-.PHONY: million help run build test check lint bench fuzz fuzz-heads exam clean needs
+.PHONY: pgo million help run build test check lint bench fuzz fuzz-heads exam clean needs
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,14 @@ lint: $(STATICCHECK) $(GOLANGCI_LINT)
 
 bench: ## Measure, and write bench/RESULTS.md (ARGS="-short")
 	go run ./bench/cmd $(ARGS)
+
+pgo: PROFILES := $(shell mktemp -u)
+pgo: ## Measure what builds are optimised for (cmd/ticketgate/default.pgo), after changes of the message path
+	mkdir $(PROFILES)
+	go build -pgo=off -tags profile -o bin/ticketgate-profile ./cmd/ticketgate
+	PGO_PROFILES=$(PROFILES) go run ./bench/cmd -only echo,relay,gate -short -ticketgate bin/ticketgate-profile -out -
+	go tool pprof -proto $(PROFILES)/*.pprof > cmd/ticketgate/default.pgo
+	rm -r $(PROFILES) bin/ticketgate-profile
 
 fuzz: ## Run every fuzz target for FUZZTIME (60s)
 	@set -e; grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n 1 dirname | sort -u | while read -r package; do \

@@ -1160,3 +1160,43 @@ func TestLeave(t *testing.T) {
 	}()
 	waits.Leave()
 }
+
+// TestAFullReadIsFollowedByAnother: who sends more than the buffer holds is read on at once, but not so long that the others wait
+// for all of it; and not when the callback pauses, yields or closes.
+func TestAFullReadIsFollowedByAnother(t *testing.T) {
+	var d diary
+	names := map[reactor.ID]string{}
+	act := func(*reactor.Loop, reactor.ID) {}
+	h := &script{
+		open: func(_ *reactor.Loop, id reactor.ID) { names[id] = string(rune('a' + len(names))) },
+		data: func(l *reactor.Loop, id reactor.ID, in []byte) int {
+			d.add("%s%d", names[id], len(in))
+			act(l, id)
+			return len(in)
+		},
+		closed: func(_ *reactor.Loop, id reactor.ID, _ reactor.Cause, _ error) { d.add("%s-closed", names[id]) },
+	}
+	m, _ := twin(t, reactor.Options{ReadBuffer: 64, Work: work}, h)
+	a, b := m.Connect(client), m.Connect(client)
+	m.Run()
+	both := func(n int) {
+		a.Write(make([]byte, n))
+		b.Write(make([]byte, 1))
+		m.Run()
+	}
+	both(600)
+	d.expect(t, "a64 a64 a64 a64 b1 a64 a64 a64 a64 a64 a24")
+	both(64)
+	d.expect(t, "a64 b1")
+	var id reactor.ID
+	act = func(l *reactor.Loop, who reactor.ID) { l.Pause(who); id = who }
+	a.Write(make([]byte, 200))
+	m.Run()
+	d.expect(t, "a64")
+	act = func(l *reactor.Loop, who reactor.ID) { l.Close(who) }
+	run(m, func(l *reactor.Loop) { l.Resume(id) })
+	d.expect(t, "a64")
+	a.Close()
+	m.Run()
+	d.expect(t, "a-closed")
+}
