@@ -171,6 +171,10 @@ func (w *worker) hand() {
 	if b := w.batch; b != nil {
 		w.batch = nil
 		w.flying = append(w.flying, b)
+		if p, ok := w.e.o.Redeemer.(Prompter); ok && p.RedeemNow(b) {
+			w.answers(b)
+			return
+		}
 		w.e.o.Redeemer.Redeem(b)
 	}
 }

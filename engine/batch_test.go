@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"ticketgate/engine"
+	"ticketgate/engine/frame"
 	"ticketgate/engine/reactor"
 	"ticketgate/ticket"
 )
@@ -164,5 +165,52 @@ func TestDrainOvertakesTheUpgrade(t *testing.T) {
 	r.onLoop(func(*reactor.Loop) { r.stream.joined[0].Accept(nil) })
 	if got := string(p.Read()); !strings.HasPrefix(got, "HTTP/1.1 101 ") || !strings.HasSuffix(got, "\x88\x07\x03\xf4drain") {
 		t.Errorf("%q", got)
+	}
+}
+
+// promptDesk answers on the spot while it likes to.
+type promptDesk struct {
+	*desk
+	now   bool
+	asked int
+}
+
+func (d *promptDesk) RedeemNow(b *ticket.Batch) bool {
+	d.asked++
+	if !d.now {
+		return false
+	}
+	done := b.Done
+	b.Done = func(*ticket.Batch) {}
+	d.Redeem(b)
+	b.Done = done
+	return true
+}
+
+// TestRedeemedOnTheSpot: a Redeemer that need not wait is asked first, and what it says holds.
+func TestRedeemedOnTheSpot(t *testing.T) {
+	for _, now := range []bool{true, false} {
+		var d *promptDesk
+		r := newRig(t, nil, func(o *engine.Options) {
+			d = &promptDesk{desk: o.Redeemer.(*desk), now: now}
+			o.Redeemer = d
+		})
+		m := r.issue(ticket.Claims{})
+		p, answer := r.send(head(m))
+		if !strings.HasPrefix(answer, "HTTP/1.1 101 ") {
+			t.Fatalf("%q", answer)
+		}
+		if got := r.say(p, client(frame.Text, true, "hello")); got != "hello" {
+			t.Errorf("%q", got)
+		}
+		if _, answer := r.send(head(m)); !strings.HasPrefix(answer, "HTTP/1.1 401 ") {
+			t.Errorf("the second use: %q", answer)
+		}
+		if d.asked != 1 { // the second was refused by the cache
+			t.Errorf("asked %d times", d.asked)
+		}
+		if n := r.held("ann"); n != 1 {
+			t.Errorf("%d slots are held", n)
+		}
 	}
 }

@@ -140,6 +140,13 @@ type Store interface {
 	Close() error
 }
 
+// A NearStore is a Store that lies in this process, so that nothing it does takes longer than a lock that is held for a look-up.
+type NearStore interface {
+	Store
+	// Near does nothing.
+	Near()
+}
+
 // ErrUnavailable is the store being down, slow or cut off.
 var ErrUnavailable = errors.New("ticket store unavailable")
 

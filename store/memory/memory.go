@@ -52,7 +52,10 @@ type Store struct {
 	stripes [stripeCount]stripe
 }
 
-var _ ticket.Store = (*Store)(nil)
+var _ ticket.NearStore = (*Store)(nil)
+
+// Near implements ticket.NearStore.
+func (*Store) Near() {}
 
 // New returns an empty store of a new random epoch. It fails only if o.Rand does.
 func New(o Options) (*Store, error) {

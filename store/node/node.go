@@ -68,6 +68,7 @@ const failuresMax = 2
 // A Node is one gateway's membership. Any goroutine may call its methods; none but Start, Learn and Close waits.
 type Node struct {
 	o      Options
+	near   ticket.NearStore // o.Store, if it is one
 	life   atomic.Pointer[life]
 	asks   queue // to be sent
 	refuse queue // to be answered unsent
@@ -110,6 +111,7 @@ func New(o Options) *Node {
 		o.OnLeaseLost = func() {}
 	}
 	n := &Node{o: o, quit: make(chan struct{})}
+	n.near, _ = o.Store.(ticket.NearStore)
 	n.life.Store(new(life))
 	n.asks.init()
 	n.refuse.init()

@@ -737,3 +737,53 @@ func TestBrokenRandomSource(t *testing.T) {
 type brokenRandom struct{}
 
 func (brokenRandom) Read([]byte) (int, error) { return 0, errors.New("broken") }
+
+// nearStore is fickle as a store in this process.
+type nearStore struct{ *fickle }
+
+func (nearStore) Near() {}
+
+// TestRedeemNow: a store in this process answers on the spot, with all that is checked otherwise; another does not.
+func TestRedeemNow(t *testing.T) {
+	inBubble(t, func(w *world) {
+		w.node.Start(w.Context())
+		b := &ticket.Batch{Reqs: w.tickets(1, 1)}
+		if w.node.RedeemNow(b) || len(w.store.redeems) != 0 {
+			t.Error("a store that may be far away was asked")
+		}
+	})
+	near := func(t *testing.T, test func(w *world, now func(qs ...ticket.RedeemRequest) *ticket.Batch)) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.node = node.New(node.Options{Store: nearStore{w.store}, Name: "gw-1", Heartbeat: heartbeat, Lease: lease, Timeout: timeout,
+				Clock: w.clock, Rand: rand.Reader, Counts: w.counts, Subjects: w.counts.subjects()})
+			test(w, func(qs ...ticket.RedeemRequest) *ticket.Batch {
+				b := &ticket.Batch{Reqs: qs, Done: func(*ticket.Batch) { t.Error("Done was called") }}
+				if !w.node.RedeemNow(b) {
+					t.Fatal("not answered")
+				}
+				return b
+			})
+			if err := w.node.Close(context.Background()); err != nil {
+				t.Error(err)
+			}
+			if w.node.RedeemNow(&ticket.Batch{}) {
+				t.Error("answered after Close")
+			}
+		})
+	}
+	near(t, func(w *world, now func(qs ...ticket.RedeemRequest) *ticket.Batch) {
+		w.wantResults(now(ticket.RedeemRequest{Held: ticket.Held{Subject: 1}}), ticket.RedeemUnsent) // not entered
+		w.node.Start(w.Context())
+		qs := w.tickets(1, 3)
+		b := now(qs...)
+		w.wantResults(b, ticket.RedeemOK)
+		if got := b.Reqs[0].Held.Incarnation; got != w.node.Incarnation() || got == 0 {
+			t.Errorf("incarnation in the request: %x, of the node: %x", got, w.node.Incarnation())
+		}
+		w.wantResults(now(qs...), ticket.RedeemUnknown)
+		late := w.tickets(1, 1)
+		w.store.set(func() { w.store.lag = timeout + 1 })
+		w.wantResults(now(late...), ticket.RedeemDoubt)
+	})
+}

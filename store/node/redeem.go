@@ -85,12 +85,56 @@ func (n *Node) Redeem(b *ticket.Batch) {
 	}
 }
 
+// RedeemNow is Redeem for a caller that may not wait, if the store is in this process: b.Answers is filled when it returns, and
+// b.Done is not called. false: nothing has happened. Any goroutine may call it.
+func (n *Node) RedeemNow(b *ticket.Batch) bool {
+	if n.near == nil {
+		return false
+	}
+	select {
+	case <-n.quit:
+		return false
+	default:
+	}
+	b.Answers = slices.Grow(b.Answers[:0], len(b.Reqs))[:len(b.Reqs)]
+	asked := asked{b, n.o.Clock.Now()}
+	l := n.life.Load()
+	if !n.mayAsk(asked, asked.at, l) {
+		n.notSent(b)
+		return true
+	}
+	asked.as(l.incarnation)
+	n.near.Redeem(context.Background(), b.Reqs, b.Answers)
+	n.check(asked, l.incarnation)
+	return true
+}
+
+// mayAsk reports whether b may be sent, and otherwise sees to it that the next may.
+func (n *Node) mayAsk(b asked, now mono.Time, l *life) bool {
+	if l.leased(now) && l.registered && now.Sub(b.at) < n.o.Timeout {
+		return true
+	}
+	n.keeper.kick()
+	return false
+}
+
+// as makes i the one that asks.
+func (b asked) as(i ticket.Incarnation) {
+	for k := range b.Reqs {
+		b.Reqs[k].Held.Incarnation = i
+	}
+}
+
 // unsent answers b without asking.
 func (n *Node) unsent(b *ticket.Batch) {
+	n.notSent(b)
+	n.done(b)
+}
+
+func (n *Node) notSent(b *ticket.Batch) {
 	for i := range b.Answers {
 		b.Answers[i] = ticket.RedeemAnswer{Result: ticket.RedeemUnsent}
 	}
-	n.done(b)
 }
 
 func (n *Node) done(b *ticket.Batch) {
@@ -145,7 +189,7 @@ func (s *sender) round() {
 	for _, b := range s.batches {
 		copy(b.Answers, rest[:len(b.Reqs)])
 		rest = rest[len(b.Reqs):]
-		s.check(b, l.incarnation)
+		s.n.check(b, l.incarnation)
 		s.n.done(b.Batch)
 	}
 	clear(s.answers) // the grants are the loops' now
@@ -155,15 +199,12 @@ func (s *sender) round() {
 func (s *sender) join(now mono.Time, l *life) (oldest mono.Time) {
 	s.reqs, oldest = s.reqs[:0], now
 	s.batches = slices.DeleteFunc(s.batches, func(b asked) bool {
-		if !l.leased(now) || !l.registered || now.Sub(b.at) >= s.n.o.Timeout {
-			s.n.keeper.kick()
+		if !s.n.mayAsk(b, now, l) {
 			s.n.unsent(b.Batch)
 			return true
 		}
 		oldest = min(oldest, b.at)
-		for i := range b.Reqs {
-			b.Reqs[i].Held.Incarnation = l.incarnation
-		}
+		b.as(l.incarnation)
 		s.reqs = append(s.reqs, b.Reqs...)
 		return false
 	})
@@ -173,9 +214,9 @@ func (s *sender) join(now mono.Time, l *life) (oldest mono.Time) {
 
 // check is the one that counts: a socket opens only if the answer came in time, in the life as which it was asked, with its lease
 // still held and the epoch still the store's. Else the ticket is spent in vain, and the count is asserted.
-func (s *sender) check(b asked, as ticket.Incarnation) {
-	now, l := s.n.o.Clock.Now(), s.n.life.Load()
-	late := now.Sub(b.at) > s.n.o.Timeout || l.incarnation != as
+func (n *Node) check(b asked, as ticket.Incarnation) {
+	now, l := n.o.Clock.Now(), n.life.Load()
+	late := now.Sub(b.at) > n.o.Timeout || l.incarnation != as
 	for i := range b.Answers {
 		q, a := &b.Reqs[i], &b.Answers[i]
 		if a.Result == ticket.RedeemOK && (late || !l.able(now, q.Epoch)) {
@@ -183,10 +224,10 @@ func (s *sender) check(b asked, as ticket.Incarnation) {
 		}
 		switch a.Result {
 		case ticket.RedeemDoubt:
-			s.n.Touch(q.Held.Subject)
-			s.n.keeper.kick()
+			n.Touch(q.Held.Subject)
+			n.keeper.kick()
 		case ticket.RedeemEpoch, ticket.RedeemUnsent:
-			s.n.keeper.kick()
+			n.keeper.kick()
 		}
 	}
 }
