@@ -14,7 +14,7 @@ GOLANGCI_LINT := .tools/golangci-lint-$(GOLANGCI_LINT_VERSION)/golangci-lint
 MODULES       := . tools/peers
 
 .DEFAULT_GOAL := help
-.PHONY: pgo million help run build test check lint bench fuzz fuzz-heads exam clean needs
+.PHONY: ktls pgo million help run build test check lint bench fuzz fuzz-heads exam clean needs
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,7 @@ build: ## Build bin/ticketgate
 
 test: needs build ## Run all tests with the race detector, against real servers
 	CGO_ENABLED=1 go test -race -timeout 18m ./...
+	cd tools/peers && go test ./...
 
 check: lint ## Format, vet, staticcheck, golangci-lint, import directions: what CI runs beside the tests
 	go test -count=1 ./tools/layers
@@ -35,6 +36,10 @@ lint: $(STATICCHECK) $(GOLANGCI_LINT)
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt -w $$unformatted" >&2; exit 1; fi
 	@set -e; for module in $(MODULES); do (cd $$module; set -x; go mod tidy -diff; go vet ./...; $(CURDIR)/$(STATICCHECK) ./...; \
 		$(CURDIR)/$(GOLANGCI_LINT) run --config $(CURDIR)/.golangci.yml ./...); done
+
+ktls: ## Show kernel TLS: fails where the kernel has none. bin/secure.test can be taken to one that has (root may need modprobe tls)
+	CGO_ENABLED=0 go test -c -o bin/secure.test ./engine/secure
+	cd engine/secure && ../../bin/secure.test -ktls
 
 bench: ## Measure, and write bench/RESULTS.md (ARGS="-short")
 	go run ./bench/cmd $(ARGS)

@@ -39,7 +39,7 @@ func pings(r *runner) (*section, error) {
 	row := func(every time.Duration, w watched) []string {
 		return []string{every.String(), whole(w.pings), bench.Number(float64(w.cpu) / 1e6), fmt.Sprintf("%.3f", per(w.cpu))}
 	}
-	line := fmt.Sprintf("A ping and its pong cost %s µs. With `ping: 25s`, of which the gateway takes up to a fifth away at random, that is %.3f µs a connection and second.", bench.Number(one), at25)
+	line := fmt.Sprintf("A ping and its pong cost %s µs. With `ping: 25s` that is %.3f µs a connection and second.", bench.Number(one), at25)
 	if one <= 0 {
 		line = "What pings cost is lost in what the rest differs by: the two watches have to be repeated on a quiet machine."
 	}
