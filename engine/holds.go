@@ -15,7 +15,7 @@ type holds struct {
 const (
 	smallHold  = 4 << 10
 	smallsKept = 256      // at most 2 MiB a loop: append may have made them twice as long
-	largeKept  = 4 << 20  // bytes a loop
+	largeKept  = 16 << 20 // bytes a loop: to give memory back and get it again for each message costs more than the message
 	spareMax   = 64 << 10 // longer buffers that a loop has for itself are not kept
 )
 

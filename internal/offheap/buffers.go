@@ -12,11 +12,19 @@ import (
 // were written to are resident, nothing is copied as a buffer grows, and what is given back returns to the kernel at once,
 // but for some that stay as they are for the next. One goroutine at a time uses a Buffers, and it outlives its buffers.
 type Buffers struct {
-	size   int      // capacity, whole pages
-	keep   int      // how many warm may have
-	warm   [][]byte // given back with their pages
-	cold   [][]byte // given back without, and new ones: addresses only
-	pieces [][]byte // the mappings that all are parts of
+	size     int      // capacity, whole pages
+	page     int      // bytes
+	keep     int      // bytes that may be resident in warm
+	resident int      // bytes that are
+	warm     [][]byte // given back with their pages
+	cold     [][]byte // given back without, and new ones: addresses only
+	pieces   []piece  // the mappings that all are parts of
+}
+
+// piece is one mapping.
+type piece struct {
+	bytes   []byte
+	touched []uint32 // pages of each buffer that have been written to since they were the kernel's
 }
 
 const (
@@ -29,7 +37,7 @@ const (
 func NewBuffers(size, warm int) *Buffers {
 	page := os.Getpagesize()
 	size = max(page, (size+page-1)/page*page)
-	return &Buffers{size: size, keep: warm / size}
+	return &Buffers{size: size, page: page, keep: warm}
 }
 
 // Size is the capacity of a buffer in bytes.
@@ -40,12 +48,16 @@ func (b *Buffers) Get() []byte {
 	if len(b.warm) == 0 && len(b.cold) == 0 {
 		b.grow()
 	}
-	for _, list := range []*[][]byte{&b.warm, &b.cold} {
-		if n := len(*list); n > 0 {
-			p := (*list)[n-1]
-			*list = (*list)[:n-1]
-			return p
-		}
+	if n := len(b.warm); n > 0 {
+		p := b.warm[n-1]
+		b.warm = b.warm[:n-1]
+		b.resident -= int(*b.touched(p)) * b.page
+		return p
+	}
+	if n := len(b.cold); n > 0 {
+		p := b.cold[n-1]
+		b.cold = b.cold[:n-1]
+		return p
 	}
 	return make([]byte, 0, b.size) // the kernel gives no memory of its own
 }
@@ -54,39 +66,48 @@ func (b *Buffers) Get() []byte {
 func (b *Buffers) grow() {
 	total := 0
 	for _, p := range b.pieces {
-		total += len(p)
+		total += len(p.bytes)
 	}
 	n := max(1, min(max(total, firstPiece), mostPiece)/b.size)
-	piece := mapped(n * b.size)
-	if piece == nil {
+	all := mapped(n * b.size)
+	if all == nil {
 		return
 	}
-	runtime.AddCleanup(b, unmap, piece)
-	b.pieces = append(b.pieces, piece)
+	runtime.AddCleanup(b, unmap, all)
+	b.pieces = append(b.pieces, piece{all, make([]uint32, n)})
 	for i := range n {
-		b.cold = append(b.cold, piece[i*b.size:i*b.size:(i+1)*b.size])
+		b.cold = append(b.cold, all[i*b.size:i*b.size:(i+1)*b.size])
 	}
 }
 
-// Put takes back a buffer that Get returned. What was in it is lost.
+// Put takes back a buffer that Get returned, with the length that was written to it. What was in it is lost.
 func (b *Buffers) Put(p []byte) {
+	t := b.touched(p)
+	if t == nil {
+		return // heap: it is the collector's
+	}
+	*t = max(*t, uint32((len(p)+b.page-1)/b.page))
 	p = p[:0]
-	switch {
-	case len(b.warm) < b.keep:
+	if n := int(*t) * b.page; b.resident+n <= b.keep {
+		b.resident += n
 		b.warm = append(b.warm, p)
-	case b.owns(p) && unix.Madvise(p[:cap(p)], unix.MADV_DONTNEED) == nil:
+		return
+	}
+	if unix.Madvise(p[:cap(p)], unix.MADV_DONTNEED) == nil {
+		*t = 0
 		b.cold = append(b.cold, p)
 	}
 }
 
-// owns reports whether p is part of a mapping; else it is heap, and the collector's.
-func (b *Buffers) owns(p []byte) bool {
+// touched is how many pages of p have been written to; nil: p is not part of a mapping.
+func (b *Buffers) touched(p []byte) *uint32 {
 	at := uintptr(unsafe.Pointer(unsafe.SliceData(p)))
-	for _, piece := range b.pieces {
-		from := uintptr(unsafe.Pointer(unsafe.SliceData(piece)))
-		if at >= from && at < from+uintptr(len(piece)) {
-			return true
+	for i := range b.pieces {
+		piece := &b.pieces[i]
+		from := uintptr(unsafe.Pointer(unsafe.SliceData(piece.bytes)))
+		if at >= from && at < from+uintptr(len(piece.bytes)) {
+			return &piece.touched[(at-from)/uintptr(b.size)]
 		}
 	}
-	return false
+	return nil
 }
