@@ -208,7 +208,7 @@ func (e *Engine) use(r *reactor.Reactor) error {
 		if _, err := io.ReadFull(e.o.Rand, seed[:]); err != nil {
 			return fmt.Errorf("engine: seed of loop %d: %w", i, err)
 		}
-		e.workers = append(e.workers, newWorker(e, rand.NewChaCha8(seed)))
+		e.workers = append(e.workers, newWorker(e, rand.NewChaCha8(seed), int(min(e.o.HoldMax/keptShare/int64(r.Loops()), keptMax))))
 	}
 	return nil
 }

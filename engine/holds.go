@@ -12,16 +12,22 @@ type holds struct {
 	large *offheap.Buffers
 }
 
+// To give the memory of a message back and get it again for the next costs more than a message of 16 KiB. So what was held
+// once stays with its loop: of Options.HoldMax all loops together keep a part.
+const (
+	keptShare = 4
+	keptMax   = 16 << 20 // bytes a loop
+)
+
 const (
 	smallHold  = 4 << 10
 	smallsKept = 256      // at most 2 MiB a loop: append may have made them twice as long
-	largeKept  = 16 << 20 // bytes a loop: to give memory back and get it again for each message costs more than the message
 	spareMax   = 64 << 10 // longer buffers that a loop has for itself are not kept
 )
 
-// newHolds are for messages of at most most bytes.
-func newHolds(most int64) *holds {
-	return &holds{large: offheap.NewBuffers(int(most), largeKept)}
+// newHolds are for messages of at most most bytes; kept bytes stay when nothing is held.
+func newHolds(most int64, kept int) *holds {
+	return &holds{large: offheap.NewBuffers(int(most), kept)}
 }
 
 // begin returns the index+1 of an empty buffer.

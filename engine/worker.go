@@ -58,9 +58,9 @@ type worker struct {
 	stats    *stats
 }
 
-func newWorker(e *Engine, src *rand.ChaCha8) *worker {
+func newWorker(e *Engine, src *rand.ChaCha8, kept int) *worker {
 	rnd := rand.New(src) //nolint:gosec // it spreads moments; no secret is drawn from it
-	w := &worker{e: e, src: src, rnd: rnd, checker: e.o.Keys.NewChecker(), holds: newHolds(e.policy.Load().maxMessage()), waiting: map[uint32]*parked{}, pongs: map[uint32][]byte{}, hosts: map[uint32]string{},
+	w := &worker{e: e, src: src, rnd: rnd, checker: e.o.Keys.NewChecker(), holds: newHolds(e.policy.Load().maxMessage(), kept), waiting: map[uint32]*parked{}, pongs: map[uint32][]byte{}, hosts: map[uint32]string{},
 		headsOf: map[uint64]int{}, stats: newStats(e.policy.Load()),
 		begun: offheap.NewRows[begun](), messages: offheap.NewRows[message](), flows: offheap.NewRows[flow]()}
 	if e.o.Compression {
