@@ -51,7 +51,7 @@ func (b *Buffers) Get() []byte {
 	if n := len(b.warm); n > 0 {
 		p := b.warm[n-1]
 		b.warm = b.warm[:n-1]
-		b.resident -= int(*b.touched(p)) * b.page
+		b.resident -= b.residentOf(p)
 		return p
 	}
 	if n := len(b.cold); n > 0 {
@@ -83,20 +83,27 @@ func (b *Buffers) grow() {
 // Put takes back a buffer that Get returned, with the length that was written to it. What was in it is lost.
 func (b *Buffers) Put(p []byte) {
 	t := b.touched(p)
-	if t == nil {
-		return // heap: it is the collector's
+	if t != nil {
+		*t = max(*t, uint32((len(p)+b.page-1)/b.page))
 	}
-	*t = max(*t, uint32((len(p)+b.page-1)/b.page))
 	p = p[:0]
-	if n := int(*t) * b.page; b.resident+n <= b.keep {
+	switch n := b.residentOf(p); {
+	case b.resident+n <= b.keep:
 		b.resident += n
 		b.warm = append(b.warm, p)
-		return
-	}
-	if unix.Madvise(p[:cap(p)], unix.MADV_DONTNEED) == nil {
+	case t == nil: // it is the collector's
+	case unix.Madvise(p[:cap(p)], unix.MADV_DONTNEED) == nil:
 		*t = 0
 		b.cold = append(b.cold, p)
 	}
+}
+
+// residentOf is how many bytes of p are resident; of heap, all.
+func (b *Buffers) residentOf(p []byte) int {
+	if t := b.touched(p); t != nil {
+		return int(*t) * b.page
+	}
+	return b.size
 }
 
 // touched is how many pages of p have been written to; nil: p is not part of a mapping.

@@ -120,3 +120,41 @@ func mapped(t *testing.T) int {
 	}
 	return n << 10
 }
+
+// TestWarmBuffers: as many bytes as were written to stay, not as many buffers.
+func TestWarmBuffers(t *testing.T) {
+	const size, page = 64 << 10, 4096
+	b := offheap.NewBuffers(size, 10*page)
+	get := func(n int) (all [][]byte) {
+		for range n {
+			all = append(all, b.Get())
+		}
+		return all
+	}
+	put := func(all [][]byte, written int) {
+		for _, p := range all {
+			b.Put(append(p, make([]byte, written)...))
+		}
+	}
+	put(get(20), 1)
+	if n, bytes := b.Warm(); n != 10 || bytes != 10*page {
+		t.Errorf("%d buffers of one page are warm, with %d bytes", n, bytes)
+	}
+	all := get(12)
+	put(all[:5], page+1)
+	if n, bytes := b.Warm(); n != 5 || bytes != 10*page {
+		t.Errorf("%d buffers of two pages are warm, with %d bytes", n, bytes)
+	}
+	put(get(1), 1) // it still has two
+	if n, bytes := b.Warm(); n != 5 || bytes != 10*page {
+		t.Errorf("%d buffers are warm, with %d bytes, after a short use", n, bytes)
+	}
+	put(all[5:], 1) // there is no room for them
+	if n, bytes := b.Warm(); n != 5 || bytes != 10*page {
+		t.Errorf("%d buffers are warm, with %d bytes, of too many", n, bytes)
+	}
+	get(5)
+	if n, bytes := b.Warm(); n != 0 || bytes != 0 {
+		t.Errorf("%d buffers with %d bytes are left", n, bytes)
+	}
+}
