@@ -1,6 +1,6 @@
 // Package frame is the framing layer of WebSocket (RFC 6455, sections 5 to 7) as pure functions over bytes: it opens no
 // socket, reads no clock, allocates nothing, and keeps one small pointer-free Reader per socket. frame.go is the wire,
-// codec.go takes headers apart and puts them together, check.go holds the rules, reader.go and text.go join frames to
+// codec.go takes headers apart and puts them together, mask.go masks, check.go holds the rules, reader.go and text.go join frames to
 // messages.
 package frame
 

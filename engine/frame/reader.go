@@ -10,6 +10,7 @@ import (
 // Inbound, in the order of this file:
 //
 //	Next      bytes as the loop read them; the first two are checked before the rest of the header is there
+//	Whole     a message in one frame that is here in full, which is what most are: nothing of it has to be remembered
 //	control   a whole ping, pong or close
 //	begin     the header of a data frame: type, fragment count and declared length are judged before any payload
 //	part      what has arrived of the frame's payload: unmasked in place, text validated, handed out

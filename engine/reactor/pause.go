@@ -2,7 +2,7 @@ package reactor
 
 import "syscall"
 
-// Inbound: one read(2) an event into the loop's own buffer, behind a copy of what the socket had left over:
+// Inbound: one read(2) an event, or up to readsMax while they are full, into the loop's own buffer, behind a copy of what the socket had left over:
 //
 //	loop's buffer  |........ leftover|bytes just read ........|
 //	                         ^ in starts here         LeftoverMax bytes lie before the first byte read
@@ -82,7 +82,7 @@ func (l *Loop) rerun() {
 }
 
 // readsMax is how often a socket is read in its turn while each reading fills the buffer: what else lies in the kernel is read
-// at once while all that it needs is at hand, which is worth a fifth of an echo of long messages. The others wait for 256 KiB.
+// at once while all that it needs is at hand, which is worth a seventh of an echo of long messages. The others wait for 256 KiB.
 const readsMax = 4
 
 // readable reads and hands on what came.

@@ -1,4 +1,4 @@
-// Package reactor runs sockets on event loops, one a core, on gnet's poller. It accepts and dials, reads once an event into
+// Package reactor runs sockets on event loops, one a core, on gnet's poller. It accepts and dials, reads into
 // the loop's buffer, queues what is written and sends it in one system call a callback, pauses reading, closes in order,
 // keeps one timer a socket, and takes work from other goroutines. It knows nothing of what the bytes mean.
 //
