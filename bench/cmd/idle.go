@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"ticketgate/bench"
@@ -123,7 +124,13 @@ func idleGateway(r *runner, l *bench.Loop, each int) (bench.Process, crowd, erro
 }
 
 func idleBare(r *runner, l *bench.Loop) (bench.Process, crowd, error) {
-	c, address, err := r.peer(r.serverCore, "epollaccept")
+	p, a, err := bareGate(r, l, r.idlePoints()[1]+idleWarm)
+	return p, &plainCrowd{r, a}, err
+}
+
+// bareGate is an epollaccept to which n sockets can be opened.
+func bareGate(r *runner, l *bench.Loop, n int, args ...string) (bench.Process, *bench.Admissions, error) {
+	c, address, err := r.peer(r.serverCore, "epollaccept", args...)
 	if err != nil {
 		return bench.Process{}, nil, err
 	}
@@ -132,11 +139,7 @@ func idleBare(r *runner, l *bench.Loop) (bench.Process, crowd, error) {
 		return bench.Process{}, nil, err
 	}
 	head := bench.AppendUpgrade(nil, "127.0.0.1", []byte("/t/bare"), []byte("tgs_bare"))
-	heads := make([][]byte, r.idlePoints()[1]+idleWarm)
-	for i := range heads {
-		heads[i] = head
-	}
-	return c.Process, &plainCrowd{r, &bench.Admissions{Loop: l, Gate: to, Heads: heads}}, nil
+	return c.Process, &bench.Admissions{Loop: l, Gate: to, Heads: slices.Repeat([][]byte{head}, n)}, nil
 }
 
 // plainCrowd opens sockets without TLS.

@@ -162,6 +162,32 @@ func TestAccept(t *testing.T) {
 	}
 }
 
+// Every socket is pinged once in the time that -ping says; a pong ends nothing.
+func TestPing(t *testing.T) {
+	c := dial(t, start(t, "epollaccept", "-ping", "1s"))
+	in := switched(t, c)
+	var at []time.Time
+	for range 3 {
+		frame := make([]byte, 2)
+		if _, err := io.ReadFull(in, frame); err != nil || string(frame) != "\x89\x00" {
+			t.Fatalf("%x, %v", frame, err)
+		}
+		at = append(at, time.Now())
+		if _, err := c.Write([]byte("\x8a\x80\x00\x00\x00\x00")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d := at[2].Sub(at[0]); d < time.Second || d > 5*time.Second {
+		t.Errorf("two pings in %s", d)
+	}
+	if _, err := c.Write([]byte("\x88\x80\x00\x00\x00\x00")); err != nil {
+		t.Fatal(err)
+	}
+	if rest, err := io.ReadAll(in); string(rest) != "\x88\x02\x03\xe8" || err != nil {
+		t.Errorf("%q, %v", rest, err)
+	}
+}
+
 // The relay passes the upgrade, messages larger than all buffers, and the end.
 func TestRelay(t *testing.T) {
 	address := start(t, "epollrelay", "-backend", start(t, "wsecho"))

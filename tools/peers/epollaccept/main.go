@@ -1,6 +1,7 @@
 // Command epollaccept answers a request with a fixed 101 and keeps the socket; the next bytes, the client's close frame,
 // get a close frame and the end of the connection. It checks nothing: what the gateway's admission costs is compared
-// with it. It prints its address and ends on SIGTERM.
+// with it. With -ping it also pings every socket once in that time, and reads the pongs: what the gateway's pings cost is
+// compared with that. It prints its address and ends on SIGTERM.
 package main
 
 import (
@@ -8,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"time"
 
 	"ticketgate/tools/peers/loop"
 )
@@ -17,13 +19,27 @@ const (
 	switching = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 		"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: ticketgate.v1\r\n\r\n"
 	goodbye = "\x88\x02\x03\xe8" // close, code 1000
+	ping    = "\x89\x00"
+	pong    = 0x8a // the first byte of one
+	pongMax = 6    // bytes: one without payload, masked
+
+	pingStep = 256 * time.Millisecond // sockets that are due within it are pinged together, as by the gateway
 )
 
 func main() {
 	address := flag.String("address", "127.0.0.1:0", "where to listen")
+	every := flag.Duration("ping", 0, "how often each socket is pinged; 0: never")
 	flag.Parse()
 	newGate := func(l *loop.Loop) loop.Peer {
-		return &gate{Loop: l, heads: make(map[int][]byte), switching: []byte(switching), goodbye: []byte(goodbye)}
+		g := &gate{Loop: l, heads: make(map[int][]byte), switching: []byte(switching), goodbye: []byte(goodbye), ping: []byte(ping)}
+		if *every > 0 {
+			g.steps = max(int(*every/pingStep), 1)
+			if err := l.Every(*every/time.Duration(g.steps), g.pingSome); err != nil {
+				fmt.Fprintln(os.Stderr, "epollaccept:", err)
+				os.Exit(1)
+			}
+		}
+		return g
 	}
 	if err := loop.Serve(*address, newGate); err != nil {
 		fmt.Fprintln(os.Stderr, "epollaccept:", err)
@@ -33,9 +49,23 @@ func main() {
 
 type gate struct {
 	*loop.Loop
-	switching, goodbye []byte
-	open               []bool         // by descriptor: has its 101
-	heads              map[int][]byte // parts of heads that came in pieces
+	switching, goodbye, ping []byte
+
+	open  []bool         // by descriptor: has its 101
+	heads map[int][]byte // parts of heads that came in pieces
+
+	steps int // in which all sockets are pinged
+	step  int // the next
+}
+
+// pingSome pings every socket whose turn it is.
+func (g *gate) pingSome() {
+	for fd := g.step; fd < len(g.open); fd += g.steps {
+		if g.open[fd] {
+			g.Write(fd, fd, g.ping)
+		}
+	}
+	g.step = (g.step + 1) % g.steps
 }
 
 // Open implements loop.Peer.
@@ -48,6 +78,9 @@ func (g *gate) Open(fd int) bool {
 
 // Data implements loop.Peer.
 func (g *gate) Data(fd int, b []byte) bool {
+	if g.open[fd] && b[0] == pong && len(b) <= pongMax { // alone
+		return true
+	}
 	if g.open[fd] {
 		g.Write(fd, fd, g.goodbye)
 		return false

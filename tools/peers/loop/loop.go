@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -67,6 +68,8 @@ func Serve(address string, newPeer func(*Loop) Peer) error {
 // A Loop is one epoll descriptor and the sockets in it.
 type Loop struct {
 	ep, listener int
+	timer        int    // -1: none
+	due          func() // when timer says so
 	peer         Peer
 	slow         map[int]*slow // by descriptor: sockets that wait, or that are waited for
 	events       [eventsMax]unix.EpollEvent
@@ -103,7 +106,7 @@ func listen(at *netip.AddrPort) (*Loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
-	l := &Loop{ep: ep, listener: fd, slow: make(map[int]*slow)}
+	l := &Loop{ep: ep, listener: fd, timer: -1, slow: make(map[int]*slow)}
 	return l, l.interest(unix.EPOLL_CTL_ADD, fd, unix.EPOLLIN)
 }
 
@@ -117,13 +120,34 @@ func (l *Loop) run() error {
 		}
 		for i := range n {
 			ev := &l.events[i]
-			if fd := int(ev.Fd); fd != l.listener {
+			switch fd := int(ev.Fd); fd {
+			case l.listener:
+				if err := l.accept(); err != nil {
+					return err
+				}
+			case l.timer:
+				var times [8]byte
+				_, _ = call(unix.SYS_READ, fd, times[:])
+				l.due()
+			default:
 				l.ready(fd, ev.Events)
-			} else if err := l.accept(); err != nil {
-				return err
 			}
 		}
 	}
+}
+
+// Every makes the loop call due once in every d, from now on. It may be called once, before the loop runs.
+func (l *Loop) Every(d time.Duration, due func()) error {
+	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("timerfd: %w", err)
+	}
+	l.timer, l.due = fd, due
+	every := unix.NsecToTimespec(int64(d))
+	if err := unix.TimerfdSettime(fd, 0, &unix.ItimerSpec{Interval: every, Value: every}, nil); err != nil {
+		return fmt.Errorf("timerfd: %w", err)
+	}
+	return l.interest(unix.EPOLL_CTL_ADD, fd, unix.EPOLLIN)
 }
 
 func (l *Loop) accept() error {
