@@ -131,10 +131,11 @@ func (w *worker) openTimer(id reactor.ID, s *session, now tick) {
 	}
 }
 
-// pingGrid is 1/64 to 1/128 of the time between pings: the moments of pings are rounded down to it, those at which a pong must
-// have come up. All that is due within a quarter of a second goes out together, and a loop with nothing else to do sleeps between.
+// pingGrid is 1/16 to 1/32 of the time between pings: the moments of pings are rounded down to it, those at which a pong must
+// have come up. What is due within a second (of 25 s) goes out together, the other sockets taking turns with it, and a loop with
+// nothing else to do sleeps between: every wake costs as much as the pings of 50 sockets.
 func (e *Engine) pingGrid() tick {
-	return tick(1) << max(bits.Len64(uint64(e.o.Deadlines.Ping/time.Millisecond/64))-1, 0)
+	return tick(1) << max(bits.Len64(uint64(e.o.Deadlines.Ping/time.Millisecond/16))-1, 0)
 }
 
 // nextPing is when a socket is asked for a sign of life that was not asked for d.

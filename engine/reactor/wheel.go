@@ -22,7 +22,7 @@ const (
 	tickLength = 20 * time.Millisecond
 	wheelSlots = 4096              // 82 s a turn; later deadlines are looked at once a turn
 	firing     = wheelSlots        // the list of the slot that is being emptied
-	fireBatch  = 8192              // rows looked at before the sockets get their turn again
+	fireBatch  = 64                // rows looked at before the sockets get their turn again
 	farGrid    = 64                // slots between those that far deadlines wait in: 1.28 s, so that they wake the loop together
 	behind     = 256               // ticks that cur may lie back before it is moved up
 	horizon    = math.MaxInt32 / 2 // 248 days in ticks; ticks wrap, so no deadline lies further ahead
