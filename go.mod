@@ -3,6 +3,7 @@ module ticketgate
 go 1.26.0
 
 require (
+	github.com/HdrHistogram/hdrhistogram-go v1.4.0
 	github.com/cespare/xxhash/v2 v2.3.0
 	github.com/chromedp/chromedp v0.14.0
 	github.com/coder/websocket v1.8.15

@@ -94,7 +94,7 @@ func (w *lane) begin() {
 	if !a.more() {
 		a.busy--
 		if w.caller != nil {
-			w.caller.hangUp()
+			w.caller.HangUp()
 		}
 		return
 	}
@@ -111,7 +111,7 @@ func (w *lane) begin() {
 }
 
 func (w *lane) ticket(an Answer, err error) {
-	t, err := ticketOf(an, err)
+	t, err := TicketOf(an, err)
 	if err != nil {
 		w.end(fmt.Errorf("ticket: %w", err))
 		return
@@ -144,7 +144,7 @@ func (w *lane) Opened(c *Conn) {
 		w.keep(c)
 		return
 	}
-	c.Write(politeClose)
+	c.Write(PoliteClose)
 }
 
 func (w *lane) keep(c *Conn) {
@@ -162,7 +162,7 @@ func (w *lane) keep(c *Conn) {
 // connection (RFC 6455 7.1.1).
 func (w *lane) Data(c *Conn, b []byte) int {
 	f, n, err := ParseFrame(b)
-	if err == nil && n > 0 && f.Op == opClose {
+	if err == nil && n > 0 && f.Op == OpClose {
 		w.bye = true
 		if cl := closed(f.Payload); cl.Code != 1000 {
 			err = cl
@@ -195,10 +195,10 @@ func (k *kept) Opened(*Conn) {}
 // Data implements Handler.
 func (k *kept) Data(c *Conn, b []byte) int {
 	f, n, err := ParseFrame(b)
-	if err == nil && n > 0 && f.Op >= opClose {
+	if err == nil && n > 0 && f.Op >= OpClose {
 		if cl := answerControl(c, f); cl != nil {
 			err = cl
-		} else if f.Op == opPing {
+		} else if f.Op == OpPing {
 			k.a.Pings++
 		}
 	}

@@ -27,6 +27,7 @@ const (
 	readBytes   = 64 << 10              // one buffer for all sockets of a loop
 	leftMax     = 256 << 10             // bytes that a handler may leave unread on one socket
 	eventsMax   = 512                   // events taken in one wake
+	eventsBusy  = 16                    // events of a wake from which on the next is expected to find some at once
 	longestWait = 50 * time.Millisecond // so that a cancelled context is noticed
 	events      = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
 	gone        = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
@@ -66,6 +67,8 @@ type Loop struct {
 	conns  []*Conn
 	free   []*Conn
 	open   int
+	busy   bool                   // the last wake found many events
+	doors  map[int]func() Handler // listening sockets
 	events [eventsMax]unix.EpollEvent
 	buf    [readBytes]byte
 }
@@ -97,6 +100,9 @@ func (l *Loop) Close() error {
 		if c != nil {
 			c.Close()
 		}
+	}
+	for fd := range l.doors {
+		_ = unix.Close(fd)
 	}
 	return unix.Close(l.ep)
 }
@@ -203,10 +209,21 @@ func (l *Loop) RunUntil(ctx context.Context, limit time.Duration, done func() bo
 	return nil
 }
 
+// Turn handles what has arrived, after waiting for it for wait at most; 0 or less: not at all.
+func (l *Loop) Turn(wait time.Duration) error { return l.round(min(max(wait, 0), longestWait)) }
+
 func (l *Loop) round(wait time.Duration) error {
-	timeout := unix.NsecToTimespec(wait.Nanoseconds()) // whole milliseconds, epoll_wait's, are too coarse for due times
-	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(l.ep), uintptr(unsafe.Pointer(&l.events[0])), eventsMax,
-		uintptr(unsafe.Pointer(&timeout)), 0, 0)
+	var n uintptr
+	var errno syscall.Errno
+	if l.busy { // more has come meanwhile, most likely: it is fetched without telling Go's scheduler
+		n, _, errno = syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.ep), uintptr(unsafe.Pointer(&l.events[0])), eventsMax, 0, 0, 0)
+	}
+	if n == 0 || errno != 0 {
+		timeout := unix.NsecToTimespec(wait.Nanoseconds()) // whole milliseconds, epoll_wait's, are too coarse for due times
+		n, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(l.ep), uintptr(unsafe.Pointer(&l.events[0])), eventsMax,
+			uintptr(unsafe.Pointer(&timeout)), 0, 0)
+	}
+	l.busy = n >= eventsBusy && errno == 0
 	switch {
 	case errno == unix.EINTR:
 		n = 0
@@ -215,11 +232,69 @@ func (l *Loop) round(wait time.Duration) error {
 	}
 	for i := range int(n) {
 		ev := &l.events[i]
-		if c := l.conns[ev.Fd]; c != nil && c.gen == uint32(ev.Pad) {
+		fd := int(ev.Fd)
+		if h := l.doors[fd]; h != nil {
+			if err := l.accept(fd, h); err != nil {
+				return err
+			}
+		} else if c := l.conns[fd]; c != nil && c.gen == uint32(ev.Pad) {
 			l.ready(c, ev.Events)
 		}
 	}
 	return nil
+}
+
+// Listen accepts connections on an IPv4 address; each gets a handler of its own. Close ends it.
+func (l *Loop) Listen(address string, handler func() Handler) error {
+	at, err := NewTarget(address)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("bench: socket: %w", err)
+	}
+	err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1), unix.Bind(fd, &at.sa))
+	if err == nil {
+		err = unix.Listen(fd, 4096)
+	}
+	if err == nil {
+		err = unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
+	}
+	if err != nil {
+		return fmt.Errorf("bench: listen on %s: %w", address, errors.Join(err, unix.Close(fd)))
+	}
+	if l.doors == nil {
+		l.doors = make(map[int]func() Handler)
+	}
+	l.doors[fd] = handler
+	return nil
+}
+
+func (l *Loop) accept(door int, handler func() Handler) error {
+	for {
+		fd, _, err := unix.Accept4(door, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		switch err {
+		case nil:
+		case unix.EAGAIN:
+			return nil
+		case unix.ECONNABORTED, unix.EINTR:
+			continue
+		default:
+			return fmt.Errorf("bench: accept: %w", err)
+		}
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+			return fmt.Errorf("bench: TCP_NODELAY: %w", errors.Join(err, unix.Close(fd)))
+		}
+		c := l.row(fd, handler())
+		c.up = true
+		ev := unix.EpollEvent{Events: events, Fd: int32(fd), Pad: int32(c.gen)}
+		if err := unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+			c.Close()
+			return fmt.Errorf("bench: epoll_ctl: %w", err)
+		}
+		c.h.Opened(c)
+	}
 }
 
 func (l *Loop) ready(c *Conn, ev uint32) {
@@ -336,6 +411,12 @@ func (c *Conn) Close() {
 	l.free = append(l.free, c)
 }
 
+// Reset is Close with a RST instead of a FIN, and throws away what was not sent.
+func (c *Conn) Reset() {
+	_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 0})
+	c.Close()
+}
+
 func (c *Conn) fail(err error) {
 	h := c.h
 	c.Close()
@@ -368,7 +449,7 @@ func (c *Conn) feed(b []byte) {
 // rawRead and rawWrite call the kernel without telling the scheduler. The sockets are non-blocking, so the calls cannot
 // wait; it saves a tenth of the cost of a message.
 func rawRead(fd int, b []byte) (int, syscall.Errno) {
-	n, _, errno := syscall.RawSyscall(syscall.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0, 0, 0)
 	return int(n), errno
 }
 
@@ -376,6 +457,6 @@ func rawWrite(fd int, b []byte) (int, syscall.Errno) {
 	if len(b) == 0 {
 		return 0, 0
 	}
-	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), syscall.MSG_NOSIGNAL, 0, 0)
 	return int(n), errno
 }

@@ -835,3 +835,191 @@ func TestAdmissionsCut(t *testing.T) {
 		t.Errorf("done %d, %v", a.Done, a.Err)
 	}
 }
+
+// host is a Handler that answers with what it got, once for each connection.
+type host struct {
+	counter
+	all *[]*host
+}
+
+func (h *host) Opened(*bench.Conn) { *h.all = append(*h.all, h) }
+func (h *host) Data(c *bench.Conn, b []byte) int {
+	c.Write(b)
+	return h.counter.Data(c, b)
+}
+
+// guest is a Handler that sends text and hears what comes back.
+type guest struct {
+	counter
+	conn  *bench.Conn
+	text  string
+	heard string
+}
+
+func (g *guest) Opened(c *bench.Conn) {
+	g.conn = c
+	c.Write([]byte(g.text))
+}
+
+func (g *guest) Data(c *bench.Conn, b []byte) int {
+	g.heard += string(b)
+	return g.counter.Data(c, b)
+}
+
+// freePort is an address on which nobody listens now.
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// A loop that listens serves others and itself, each connection with a handler of its own.
+func TestListen(t *testing.T) {
+	l := newLoop(t, bench.Options{})
+	address := freePort(t)
+	var hosts []*host
+	if err := l.Listen(address, func() bench.Handler { return &host{all: &hosts} }); err != nil {
+		t.Fatal(err)
+	}
+	const many = 600 // more than one wake brings
+	guests := make([]*guest, many)
+	bytes := 0
+	for i := range guests {
+		guests[i] = &guest{text: fmt.Sprintf("guest %d", i)}
+		bytes += len(guests[i].text)
+		if _, err := l.Dial(target(t, address), guests[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	heard := func() (n int) {
+		for _, g := range guests {
+			n += g.bytes
+		}
+		return n
+	}
+	runUntil(t, l, func() bool { return heard() == bytes })
+	if len(hosts) != many || l.Open() != 2*many {
+		t.Errorf("%d connections were accepted, %d sockets are open", len(hosts), l.Open())
+	}
+	for _, g := range guests {
+		if g.heard != g.text {
+			t.Errorf("%q came back as %q", g.text, g.heard)
+		}
+		g.conn.Close()
+	}
+	ended := func() (n int) {
+		for _, h := range hosts {
+			n += len(h.ends)
+		}
+		return n
+	}
+	runUntil(t, l, func() bool { return ended() == many })
+	if l.Open() != 0 || hosts[0].ends[0] != io.EOF {
+		t.Errorf("%d are open, %v", l.Open(), hosts[0].ends)
+	}
+	if err := l.Listen(address, nil); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("twice on one address: %v", err)
+	}
+	for _, bad := range []string{"", "localhost:80", "[::1]:0"} {
+		if err := l.Listen(bad, nil); err == nil {
+			t.Errorf("%q is listened on", bad)
+		}
+	}
+}
+
+// Whoever comes to a loop that has not dialled is heard: the first socket of a server is its own door.
+func TestListenAlone(t *testing.T) {
+	l, err := bench.NewLoop(bench.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := freePort(t)
+	var hosts []*host
+	if err := l.Listen(address, func() bench.Handler { return &host{all: &hosts} }); err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp4", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	func() {
+		defer func() {
+			if p := recover(); p != nil {
+				t.Errorf("the loop panics: %v", p)
+			}
+		}()
+		runUntil(t, l, func() bool { return len(hosts) == 1 })
+	}()
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	if c, err := net.Dial("tcp4", address); !errors.Is(err, syscall.ECONNREFUSED) { // Close has freed the port
+		t.Errorf("%v, %v", c, err)
+	}
+	again, err := net.Listen("tcp4", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+}
+
+// Turn handles what is there, and does not wait for more when it must not.
+func TestTurn(t *testing.T) {
+	address := serve(t, func(c net.Conn) { _, _ = io.Copy(c, c) })
+	l := newLoop(t, bench.Options{})
+	g := &guest{text: "hello"}
+	if _, err := l.Dial(target(t, address), g); err != nil {
+		t.Fatal(err)
+	}
+	for start := time.Now(); g.heard != "hello"; {
+		if err := l.Turn(-time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		if time.Since(start) > patience {
+			t.Fatalf("heard %q", g.heard)
+		}
+	}
+	start := time.Now()
+	if err := l.Turn(time.Hour); err != nil || time.Since(start) > patience { // longestWait at most
+		t.Errorf("a turn of %v, %v", time.Since(start), err)
+	}
+}
+
+// The peer of a socket that is reset hears of it, unlike that of one that is closed.
+func TestReset(t *testing.T) {
+	for name, c := range map[string]struct {
+		end  func(*bench.Conn)
+		want error
+	}{"close": {(*bench.Conn).Close, nil}, "reset": {(*bench.Conn).Reset, syscall.ECONNRESET}} {
+		t.Run(name, func(t *testing.T) {
+			ends := make(chan error, 1)
+			address := serve(t, func(c net.Conn) {
+				_, err := io.Copy(c, c)
+				ends <- err
+			})
+			l := newLoop(t, bench.Options{})
+			g := &guest{text: "hello"}
+			if _, err := l.Dial(target(t, address), g); err != nil {
+				t.Fatal(err)
+			}
+			runUntil(t, l, func() bool { return g.heard == "hello" })
+			c.end(g.conn)
+			if l.Open() != 0 || len(g.ends) != 0 {
+				t.Errorf("%d open; the handler was told %v", l.Open(), g.ends)
+			}
+			select {
+			case err := <-ends:
+				if !errors.Is(err, c.want) {
+					t.Errorf("the peer hears %v, want %v", err, c.want)
+				}
+			case <-time.After(patience):
+				t.Error("the peer hears nothing")
+			}
+		})
+	}
+}

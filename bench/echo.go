@@ -42,10 +42,10 @@ func NewEcho(l *Loop, payload []byte, perWrite int, bare bool) *Echo {
 
 // Say sets another payload and number of messages in a write. It may be called while the Echo is idle.
 func (e *Echo) Say(payload []byte, perWrite int) {
-	frame := AppendFrame(nil, opText, payload)
+	frame := AppendFrame(nil, OpText, payload)
 	answer := frame
 	if e.websocket {
-		answer = unmasked(opText, payload)
+		answer = AppendUnmasked(nil, OpText, payload)
 	}
 	e.payload, e.each, e.perWrite = payload, len(answer), perWrite
 	e.send, e.want = bytes.Repeat(frame, perWrite), bytes.Repeat(answer, perWrite)
@@ -182,7 +182,7 @@ func (s *echoSocket) other(c *Conn, b []byte) int {
 	switch {
 	case err != nil:
 		e.fail(err)
-	case n > 0 && f.Op < opClose:
+	case n > 0 && f.Op < OpClose:
 		s.fragment(f)
 	case n > 0:
 		if cl := answerControl(c, f); cl != nil {
@@ -194,9 +194,9 @@ func (s *echoSocket) other(c *Conn, b []byte) int {
 
 // fragment takes one frame of an answer that comes in several.
 func (s *echoSocket) fragment(f Frame) {
-	e, op := s.echo, byte(opText)
+	e, op := s.echo, byte(OpText)
 	if s.torn {
-		op = opContinuation
+		op = OpContinuation
 	}
 	end := s.part + len(f.Payload)
 	if !s.busy || f.Op != op || end > len(e.payload) || !bytes.Equal(f.Payload, e.payload[s.part:end]) || f.Fin && end < len(e.payload) {

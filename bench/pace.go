@@ -25,7 +25,7 @@ type Pace struct {
 
 // NewPace returns a Pace of payload in WebSocket text frames, rate of them a second.
 func NewPace(l *Loop, payload []byte, rate int) *Pace {
-	return &Pace{loop: l, send: AppendFrame(nil, opText, payload), want: unmasked(opText, payload), every: time.Second / time.Duration(rate)}
+	return &Pace{loop: l, send: AppendFrame(nil, OpText, payload), want: AppendUnmasked(nil, OpText, payload), every: time.Second / time.Duration(rate)}
 }
 
 // Socket returns the Handler of one more socket.
@@ -98,7 +98,7 @@ func (s *paceSocket) Data(c *Conn, b []byte) int {
 	switch {
 	case err != nil:
 		p.fail(err)
-	case n > 0 && f.Op < opClose:
+	case n > 0 && f.Op < OpClose:
 		p.fail(ErrEcho)
 	case n > 0:
 		if cl := answerControl(c, f); cl != nil {

@@ -108,29 +108,36 @@ func (k *Caller) Closed(_ *Conn, err error) {
 	}
 }
 
-// hangUp ends an idle connection.
-func (k *Caller) hangUp() {
+// HangUp ends an idle connection.
+func (k *Caller) HangUp() {
 	if k.conn != nil {
 		k.conn.Close()
 		k.conn = nil
 	}
 }
 
-// A Ticket is what opens one socket. Both parts lie in the answer's bytes.
-type Ticket struct{ Path, Secret []byte }
+// A Ticket is what opens one socket. Its parts lie in the answer's bytes.
+type Ticket struct {
+	Host         []byte // of the gate, host:port
+	Path, Secret []byte
+	Secure       bool // wss://
+}
 
 // ParseTicket takes path and secret out of the body of POST /v1/tickets. It looks for the two strings only, because a
 // client that decodes JSON costs more than the server that it measures.
 func ParseTicket(body []byte) (Ticket, error) {
 	url, ok := member(body, `"url":"`)
-	_, rest, scheme := bytes.Cut(url, []byte("://"))
+	name, rest, scheme := bytes.Cut(url, []byte("://"))
 	slash := bytes.IndexByte(rest, '/')
 	secret, found := member(body, `"tgs_`)
 	if !ok || !scheme || slash < 0 || !found {
 		return Ticket{}, ErrTicket
 	}
 	start := bytes.Index(body, []byte(`"tgs_`)) + 1
-	return Ticket{rest[slash:], body[start : start+len("tgs_")+len(secret)]}, nil
+	return Ticket{
+		Host: rest[:slash], Path: rest[slash:], Secret: body[start : start+len("tgs_")+len(secret)],
+		Secure: string(name) == "wss",
+	}, nil
 }
 
 // member returns what stands between prefix and the next quote; false if there is none or it needs unescaping.
@@ -146,35 +153,46 @@ type Mint struct {
 
 	request []byte
 	digits  int // where the client's number stands
-	clients int
+	clients int // 0: the key's own
 	next    int
+	stride  int // 0: 1
 }
 
 const mintDigits = 7
 
-// NewMint returns a Mint for stream. key is an API key with the delegate scope; clients is 1 to 9,999,999.
+// NewMint returns a Mint for stream. key is an API key with the delegate scope; clients is 1 to 9,999,999, or 0 for
+// tickets of the key's own client, for which it needs no scope.
 func NewMint(host, key, stream string, clients int) *Mint {
 	name := `"client":"load-`
 	body := fmt.Sprintf(`{"stream":%q,%s%0*d"}`, stream, name, mintDigits, 0)
+	if clients == 0 {
+		body = fmt.Sprintf(`{"stream":%q}`, stream)
+	}
 	head := fmt.Sprintf("POST /v1/tickets HTTP/1.1\r\nHost: %s\r\nX-API-Key: %s\r\n"+
 		"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n", host, key, len(body))
 	digits := len(head) + strings.Index(body, name) + len(name)
 	return &Mint{request: []byte(head + body), digits: digits, clients: clients}
 }
 
+// Skip makes m one of share Mints that ask for the same clients in turn, the one with index.
+func (m *Mint) Skip(index, share int) { m.next, m.stride = index, share }
+
 // Append appends one POST /v1/tickets.
 func (m *Mint) Append(dst []byte) []byte {
-	m.next++
+	m.next += max(m.stride, 1)
 	at := len(dst) + m.digits
 	dst = append(dst, m.request...)
+	if m.clients == 0 {
+		return dst
+	}
 	for i, n := at+mintDigits-1, m.next/max(m.Row, 1)%m.clients; i >= at; i, n = i-1, n/10 {
 		dst[i] = byte('0' + n%10)
 	}
 	return dst
 }
 
-// ticketOf judges the answer to a Mint's request.
-func ticketOf(a Answer, err error) (Ticket, error) {
+// TicketOf judges the answer to a Mint's request.
+func TicketOf(a Answer, err error) (Ticket, error) {
 	if err != nil {
 		return Ticket{}, err
 	}

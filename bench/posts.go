@@ -48,7 +48,7 @@ func (w *poster) next() {
 	p := w.p
 	if p.stop || p.Err != nil || p.Max > 0 && p.begun == p.Max {
 		p.busy--
-		w.caller.hangUp()
+		w.caller.HangUp()
 		return
 	}
 	p.begun++
@@ -59,7 +59,7 @@ func (w *poster) next() {
 
 func (w *poster) answered(a Answer, err error) {
 	p := w.p
-	t, err := ticketOf(a, err)
+	t, err := TicketOf(a, err)
 	switch {
 	case err == nil:
 		p.count(w.sent, a, t)

@@ -41,6 +41,9 @@ func (n Needs) Preflight() ([]string, error) {
 	return n.Check(files, exec.LookPath), nil
 }
 
+// Files is how many descriptors a process may have, when it has raised its limit.
+func Files() (int, error) { return raiseFiles() }
+
 func raiseFiles() (int, error) {
 	var r unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {

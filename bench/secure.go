@@ -114,12 +114,12 @@ func answerPings(c net.Conn, in *bufio.Reader) error {
 		switch {
 		case err != nil:
 			return err
-		case n == 0 || f.Op < opClose:
+		case n == 0 || f.Op < OpClose:
 			return ErrEcho
-		case f.Op == opClose:
+		case f.Op == OpClose:
 			return closed(f.Payload)
-		case f.Op == opPing:
-			_, err = c.Write(AppendFrame(nil, opPong, f.Payload))
+		case f.Op == OpPing:
+			_, err = c.Write(AppendFrame(nil, OpPong, f.Payload))
 		}
 		if _, gone := in.Discard(n); err != nil || gone != nil {
 			return errors.Join(err, gone)

@@ -2,10 +2,13 @@ package bench
 
 import (
 	"bytes"
+	"crypto/sha1" //nolint:gosec // RFC 6455 1.3 wants it
+	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // What a client and a WebSocket server say to each other (RFC 6455): one request, one answer, frames.
@@ -13,11 +16,11 @@ const (
 	key    = "dGhlIHNhbXBsZSBub25jZQ=="     // the sample nonce of 1.3: load needs no fresh one
 	accept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" // and its answer
 
-	opContinuation = 0x0
-	opText         = 0x1
-	opClose        = 0x8
-	opPing         = 0x9
-	opPong         = 0xa
+	OpContinuation = 0x0
+	OpText         = 0x1
+	OpClose        = 0x8
+	OpPing         = 0x9
+	OpPong         = 0xa
 	fin            = 0x80
 	masked         = 0x80
 
@@ -27,14 +30,14 @@ const (
 // mask is the masking key of every frame (5.3). A fixed one lets a message be masked once and sent a million times.
 var mask = [4]byte{0x37, 0xfa, 0x21, 0x3d}
 
-// politeClose is a masked close frame with code 1000.
-var politeClose = AppendFrame(nil, opClose, []byte{0x03, 0xe8})
+// PoliteClose is a masked close frame with code 1000.
+var PoliteClose = AppendFrame(nil, OpClose, []byte{0x03, 0xe8})
 
 // Errors of what a server sends.
 var (
 	ErrHead   = errors.New("bench: not an HTTP/1.1 answer")
 	ErrAccept = errors.New("bench: 101 without the right Sec-WebSocket-Accept")
-	ErrMasked = errors.New("bench: masked frame from the server")
+	ErrMasked = errors.New("bench: masked frame from the server, or one without mask from a client")
 	ErrLength = errors.New("bench: frame over 16 MiB")
 )
 
@@ -87,16 +90,26 @@ func AppendFrame(dst []byte, op byte, payload []byte) []byte {
 	return dst
 }
 
-// unmasked is the frame that a server sends back for AppendFrame's.
-func unmasked(op byte, payload []byte) []byte {
-	switch n := len(payload); {
-	case n <= 125:
-		return append([]byte{fin | op, byte(n)}, payload...)
-	case n <= 0xffff:
-		return append(binary.BigEndian.AppendUint16([]byte{fin | op, 126}, uint16(n)), payload...)
-	default:
-		return append(binary.BigEndian.AppendUint64([]byte{fin | op, 127}, uint64(n)), payload...)
+// AppendUnmasked appends the frame that a server sends back for AppendFrame's.
+func AppendUnmasked(dst []byte, op byte, payload []byte) []byte {
+	return AppendAs(dst, Frame{Op: op, Fin: true, Payload: payload})
+}
+
+// AppendAs appends f as a server sends it.
+func AppendAs(dst []byte, f Frame) []byte {
+	first := f.Op
+	if f.Fin {
+		first |= fin
 	}
+	switch n := len(f.Payload); {
+	case n <= 125:
+		dst = append(dst, first, byte(n))
+	case n <= 0xffff:
+		dst = binary.BigEndian.AppendUint16(append(dst, first, 126), uint16(n))
+	default:
+		dst = binary.BigEndian.AppendUint64(append(dst, first, 127), uint64(n))
+	}
+	return append(dst, f.Payload...)
 }
 
 // A Frame is one frame of a server. Payload lies in the bytes it was parsed from.
@@ -108,13 +121,33 @@ type Frame struct {
 
 // ParseFrame reads a server's frame; n is 0 until all of it is there.
 func ParseFrame(b []byte) (f Frame, n int, err error) {
+	if len(b) >= 2 && b[1]&masked != 0 {
+		return Frame{}, 0, ErrMasked
+	}
+	return parse(b, 0)
+}
+
+// ParseMasked reads a client's frame and unmasks its payload where it lies; n is 0 until all of it is there.
+func ParseMasked(b []byte) (f Frame, n int, err error) {
+	if len(b) >= 2 && b[1]&masked == 0 {
+		return Frame{}, 0, ErrMasked
+	}
+	if f, n, err = parse(b, len(mask)); n > 0 {
+		k := b[n-len(f.Payload)-len(mask):]
+		key := [4]byte{k[0], k[1], k[2], k[3]}
+		for i := range f.Payload {
+			f.Payload[i] ^= key[i&3]
+		}
+	}
+	return f, n, err
+}
+
+// parse reads a frame whose payload stands key bytes behind its length.
+func parse(b []byte, key int) (f Frame, n int, err error) {
 	if len(b) < 2 {
 		return Frame{}, 0, nil
 	}
-	if b[1]&masked != 0 {
-		return Frame{}, 0, ErrMasked
-	}
-	head, size := 2, uint64(b[1])
+	head, size := 2, uint64(b[1]&^masked)
 	switch {
 	case size == 126 && len(b) >= 4:
 		head, size = 4, uint64(binary.BigEndian.Uint16(b[2:]))
@@ -126,12 +159,16 @@ func ParseFrame(b []byte) (f Frame, n int, err error) {
 	if size > 16<<20 {
 		return Frame{}, 0, ErrLength
 	}
+	head += key
 	n = head + int(size)
 	if len(b) < n {
 		return Frame{}, 0, nil
 	}
 	return Frame{Op: b[0] & 0xf, Fin: b[0]&fin != 0, Payload: b[head:n]}, n, nil
 }
+
+// Closed is what the close frame f says.
+func Closed(f Frame) *CloseError { return closed(f.Payload) }
 
 // closed turns the payload of a close frame into an error.
 func closed(payload []byte) *CloseError {
@@ -209,10 +246,42 @@ func early(err error) error {
 // server asked for, nil if none.
 func answerControl(c *Conn, f Frame) *CloseError {
 	switch f.Op {
-	case opPing:
-		c.Write(AppendFrame(nil, opPong, f.Payload))
-	case opClose:
+	case OpPing:
+		Pong(c, f)
+	case OpClose:
 		return closed(f.Payload)
 	}
 	return nil
+}
+
+// Pong answers the ping f.
+func Pong(c *Conn, f Frame) {
+	var frame [maxControl + 8]byte
+	c.Write(AppendFrame(frame[:0], OpPong, f.Payload))
+}
+
+const maxControl = 125 // bytes of a control frame's payload (5.5)
+
+// AppendAnswer appends the 101 to the upgrade request that b begins with, and says how long that is; 0 until all of it is there.
+func AppendAnswer(dst, b []byte) (answer []byte, n int, err error) {
+	end := bytes.Index(b, []byte("\r\n\r\n"))
+	if end < 0 {
+		if len(b) > headMax {
+			return dst, 0, ErrHead
+		}
+		return dst, 0, nil
+	}
+	nonce := ""
+	for line := range strings.SplitSeq(string(b[:end]), "\r\n") {
+		if name, value, ok := strings.Cut(line, ":"); ok && strings.EqualFold(name, "Sec-WebSocket-Key") {
+			nonce = strings.TrimSpace(value)
+		}
+	}
+	if nonce == "" {
+		return dst, 0, ErrHead
+	}
+	sum := sha1.Sum([]byte(nonce + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) //nolint:gosec // RFC 6455 1.3 wants it
+	dst = append(dst, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
+	dst = base64.StdEncoding.AppendEncode(dst, sum[:])
+	return append(dst, "\r\n\r\n"...), end + 4, nil
 }

@@ -201,3 +201,140 @@ func FuzzServerBytes(f *testing.F) {
 		}
 	})
 }
+
+// What AppendFrame writes, ParseMasked reads, and it waits for the last byte.
+func TestParseMasked(t *testing.T) {
+	for _, size := range payloadSizes {
+		payload := bytes.Repeat([]byte("0123456"), size/7+1)[:size]
+		whole := bench.AppendFrame(nil, bench.OpText, payload)
+		for _, cut := range []int{0, 1, 2, 3, 5, 6, 9, 13, len(whole) - 1} {
+			if cut >= len(whole) {
+				continue
+			}
+			part := bytes.Clone(whole[:cut])
+			if f, n, err := bench.ParseMasked(part); n != 0 || err != nil || !bytes.Equal(part, whole[:cut]) {
+				t.Errorf("%d bytes cut at %d: %+v, %d, %v", size, cut, f, n, err)
+			}
+		}
+		f, n, err := bench.ParseMasked(append(bytes.Clone(whole), "next"...))
+		if err != nil || n != len(whole) || f.Op != bench.OpText || !f.Fin || !bytes.Equal(f.Payload, payload) {
+			t.Errorf("%d bytes: op %d, n %d, %v", size, f.Op, n, err)
+		}
+	}
+	for _, key := range [][4]byte{{}, {1, 2, 3, 4}, {0xff, 0, 0x80, 0x7f}} { // each client has its own
+		frame := ws.MaskFrameWith(ws.NewBinaryFrame([]byte("hello")), key)
+		if f, _, err := bench.ParseMasked(ws.MustCompileFrame(frame)); err != nil || f.Op != 2 || string(f.Payload) != "hello" {
+			t.Errorf("key %x: %+v, %v", key, f, err)
+		}
+	}
+	for _, size := range payloadSizes {
+		if _, _, err := bench.ParseMasked(bench.AppendUnmasked(nil, 1, make([]byte, size))); !errors.Is(err, bench.ErrMasked) {
+			t.Errorf("%d bytes without mask: %v", size, err)
+		}
+	}
+	if _, _, err := bench.ParseMasked([]byte{0x82, 0xff, 0, 0, 0, 0, 1, 0, 0, 1}); !errors.Is(err, bench.ErrLength) {
+		t.Errorf("16 MiB and a byte: %v", err)
+	}
+}
+
+// What AppendUnmasked and AppendAs write, another library reads, and so does ParseFrame.
+func TestAppendAs(t *testing.T) {
+	for _, size := range payloadSizes {
+		payload := bytes.Repeat([]byte("0123456"), size/7+1)[:size]
+		if b := bench.AppendUnmasked([]byte("x"), bench.OpText, payload); !bytes.Equal(b[1:], ws.MustCompileFrame(ws.NewTextFrame(payload))) || b[0] != 'x' {
+			t.Errorf("%d bytes: the frame begins with %x", size, b[:min(len(b), 12)])
+		}
+		for _, want := range []bench.Frame{
+			{Op: bench.OpText, Payload: payload}, {Op: bench.OpContinuation, Payload: payload}, {Op: bench.OpContinuation, Fin: true, Payload: payload},
+		} {
+			b := bench.AppendAs(nil, want)
+			h, err := ws.ReadHeader(bytes.NewReader(b))
+			if err != nil || h.Fin != want.Fin || h.OpCode != ws.OpCode(want.Op) || h.Masked || h.Length != int64(size) {
+				t.Errorf("%d bytes: %+v, %v", size, h, err)
+			}
+			f, n, err := bench.ParseFrame(b)
+			if err != nil || n != len(b) || f.Op != want.Op || f.Fin != want.Fin || !bytes.Equal(f.Payload, payload) {
+				t.Errorf("%d bytes: op %d, fin %t, %v", size, f.Op, f.Fin, err)
+			}
+		}
+	}
+}
+
+func TestAppendAnswer(t *testing.T) {
+	const (
+		start = "GET /chat HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+		key   = "dGhlIHNhbXBsZSBub25jZQ==" // of RFC 6455 1.3
+		want  = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+	)
+	for _, c := range []struct{ name, head string }{
+		{"as in the RFC", start + "Sec-WebSocket-Key: " + key + "\r\nOrigin: http://example.com\r\nSec-WebSocket-Version: 13\r\n\r\n"},
+		{"lower case", start + "sec-websocket-key: " + key + "\r\n\r\n"},
+		{"upper case", start + "SEC-WEBSOCKET-KEY: " + key + "\r\n\r\n"},
+		{"no space", start + "Sec-WebSocket-Key:" + key + "\r\n\r\n"},
+		{"more space", start + "Sec-WebSocket-Key: \t " + key + " \t\r\n\r\n"},
+		{"first", "GET / HTTP/1.1\r\nSec-WebSocket-Key: " + key + "\r\nHost: x\r\n\r\n"},
+		{"its own", string(bench.AppendUpgrade(nil, "h:1", []byte("/t/x"), []byte("tgs_1")))},
+		{"long", start + "Cookie: " + strings.Repeat("a", 8<<10) + "\r\nSec-WebSocket-Key: " + key + "\r\n\r\n"},
+		// Characters whose small letter has another length.
+		{"Latin-1", start + "Cookie: caf\xe9 cr\xe8me br\xfbl\xe9e\r\nSec-WebSocket-Key: " + key + "\r\n\r\n"},
+		{"Turkish", start + "Cookie: İİİİ\r\nSec-WebSocket-Key: " + key + "\r\n\r\n"},
+		{"Kelvin", start + "Cookie: KKKK\r\nSec-WebSocket-Key: " + key + "\r\n\r\n"},
+	} {
+		answer, n, err := appendAnswer([]byte("x"), []byte(c.head+"next"))
+		if err != nil || n != len(c.head) || string(answer) != "x"+want {
+			t.Errorf("%s: %q, %d of %d, %v", c.name, answer, n, len(c.head), err)
+		}
+		for _, cut := range []int{0, 1, 40, len(c.head) - 3, len(c.head) - 1} {
+			if answer, n, err := appendAnswer(nil, []byte(c.head[:cut])); n != 0 || err != nil || len(answer) != 0 {
+				t.Errorf("%s cut at %d: %q, %d, %v", c.name, cut, answer, n, err)
+			}
+		}
+	}
+	for _, c := range []struct{ name, head string }{
+		{"no key", start + "\r\n"},
+		{"the key in the body", start + "\r\nSec-WebSocket-Key: " + key + "\r\n\r\n"},
+		{"another header", start + "X-Sec-WebSocket-Key: " + key + "\r\n\r\n"},
+		{"endless", strings.Repeat("a", 17<<10)},
+	} {
+		if answer, n, err := appendAnswer([]byte("x"), []byte(c.head)); !errors.Is(err, bench.ErrHead) || n != 0 || string(answer) != "x" {
+			t.Errorf("%s: %q, %d, %v", c.name, answer, n, err)
+		}
+	}
+	if _, n, err := appendAnswer(nil, bytes.Repeat([]byte("a"), 16<<10)); n != 0 || err != nil {
+		t.Errorf("16 KiB without an end: %d, %v", n, err)
+	}
+}
+
+// appendAnswer is AppendAnswer whose panic is an error.
+func appendAnswer(dst, b []byte) (answer []byte, n int, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	return bench.AppendAnswer(dst, b)
+}
+
+// Mints that share the clients do not ask for the same one at the same time, and without clients there is no name.
+func TestMintSkip(t *testing.T) {
+	var got []string
+	for index := range 3 {
+		m := bench.NewMint("h:1", "tgk_k", "echo", 7)
+		m.Skip(index, 3)
+		got = append(got, string(m.Append(nil)), string(m.Append(nil)))
+	}
+	seen := make(map[string]bool)
+	for _, b := range got {
+		seen[b] = true
+	}
+	if len(seen) != 6 {
+		t.Errorf("%d requests are %d different ones", len(got), len(seen))
+	}
+	own := bench.NewMint("h:1", "tgk_k", "echo", 0)
+	own.Skip(1, 2)
+	for range 2 {
+		if b := string(own.Append(nil)); !strings.HasSuffix(b, "Content-Length: 17\r\n\r\n{\"stream\":\"echo\"}") {
+			t.Errorf("%q", b)
+		}
+	}
+}

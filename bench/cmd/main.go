@@ -32,11 +32,17 @@ func main() {
 	flag.StringVar(&o.out, "out", "bench/RESULTS.md", "file to write, - for stdout")
 	flag.StringVar(&o.gateway, "ticketgate", "", "program to measure (default: built from ./cmd/ticketgate)")
 	flag.StringVar(&o.only, "only", "", "scenarios, by comma: "+strings.Join(names(), ", ")+" (default: all)")
+	flag.IntVar(&o.million, "million", 0, "instead of all this: hold so many sockets, on as many gateways as they need, and write MILLION.md")
+	flag.DurationVar(&o.hold, "hold", 10*time.Minute, "how long -million holds them")
 	flag.Parse()
 	o.complete()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, o); err != nil {
+	do := run
+	if o.million > 0 {
+		do = million
+	}
+	if err := do(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -48,6 +54,8 @@ type options struct {
 	gateway string
 	only    string
 	profile string
+	million int
+	hold    time.Duration
 	sockets numbers
 	sizes   numbers
 }

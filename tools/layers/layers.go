@@ -200,7 +200,7 @@ func under(path, prefix string) bool { return path == prefix || strings.HasPrefi
 
 // isTestHelper reports whether a package is there for tests alone: storetest, rig, bench's and exam's own programs.
 func isTestHelper(path string) bool {
-	return strings.HasSuffix(path, "test") || under(path, "tools") || under(path, "bench")
+	return strings.HasSuffix(path, "test") || under(path, "tools") || under(path, "bench/cmd")
 }
 
 // roomOf is the entry of rooms that a package belongs to.

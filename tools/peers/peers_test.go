@@ -4,6 +4,7 @@ package peers_test
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -205,6 +206,18 @@ func TestRelay(t *testing.T) {
 		if n, err := c.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 			t.Errorf("after the close frame: %d bytes, %v", n, err)
 		}
+	}
+}
+
+// The bare client counts what it sends and hears.
+func TestClient(t *testing.T) {
+	out, err := exec.Command(filepath.Join(programs, "epollclient"), "-address", start(t, "wsecho"), "-sockets", "5", "-bytes", "300", "-for", "100ms").Output()
+	var got struct{ Messages, CPU int64 }
+	if err == nil {
+		err = json.Unmarshal(bytes.Replace(out, []byte("cpu_ns"), []byte("cpu"), 1), &got)
+	}
+	if err != nil || got.Messages < 5 || got.CPU <= 0 {
+		t.Errorf("%s, %v", out, err)
 	}
 }
 

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"ticketgate/bench"
+	loadtool "ticketgate/bench/load"
+)
+
+const (
+	millionPing    = time.Minute
+	millionSpare   = 5    // of 100 sockets that a process may hold: the kernel spreads them by chance
+	millionEach    = 100  // sockets of a client
+	millionLanes   = 4    // admissions under way at once, of each client process
+	millionSources = 40   // addresses that clients come from
+	gateShare      = 0.9  // of its descriptors that a gateway gives to sockets
+	extrapolated   = 10e6 // sockets
+)
+
+// millionYAML is a node of which all share a port and a Redis. Everything that an idle session has is on.
+const millionYAML = `version: 1
+node: { name: million-%[1]d }
+listen:
+  handshake: { address: "127.0.0.1:%[2]d" }
+  gate:
+    address: "127.0.0.1:%[3]d"
+    public_url: "ws://127.0.0.1:%[3]d"
+    per_address: { exempt: [127.0.0.0/8] }
+    admit: { rate: 1000000/1second }
+  admin: { address: "127.0.0.1:0" }
+store: %[4]s
+secrets: { ticket_keys: "${file:%[5]s/ticket.keys}", key_hash: "${file:%[5]s/key.hash}" }
+auth: { keys: { source: ["%[5]s/keys.yaml"] } }
+products:
+  load: { streams: [load], plans: [load] }
+plans:
+  load:
+    limits:
+      tickets:      { rate: 1000000/1second, per: client }
+      connections:  { count: 100000, per: client }
+      messages-in:  { rate: 1000000/1second, per: connection, when_exceeded: close }
+      messages-out: { rate: 1000000/1second, per: connection, when_exceeded: close }
+      bytes-in:     { rate: 4GiB/1second, per: connection, when_exceeded: close }
+      bytes-out:    { rate: 4GiB/1second, per: connection, when_exceeded: close }
+streams:
+  load: { backend: load }
+backends:
+  load: { kind: echo }
+websocket: { ping: %[6]s }
+tickets: { outstanding: 1000 }
+drain: { over: 0s, grace: 0s }
+log: { format: text, level: warn }
+`
+
+// million holds n sockets for a time, on as many gateways behind one port as the limit of descriptors makes necessary, and writes
+// what they cost.
+func million(ctx context.Context, o options) (err error) {
+	if err := preflight(o); err != nil {
+		return err
+	}
+	r, err := newRunner(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.close()) }()
+	if err := r.build(o.gateway); err != nil {
+		return err
+	}
+	kernel, err := bench.Slab()
+	if err != nil {
+		return fmt.Errorf("kernel memory: %w", err)
+	}
+	nodes, api, key, err := r.nodes(o.million)
+	if err != nil {
+		return err
+	}
+	r.say("%d gateways behind one port", len(nodes))
+	var pids []int
+	for _, n := range nodes {
+		pids = append(pids, n.PID)
+	}
+	sources, err := loadtool.ParseSources(fmt.Sprintf("127.0.0.2-127.0.0.%d", 1+millionSources))
+	if err != nil {
+		return err
+	}
+	s := loadtool.Settings{Verb: loadtool.Connect, Target: "http://" + api, Key: key, Stream: "load", Clients: max(o.million/millionEach, 1), Sockets: o.million,
+		InFlight: 1, Duration: o.hold, Settle: time.Second, Lanes: millionLanes, Sources: sources, Seed: 1, PIDs: pids}
+	line, missing, err := s.Preflight()
+	if err != nil || len(missing) > 0 {
+		return errors.Join(err, errors.New(strings.Join(missing, "\n")))
+	}
+	r.say("%s", line)
+	before := kernelMemory()
+	worker := func() *exec.Cmd { return exec.Command(r.program, "bench", "worker") }
+	said := time.Now()
+	res, err := loadtool.Run(ctx, s, loadtool.Env{Tool: "bench/cmd", Command: os.Args, Worker: worker, Say: func(p loadtool.Progress) {
+		if time.Since(said) >= 10*time.Second {
+			said = time.Now()
+			r.say("%s", p.Line(false))
+		}
+	}})
+	if err != nil {
+		return err
+	}
+	for _, line := range res.Lines() {
+		r.say("%s", line)
+	}
+	text := millionText(res, len(nodes), before, kernel)
+	if o.out == "-" {
+		fmt.Print(text)
+		return nil
+	}
+	return os.WriteFile(filepath.Join(filepath.Dir(o.out), "MILLION.md"), []byte(text), 0o644)
+}
+
+// nodes starts a Redis and as many gateways as n sockets need.
+func (r *runner) nodes(n int) (all []*bench.Child, api, key string, err error) {
+	redis, url, err := r.redis()
+	if err != nil {
+		return nil, "", "", err
+	}
+	_ = redis // end stops it
+	if key, err = r.secrets(); err != nil {
+		return nil, "", "", err
+	}
+	each := int(float64(r.files)*gateShare) * (100 - millionSpare) / 100
+	count := (n + each - 1) / each
+	ports, err := freePorts(1 + count)
+	if err != nil {
+		return nil, "", "", err
+	}
+	cores, err := bench.Cores()
+	if err != nil {
+		return nil, "", "", err
+	}
+	for i := range count {
+		file := filepath.Join(r.dir, fmt.Sprintf("million-%d.yaml", i))
+		text := fmt.Sprintf(millionYAML, i, ports[1+i], ports[0], redisStore(url), r.dir, millionPing)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			return nil, "", "", err
+		}
+		c, err := r.start(cores[i%len(cores)], r.program, "serve", "--config", file)
+		if err != nil {
+			return nil, "", "", err
+		}
+		all = append(all, c)
+	}
+	for i, c := range all {
+		address := fmt.Sprintf("127.0.0.1:%d", ports[1+i])
+		if err := c.Ready(r.ctx, func(ctx context.Context) error { return get(ctx, "http://"+address+"/readyz") }); err != nil {
+			return nil, "", "", err
+		}
+	}
+	return all, fmt.Sprintf("127.0.0.1:%d", ports[1]), key, nil
+}
+
+// kernelMemory is what the kernel has given away, but for the page cache: all memory less what is free, cached or of processes.
+func kernelMemory() int64 {
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	m := bench.ParseSizes(b)
+	return m["MemTotal"] - m["MemFree"] - m["Buffers"] - m["Cached"] - m["AnonPages"]
+}
+
+func millionText(res *loadtool.Result, nodes int, kernelBefore, slabBefore int64) string {
+	n := float64(max(res.Opening.Opened, 1))
+	srv := res.Server
+	var b strings.Builder
+	say := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	slab := float64(res.Kernel[1].Slabs-slabBefore) / n
+	kernel := float64(kernelMemory()-kernelBefore) / n
+	user := srv.PerSocket
+	lost := uint64(0)
+	for _, v := range res.Run.Errors {
+		lost += v
+	}
+	say("# %s sockets\n", whole(int(res.Opening.Opened)))
+	say("Written by `make bench-million` on %s. Do not edit.\n", res.Started.Format("2006-01-02 15:04 MST"))
+	say("%d gateways of %d descriptors each share one port (SO_REUSEPORT) and one Redis, which all count in; %d client processes from %d addresses. Each socket came through a ticket of its own, is counted for its client (%d sockets a client) and rate-limited, and is pinged every %s.\n",
+		nodes, res.Host.Files, res.Client.Processes, len(res.Settings.Sources), millionEach, millionPing)
+	say("| | |\n|---|---|")
+	row := func(name, format string, args ...any) { say("| %s | "+format+" |", append([]any{name}, args...)...) }
+	row("machine", "%s, %d cores, %.1f GiB, Linux %s", res.Host.CPU, res.Host.Cores, float64(res.Host.Memory)/(1<<30), res.Host.Kernel)
+	row("opened", "%s of %s, in %s (%.0f a second)", whole(int(res.Opening.Opened)), whole(res.Opening.Wanted), res.Opening.Took.Round(time.Second), n/res.Opening.Took.Seconds())
+	row("held", "%s, with %s pings answered", res.Run.Took.Round(time.Second), whole(int(res.Run.Pings)))
+	row("lost", "%d", lost)
+	row("gateways, user space, a socket beyond what they take without any", "**%s B** (resident %s MiB before, %s MiB with all open, %s MiB at the end)", bench.Number(user), bench.Number(float64(srv.Before)/(1<<20)), bench.Number(float64(srv.Full)/(1<<20)), bench.Number(float64(srv.After)/(1<<20)))
+	row("kernel, a socket, both ends", "%s B of slabs; %s B of all that it uses beside the page cache", bench.Number(slab), bench.Number(kernel))
+	row("client, user space, a socket", "%s B", bench.Number(res.Client.PerSocket))
+	row("gateways, CPU while holding", "%.2f cores: %.3f µs a socket and second, pings and all else", srv.Cores, srv.Cores*1e6/n)
+	for _, why := range res.Why {
+		row("but", "%s", why)
+	}
+	one := kernel/2 + user
+	say("\n## Ten million\n")
+	say("A socket takes %s B of the gateway's memory and, if both ends cost the same, %s B of its kernel's: %s B. Ten million would take %.1f GiB, and %.1f cores like these for pings every %s (%.1f at 25 s), as long as nothing is sent: a socket with data under way takes what TCP's buffers take. It assumes that memory a socket stays as it is (it has from 5,000 to %s), that descriptors and ports are there (`fs.nr_open`; a client has one of each), and that the network card's share, which loopback does not have, is paid on top.",
+		bench.Number(user), bench.Number(kernel/2), bench.Number(one), one*extrapolated/(1<<30), srv.Cores*extrapolated/n, millionPing, srv.Cores*extrapolated/n*millionPing.Seconds()/25, whole(int(n)))
+	return b.String()
+}

@@ -1,0 +1,74 @@
+package load
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"ticketgate/bench"
+)
+
+// filesBeside is how many descriptors a worker needs besides its sockets.
+const filesBeside = 200
+
+// Preflight completes s.Procs and says whether this machine can do what s asks: one line about what is there, and a sentence, with
+// what to do, for all that is not.
+func (s *Settings) Preflight() (line string, missing []string, err error) {
+	files, err := bench.Files()
+	if err != nil {
+		return "", nil, err
+	}
+	cores, err := bench.Cores()
+	if err != nil {
+		return "", nil, err
+	}
+	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err != nil {
+		return "", nil, err
+	}
+	var low, high int
+	if _, err := fmt.Sscan(string(b), &low, &high); err != nil {
+		return "", nil, fmt.Errorf("/proc/sys/net/ipv4/ip_local_port_range: %w", err)
+	}
+	each := max(files-filesBeside-s.Lanes, 1)
+	if s.Procs == 0 {
+		s.Procs = max(1, (s.Sockets+each-1)/each)
+	}
+	of := max(len(s.Sources), 1)
+	ports := of * (high - low + 1)
+	parts := []string{
+		fmt.Sprintf("ports %s (%d source%s, %d)", okay(s.Sockets <= ports), of, plural(of), ports),
+		fmt.Sprintf("files %s (%d a process)", okay(s.Sockets <= each*s.Procs), files),
+		fmt.Sprintf("%d process%s, %d core%s", s.Procs, map[bool]string{true: "es"}[s.Procs != 1], len(cores), plural(len(cores))),
+	}
+	if s.Sockets > ports {
+		missing = append(missing, fmt.Sprintf("ports: %d sockets to one address need as many local ports, %d source%s %d: give --source with %d addresses, or widen net.ipv4.ip_local_port_range",
+			s.Sockets, of, has(of), ports, (s.Sockets+high-low)/(high-low+1)))
+	}
+	if s.Sockets > each*s.Procs {
+		missing = append(missing, fmt.Sprintf("files: a process may have %d descriptors: %d sockets need --procs %d, or ulimit -n %d",
+			files, s.Sockets, (s.Sockets+each-1)/each, s.Sockets/s.Procs+filesBeside+s.Lanes+1))
+	}
+	return strings.Join(parts, "  "), missing, nil
+}
+
+func okay(ok bool) string {
+	if ok {
+		return "ok"
+	}
+	return "too few"
+}
+
+func plural(n int) string {
+	if n == 1 {
+		return ""
+	}
+	return "s"
+}
+
+func has(n int) string {
+	if n == 1 {
+		return " has"
+	}
+	return "s have"
+}

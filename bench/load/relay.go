@@ -1,0 +1,274 @@
+package load
+
+import (
+	"bytes"
+	"encoding/hex"
+	"time"
+
+	"ticketgate/bench"
+	"ticketgate/internal/mono"
+)
+
+// A relayed message tells the time: when it was due, and behind it, filled in by the backend, when it arrived there. Both
+// workers read the same clock of the same machine, so each way has its own latency:
+//
+//	'c' 16 hex digits 'b' 16 hex digits '.' ...
+const (
+	stampDigits = 16
+	stampClient = 1
+	stampServer = 2 + stampDigits
+	stampsEnd   = stampServer + stampDigits
+)
+
+// RelaySizeMin is the shortest message of relay, in bytes.
+const RelaySizeMin = stampsEnd
+
+func putStamp(b []byte, t time.Duration) {
+	var raw [8]byte
+	for i := range raw {
+		raw[i] = byte(t >> (56 - 8*i))
+	}
+	hex.Encode(b, raw[:])
+}
+
+func stampOf(b []byte) (time.Duration, bool) {
+	var raw [8]byte
+	if _, err := hex.Decode(raw[:], b[:stampDigits]); err != nil {
+		return 0, false
+	}
+	var t time.Duration
+	for _, c := range raw {
+		t = t<<8 | time.Duration(c)
+	}
+	return t, true
+}
+
+// relaying is the clients of relay.
+type relaying struct {
+	w       *worker
+	payload []byte
+	frame   []byte
+	pacer   *pacer
+	sockets []*relaySocket
+	turn    int
+	missing int
+	running bool
+}
+
+func newRelay(w *worker) *relaying {
+	p := bytes.Repeat([]byte{'.'}, max(w.job.Size, stampsEnd))
+	p[0], p[stampServer-1] = 'c', 'b'
+	return &relaying{w: w, payload: p}
+}
+
+func (r *relaying) socket() bench.Handler { return &relaySocket{r: r} }
+
+func (r *relaying) begin(now time.Duration) error {
+	r.running = true
+	if s := r.w.job.Schedule; s != nil {
+		r.pacer = newPacer(*s, r.w.job.Index, r.w.job.Share, r.w.rnd)
+		return nil
+	}
+	for _, s := range r.sockets {
+		for range r.w.job.InFlight {
+			r.w.Due++
+			s.write(now)
+		}
+	}
+	return nil
+}
+
+func (r *relaying) tick(now time.Duration) time.Duration {
+	if r.pacer == nil {
+		return far
+	}
+	return r.w.due(r.pacer, now, func(due time.Duration) {
+		if len(r.sockets) == 0 {
+			r.w.fail(classSlow, 1)
+			return
+		}
+		r.turn++
+		r.sockets[r.turn%len(r.sockets)].write(due)
+	})
+}
+
+func (r *relaying) finish()    { r.running = false }
+func (r *relaying) idle() bool { return r.missing == 0 || len(r.sockets) == 0 }
+
+type relaySocket struct {
+	r       *relaying
+	conn    *bench.Conn
+	place   int
+	missing int
+	last    time.Duration // the due time in the last answer: they must not go back
+}
+
+// Opened implements bench.Handler.
+func (s *relaySocket) Opened(c *bench.Conn) {
+	r := s.r
+	s.conn, s.place = c, len(r.sockets)
+	r.sockets = append(r.sockets, s)
+}
+
+func (s *relaySocket) write(due time.Duration) {
+	r := s.r
+	putStamp(r.payload[stampClient:], due)
+	putStamp(r.payload[stampServer:], 0)
+	r.frame = bench.AppendFrame(r.frame[:0], bench.OpText, r.payload)
+	s.missing++
+	r.missing++
+	r.w.Begun++
+	s.conn.Write(r.frame)
+}
+
+// Data implements bench.Handler.
+func (s *relaySocket) Data(c *bench.Conn, b []byte) int {
+	used := 0
+	for {
+		f, n, err := bench.ParseFrame(b[used:])
+		switch {
+		case err != nil:
+		case n == 0:
+			s.r.w.Received += uint64(used)
+			return used
+		case f.Op == bench.OpPing:
+			s.r.w.Pings++
+			bench.Pong(c, f)
+		case f.Op == bench.OpClose:
+			err = bench.Closed(f)
+		case f.Op < bench.OpClose:
+			err = s.answer(f)
+		}
+		if err != nil {
+			c.Close()
+			s.ended(err)
+			return len(b)
+		}
+		used += n
+	}
+}
+
+func (s *relaySocket) answer(f bench.Frame) error {
+	r := s.r
+	p := f.Payload
+	if s.missing == 0 || !f.Fin || len(p) != len(r.payload) || p[0] != 'c' || p[stampServer-1] != 'b' || !bytes.Equal(p[stampsEnd:], r.payload[stampsEnd:]) {
+		return bench.ErrEcho
+	}
+	due, ok := stampOf(p[stampClient:])
+	there, ok2 := stampOf(p[stampServer:])
+	if !ok || !ok2 || there == 0 || due < s.last {
+		return bench.ErrEcho
+	}
+	now := r.w.loop.Now()
+	s.last = due
+	s.missing--
+	r.missing--
+	r.w.Done++
+	record(r.w.hists.of(histOperation), now-due, 1)
+	record(r.w.hists.of(histIn), there-due, 1)
+	record(r.w.hists.of(histOut), now-there, 1)
+	if r.running && r.pacer == nil {
+		r.w.Due++
+		s.write(now)
+	}
+	return nil
+}
+
+// Closed implements bench.Handler.
+func (s *relaySocket) Closed(_ *bench.Conn, err error) { s.ended(err) }
+
+func (s *relaySocket) ended(err error) {
+	r := s.r
+	last := len(r.sockets) - 1
+	r.sockets[s.place] = r.sockets[last]
+	r.sockets[s.place].place = s.place
+	r.sockets[last] = nil
+	r.sockets = r.sockets[:last]
+	r.missing -= s.missing
+	r.w.fail(classOf(err), uint64(max(s.missing, 1)))
+	s.missing = 0
+}
+
+// serving is the backend of relay: it fills in when a message arrived and sends it back.
+type serving struct{ w *worker }
+
+func newBackend(w *worker) (*serving, error) {
+	s := &serving{w}
+	return s, w.loop.Listen(w.job.Listen, func() bench.Handler { return &servedSocket{w: w} })
+}
+
+func (s *serving) socket() bench.Handler            { return nil }
+func (s *serving) begin(time.Duration) error        { return nil }
+func (s *serving) tick(time.Duration) time.Duration { return far }
+func (s *serving) finish()                          {}
+
+// idle: it is told to stop when all clients have ended.
+func (s *serving) idle() bool { return true }
+
+// servedSocket is a relay's connection to the backend.
+type servedSocket struct {
+	w    *worker
+	open bool
+	out  []byte
+}
+
+// Opened implements bench.Handler.
+func (s *servedSocket) Opened(*bench.Conn) {}
+
+// Data implements bench.Handler.
+func (s *servedSocket) Data(c *bench.Conn, b []byte) int {
+	if !s.open {
+		answer, n, err := bench.AppendAnswer(nil, b)
+		if err != nil {
+			s.w.fail(classOf(err), 1)
+			c.Close()
+			return len(b)
+		}
+		if n > 0 {
+			s.open = true
+			s.w.Opened++
+			c.Write(answer)
+		}
+		return n
+	}
+	now := time.Duration(mono.System.Now())
+	used := 0
+	s.out = s.out[:0]
+	for {
+		f, n, err := bench.ParseMasked(b[used:])
+		if err != nil {
+			s.w.fail(classOf(err), 1)
+			c.Close()
+			return len(b)
+		}
+		if n == 0 {
+			break
+		}
+		used += n
+		switch {
+		case f.Op == bench.OpClose:
+			c.Write(bench.AppendUnmasked(s.out, bench.OpClose, f.Payload))
+			c.Close()
+			return len(b)
+		case f.Op == bench.OpPing:
+			s.out = bench.AppendUnmasked(s.out, bench.OpPong, f.Payload)
+		case f.Op < bench.OpClose:
+			if f.Fin && len(f.Payload) >= stampsEnd && f.Payload[stampServer-1] == 'b' {
+				putStamp(f.Payload[stampServer:], now)
+			}
+			s.out = bench.AppendAs(s.out, f)
+			s.w.Done++
+		}
+	}
+	s.w.Received += uint64(used)
+	if len(s.out) > 0 {
+		c.Write(s.out)
+	}
+	if cap(s.out) > 256<<10 {
+		s.out = nil
+	}
+	return used
+}
+
+// Closed implements bench.Handler. A client that went takes its backend connection with it.
+func (s *servedSocket) Closed(*bench.Conn, error) {}

@@ -1,0 +1,727 @@
+package load_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gobwas/ws"
+	"github.com/gobwas/ws/wsutil"
+
+	"ticketgate/bench/load"
+)
+
+const patience = 20 * time.Second // for what takes milliseconds: only a fault waits so long
+
+// The test program is also the worker that Run starts: LOAD_WORKER says how it ends.
+func TestMain(m *testing.M) {
+	how := os.Getenv("LOAD_WORKER")
+	switch how {
+	case "":
+		os.Exit(m.Run())
+	case "dies":
+		fmt.Fprintln(os.Stderr, "no mood to work")
+		os.Exit(3)
+	}
+	runtime.LockOSThread() // its own waiting for its core is that of a thread
+	if err := load.Work(context.Background(), os.Stdin, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	if how == "fails" {
+		fmt.Fprintln(os.Stderr, "lost at last")
+		os.Exit(3)
+	}
+	os.Exit(0)
+}
+
+// workers starts this program as workers and knows them.
+type workers struct {
+	how  []string // what LOAD_WORKER is, of one after the other; the last counts for all others
+	cmds []*exec.Cmd
+}
+
+func (w *workers) start() *exec.Cmd {
+	how := "works"
+	if n := len(w.how); n > 0 {
+		how = w.how[min(len(w.cmds), n-1)]
+	}
+	c := exec.Command("/proc/self/exe")
+	c.Env = append(os.Environ(), "LOAD_WORKER="+how, "GORACE=atexit_sleep_ms=0") // the race detector takes a second to end
+	w.cmds = append(w.cmds, c)
+	return c
+}
+
+// ended says that want workers were started, and that all have exited by themselves and been waited for.
+func (w *workers) ended(t *testing.T, want int) {
+	t.Helper()
+	if len(w.cmds) != want {
+		t.Errorf("%d workers were started, want %d", len(w.cmds), want)
+	}
+	for i, c := range w.cmds {
+		if c.ProcessState == nil {
+			t.Errorf("worker %d was not waited for", i)
+		} else if !c.ProcessState.Exited() {
+			t.Errorf("worker %d had to be killed: %s", i, c.ProcessState)
+		}
+	}
+}
+
+// A server is a WebSocket server of another make.
+type server struct {
+	address  string
+	accepted atomic.Int64
+	most     atomic.Int64 // connections at once
+	now      atomic.Int64
+	came     chan struct{} // a hint that accepted has grown
+
+	running sync.WaitGroup
+	mu      sync.Mutex
+	open    map[net.Conn]bool // nil: ended
+}
+
+// serve runs handle for each connection until the test ends.
+func serve(t *testing.T, handle func(net.Conn)) *server {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{address: l.Addr().String(), came: make(chan struct{}, 1), open: make(map[net.Conn]bool)}
+	s.running.Go(func() { s.accept(l, handle) })
+	t.Cleanup(func() {
+		l.Close()
+		s.mu.Lock()
+		for c := range s.open {
+			c.Close()
+		}
+		s.open = nil
+		s.mu.Unlock()
+		s.running.Wait()
+	})
+	return s
+}
+
+func (s *server) accept(l net.Listener, handle func(net.Conn)) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		s.accepted.Add(1)
+		s.most.Store(max(s.most.Load(), s.now.Add(1))) // only this goroutine stores it
+		select {
+		case s.came <- struct{}{}:
+		default:
+		}
+		s.mu.Lock()
+		if s.open == nil {
+			s.mu.Unlock()
+			c.Close()
+			return
+		}
+		s.open[c] = true
+		s.mu.Unlock()
+		s.running.Go(func() {
+			handle(c)
+			s.mu.Lock()
+			delete(s.open, c)
+			s.mu.Unlock()
+			c.Close()
+			s.now.Add(-1)
+		})
+	}
+}
+
+// saw waits until n connections were accepted.
+func (s *server) saw(t *testing.T, n int64) {
+	t.Helper()
+	late := time.After(patience)
+	for s.accepted.Load() < n {
+		select {
+		case <-s.came:
+		case <-late:
+			t.Fatalf("the server saw %d connections of %d", s.accepted.Load(), n)
+		}
+	}
+	if got := s.accepted.Load(); got != n {
+		t.Errorf("the server saw %d connections, want %d", got, n)
+	}
+}
+
+// answer upgrades and does what do says with each message.
+func answer(do func(c net.Conn, op ws.OpCode, b []byte) error) func(net.Conn) {
+	return func(c net.Conn) {
+		if _, err := ws.Upgrade(c); err != nil {
+			return
+		}
+		for {
+			b, op, err := wsutil.ReadClientData(c)
+			if err != nil || do(c, op, b) != nil {
+				return
+			}
+		}
+	}
+}
+
+func echo(c net.Conn, op ws.OpCode, b []byte) error { return wsutil.WriteServerMessage(c, op, b) }
+
+func mute(net.Conn, ws.OpCode, []byte) error { return nil }
+
+// settings are for a short run of two workers against a server in this process.
+func settings(verb, address string) load.Settings {
+	return load.Settings{Verb: verb, Plain: "ws://" + address + "/", Sockets: 7, InFlight: 2, Size: 64, Duration: 400 * time.Millisecond, Settle: patience,
+		Procs: 2, Lanes: 8, Seed: 1, PIDs: []int{os.Getpid()}}
+}
+
+// run is Run that has to work.
+func run(t *testing.T, s load.Settings) *load.Result {
+	t.Helper()
+	var w workers
+	said := 0
+	r, err := load.Run(t.Context(), s, load.Env{Tool: "test", Command: []string{"test"}, Worker: w.start, Say: func(load.Progress) { said++ }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := s.Procs + len(s.Attacks)
+	if s.Verb == load.Relay {
+		want++
+	}
+	w.ended(t, want)
+	if said != len(r.Series) {
+		t.Errorf("%d points were said, %d are in the series", said, len(r.Series))
+	}
+	for _, p := range r.Series {
+		if p.Seconds <= 0 || p.Open < 0 || p.Begun > r.Run.Begun+uint64(s.Sockets) || p.Done > r.Run.Done || p.Late > r.Run.Due {
+			t.Errorf("a point of the series: %+v", p)
+		}
+	}
+	return r
+}
+
+// addsUp says that everything that began has ended well, and was measured.
+func addsUp(t *testing.T, r *load.Result) {
+	t.Helper()
+	c := r.Run.Counts
+	if c.Done == 0 || c.Begun != c.Done || c.Due != c.Done || len(r.Run.Errors) != 0 || r.Run.ErrorShare != 0 {
+		t.Errorf("%+v, errors %v", c, r.Run.Errors)
+	}
+	if l := r.Run.Latency; l == nil || l.Count != c.Done || l.Min > l.P50 || l.P50 > l.P99 || l.P99 > l.Max || l.Max > patience {
+		t.Errorf("latency %+v of %d operations", l, c.Done)
+	}
+	if rate := float64(c.Done) / r.Run.Took.Seconds(); r.Run.Rate != rate {
+		t.Errorf("rate %v, want %v", r.Run.Rate, rate)
+	}
+}
+
+// allDue says that want operations were due, no more, and that a machine too busy for them makes the run INVALID.
+func allDue(t *testing.T, r *load.Result, want uint64) {
+	t.Helper()
+	if n := r.Run.Due; n > want || n < want*99/100 && r.Verdict != load.Invalid {
+		t.Errorf("%d operations were due, want %d; %s", n, want, r.Verdict)
+	}
+}
+
+// The process that listens on the server's port is the server. Not parallel: a worker of another test has its sockets for a moment.
+func TestRunFindsServer(t *testing.T) {
+	set := settings(load.Echo, serve(t, answer(echo)).address)
+	set.PIDs, set.Duration, set.Procs = nil, 200*time.Millisecond, 1
+	r := run(t, set)
+	if r.Server == nil || !slices.Equal(r.Server.PIDs, []int{os.Getpid()}) || r.Server.Full <= 0 || r.Server.Most < r.Server.After {
+		t.Errorf("server: %+v", r.Server)
+	}
+	if len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "same machine") {
+		t.Errorf("notes %q", r.Notes)
+	}
+}
+
+func TestRunEcho(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*load.Settings)
+	}{
+		{"closed", func(*load.Settings) {}},
+		{"open", func(s *load.Settings) { s.Rate = "500" }},
+		{"steps", func(s *load.Settings) { s.Rate = "100..900:200ms,500" }},
+		{"poisson", func(s *load.Settings) { s.Rate, s.Poisson = "500", true }},
+		{"empty messages", func(s *load.Settings) { s.Size = 0 }},
+		{"large messages, opened slowly", func(s *load.Settings) { s.Size, s.Rate, s.Ramp = 100_000, "100", 50 }},
+		{"one process", func(s *load.Settings) { s.Procs, s.Sources = 1, []string{"127.0.0.2", "127.0.0.3"} }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, answer(echo))
+			set := settings(load.Echo, s.address)
+			c.change(&set)
+			r := run(t, set)
+			addsUp(t, r)
+			s.saw(t, 7)
+			if o := r.Opening; o.Wanted != 7 || o.Opened != 7 || len(o.Errors) != 0 || o.Open.Count != 7 || o.Ticket != nil {
+				t.Errorf("opening: %+v", o)
+			}
+			if len(r.Series) == 0 {
+				t.Error("no series")
+			}
+			switch set.Rate {
+			case "":
+				if r.Run.Wanted != 0 || r.Run.Schedule != nil {
+					t.Errorf("closed: %v wanted, behind %+v", r.Run.Wanted, r.Run.Schedule)
+				}
+			case "500", "100..900:200ms,500": // each 200 in 400 ms
+				if !set.Poisson {
+					allDue(t, r, 200)
+				}
+				if r.Run.Wanted != 500 {
+					t.Errorf("%v a second wanted", r.Run.Wanted)
+				}
+				if r.Run.Schedule == nil || r.Run.Schedule.Count != r.Run.Due {
+					t.Errorf("behind %+v", r.Run.Schedule)
+				}
+			}
+			if r.Client.Processes != set.Procs || r.Client.CPU <= 0 || r.Client.RSS <= 0 {
+				t.Errorf("client: %+v", r.Client)
+			}
+		})
+	}
+}
+
+// What goes wrong with a server has a name, and no other.
+func TestRunFailures(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		do    func(c net.Conn, op ws.OpCode, b []byte) error
+		class string
+		want  uint64 // errors; 0: some
+	}{
+		{"wrong answer", func(c net.Conn, op ws.OpCode, b []byte) error {
+			b[len(b)-1] ^= 1
+			return echo(c, op, b)
+		}, "wrong_answer", 14},
+		{"too many answers", func(c net.Conn, op ws.OpCode, b []byte) error {
+			return errors.Join(echo(c, op, b), echo(c, op, b), echo(c, op, b))
+		}, "wrong_answer", 0},
+		{"try again later", func(c net.Conn, _ ws.OpCode, _ []byte) error {
+			return errors.Join(ws.WriteFrame(c, ws.NewCloseFrame(ws.NewCloseFrameBody(1013, "later"))), io.EOF)
+		}, "close_1013", 14},
+		{"no frame", func(c net.Conn, _ ws.OpCode, _ []byte) error {
+			_, err := c.Write([]byte("\x81\x85masked"))
+			return err
+		}, "protocol", 14},
+		{"reset", func(c net.Conn, _ ws.OpCode, _ []byte) error {
+			return errors.Join(c.(*net.TCPConn).SetLinger(0), io.EOF)
+		}, "reset", 14},
+		{"no answer", mute, "no_answer", 14},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			set := settings(load.Echo, serve(t, answer(c.do)).address)
+			set.Duration, set.Procs = 200*time.Millisecond, 1
+			if c.class == "no_answer" {
+				set.Settle = 200 * time.Millisecond
+			}
+			r := run(t, set)
+			n := r.Run.Errors[c.class]
+			if len(r.Run.Errors) != 1 || n == 0 || c.want != 0 && n != c.want {
+				t.Errorf("errors %v, want %d of %s", r.Run.Errors, c.want, c.class)
+			}
+			if r.Run.ErrorShare <= 0 || r.Run.ErrorShare > 1 {
+				t.Errorf("a share of %v errors", r.Run.ErrorShare)
+			}
+			if c.want != 0 && (r.Run.Done != 0 || r.Run.Begun != 14 || r.Run.ErrorShare != 1) {
+				t.Errorf("%+v, share of errors %v", r.Run.Counts, r.Run.ErrorShare)
+			}
+			if len(r.Opening.Errors) != 0 {
+				t.Errorf("opening: %v", r.Opening.Errors)
+			}
+		})
+	}
+}
+
+// A socket that is lost takes its own messages with it. Nobody waits for their answers, and the others go on.
+func TestRunLosesOne(t *testing.T) {
+	t.Parallel()
+	var n atomic.Int64
+	s := serve(t, func(c net.Conn) {
+		do := echo
+		if n.Add(1) == 3 {
+			do = func(c net.Conn, _ ws.OpCode, _ []byte) error {
+				return errors.Join(ws.WriteFrame(c, ws.NewCloseFrame(ws.NewCloseFrameBody(1013, "later"))), io.EOF)
+			}
+		}
+		answer(do)(c)
+	})
+	set := settings(load.Echo, s.address)
+	set.Procs = 1
+	r := run(t, set)
+	if c := r.Run.Counts; c.Begun != c.Done+2 || c.Done == 0 || len(r.Run.Errors) != 1 || r.Run.Errors["close_1013"] != 2 {
+		t.Errorf("%+v, errors %v", c, r.Run.Errors)
+	}
+	if r.Took >= set.Settle {
+		t.Errorf("it took %v", r.Took)
+	}
+}
+
+// Without a socket there is no result, and the error says why.
+func TestRunOpensNothing(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := l.Addr().String()
+	l.Close()
+	status := serve(t, func(c net.Conn) {
+		_, _ = ws.ReadHeader(c)
+		_, _ = io.WriteString(c, "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+	})
+	for _, c := range []struct{ name, address, want string }{
+		{"refused", nobody, "none of 7 sockets could be opened: 7 refused"},
+		{"status", status.address, "none of 7 sockets could be opened: 7 http_503"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var w workers
+			set := settings(load.Echo, c.address)
+			set.Procs = 1
+			r, err := load.Run(t.Context(), set, load.Env{Worker: w.start})
+			if r != nil || err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%+v, %v", r, err)
+			}
+			w.ended(t, 1)
+		})
+	}
+}
+
+// Sockets that could not be opened make a run FAIL, and do not hide in it.
+func TestRunOpensSome(t *testing.T) {
+	t.Parallel()
+	var n atomic.Int64
+	echoing := answer(echo)
+	s := serve(t, func(c net.Conn) {
+		if n.Add(1)%2 == 0 {
+			return
+		}
+		echoing(c)
+	})
+	set := settings(load.Echo, s.address)
+	set.Procs = 1
+	r := run(t, set)
+	addsUp(t, r)
+	if o := r.Opening; o.Opened != 4 || o.Errors["ended"]+o.Errors["reset"] != 3 {
+		t.Errorf("opening: %+v", o)
+	}
+	if why := strings.Join(r.Why, "; "); r.Verdict != load.Fail && r.Verdict != load.Invalid || !strings.Contains(why, "3 of 7 sockets could not be opened: ") {
+		t.Errorf("%s: %s", r.Verdict, why)
+	}
+}
+
+// What cannot be done is said before anything is started.
+func TestRunRefuses(t *testing.T) {
+	t.Parallel()
+	none := func() *exec.Cmd { t.Error("a worker is started"); return exec.Command("/bin/false") }
+	s := settings(load.Echo, "127.0.0.1:9")
+	s.Sockets = 0
+	if _, err := load.Run(t.Context(), s, load.Env{Worker: none}); err == nil {
+		t.Error("no sockets: taken")
+	}
+	s = settings(load.Echo, "127.0.0.1:9")
+	if _, err := load.Run(t.Context(), s, load.Env{Worker: func() *exec.Cmd { return exec.Command("/no/such/program") }}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no program: %v", err)
+	}
+	s.PIDs = []int{1 << 30}
+	if _, err := load.Run(t.Context(), s, load.Env{Worker: none}); err == nil || !strings.Contains(err.Error(), "server process 1073741824") {
+		t.Errorf("no such server: %v", err)
+	}
+}
+
+// A worker that is lost ends the run, and its last words are heard.
+func TestRunLosesWorker(t *testing.T) {
+	t.Parallel()
+	s := serve(t, answer(echo))
+	w := workers{how: []string{"works", "dies"}}
+	r, err := load.Run(t.Context(), settings(load.Echo, s.address), load.Env{Worker: w.start})
+	if r != nil || err == nil || !strings.Contains(err.Error(), "worker 1: ") {
+		t.Errorf("%+v, %v", r, err)
+	}
+	w.ended(t, 2)
+
+	set := settings("dance", s.address)
+	set.Procs, w = 1, workers{}
+	if _, err := load.Run(t.Context(), set, load.Env{Worker: w.start}); err == nil || !strings.Contains(err.Error(), `no verb "dance"`) {
+		t.Errorf("a verb that there is not: %v", err)
+	}
+	w.ended(t, 1)
+}
+
+func TestRunConnect(t *testing.T) {
+	t.Parallel()
+	s := serve(t, func(c net.Conn) {
+		if _, err := ws.Upgrade(c); err != nil {
+			return
+		}
+		if ws.WriteFrame(c, ws.NewPingFrame([]byte("hello"))) != nil {
+			return
+		}
+		_, _, _ = wsutil.ReadClientData(c)
+	})
+	r := run(t, settings(load.Connect, s.address))
+	s.saw(t, 7)
+	if r.Opening.Opened != 7 || len(r.Run.Errors) != 0 || r.Verdict != load.Done {
+		t.Errorf("%s %q: %+v, errors %v", r.Verdict, r.Why, r.Opening, r.Run.Errors)
+	}
+	if line := strings.Join(r.Lines(), "\n"); !strings.Contains(line, "7 sockets held for ") {
+		t.Errorf("%s", line)
+	}
+}
+
+// A socket that is lost while it is held is an error.
+func TestRunConnectLoses(t *testing.T) {
+	t.Parallel()
+	var n atomic.Int64
+	hold := make(chan struct{})
+	s := serve(t, func(c net.Conn) {
+		if _, err := ws.Upgrade(c); err != nil {
+			return
+		}
+		if n.Add(1) == 3 {
+			<-hold
+			return
+		}
+		_, _, _ = wsutil.ReadClientData(c)
+	})
+	var w workers
+	set := settings(load.Connect, s.address)
+	set.Duration = 1500 * time.Millisecond
+	var once sync.Once
+	r, err := load.Run(t.Context(), set, load.Env{Worker: w.start, Say: func(p load.Progress) {
+		if p.Phase == "run" {
+			once.Do(func() { close(hold) })
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Run.Errors["ended"] != 1 || len(r.Run.Errors) != 1 || r.Run.ErrorShare != 1./7 || r.Series[len(r.Series)-1].Open != 6 {
+		t.Errorf("errors %v, share %v, %d open at the end", r.Run.Errors, r.Run.ErrorShare, r.Series[len(r.Series)-1].Open)
+	}
+	w.ended(t, 2)
+}
+
+func TestRunChurn(t *testing.T) {
+	for _, rate := range []string{"", "200"} {
+		t.Run("rate "+rate, func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, answer(echo))
+			set := settings(load.Churn, s.address)
+			set.Sockets, set.Rate, set.Lanes = 0, rate, 2
+			r := run(t, set)
+			c := r.Run.Counts
+			slow := r.Run.Errors["no_connection"] // those for which a busy machine had no time left
+			if c.Done == 0 || c.Begun != c.Done || c.Due != c.Begun+slow || slow == 0 && len(r.Run.Errors) != 0 || rate == "" && slow != 0 {
+				t.Errorf("%+v, errors %v", c, r.Run.Errors)
+			}
+			if rate != "" {
+				allDue(t, r, 80)
+			}
+			s.saw(t, int64(c.Begun)) // one was accepted for each
+			if c.Opened == 0 || c.Opened >= c.Begun || r.Run.Open == nil || r.Run.Open.Count != c.Opened {
+				t.Errorf("%d of %d came to a 101, %+v", c.Opened, c.Begun, r.Run.Open)
+			}
+			if r.Opening.Wanted != 0 || r.Opening.Opened != 0 {
+				t.Errorf("opening: %+v", r.Opening)
+			}
+		})
+	}
+}
+
+// Every cycle of churn is an operation, and the time that it takes counts from when it was due.
+func TestRunChurnLatency(t *testing.T) {
+	t.Parallel()
+	s := serve(t, answer(echo))
+	set := settings(load.Churn, s.address)
+	set.Sockets, set.Rate, set.Procs = 0, "200", 1
+	r := run(t, set)
+	if l := r.Run.Latency; l == nil || l.Count != r.Run.Done {
+		t.Errorf("%d operations, latency %+v", r.Run.Done, l)
+	}
+}
+
+// freeAddress is one on which nobody listens now.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// proxy copies bytes between its connections and address.
+func proxy(t *testing.T, address string) *server {
+	return serve(t, func(c net.Conn) {
+		b, err := net.Dial("tcp4", address)
+		if err != nil {
+			return
+		}
+		defer b.Close()
+		back := make(chan struct{})
+		go func() { // it ends with b, and is waited for
+			_, _ = io.Copy(c, b)
+			c.Close()
+			close(back)
+		}()
+		_, _ = io.Copy(b, c)
+		b.Close()
+		<-back
+	})
+}
+
+func TestRunRelay(t *testing.T) {
+	for _, rate := range []string{"", "500"} {
+		t.Run("rate "+rate, func(t *testing.T) {
+			t.Parallel()
+			backend := freeAddress(t)
+			set := settings(load.Relay, proxy(t, backend).address)
+			set.Backend, set.Rate, set.Procs, set.Settle = backend, rate, 1, 500*time.Millisecond
+			r := run(t, set)
+			addsUp(t, r)
+			if r.Run.In == nil || r.Run.In.Count != r.Run.Done || r.Run.Out == nil || r.Run.Out.Count != r.Run.Done {
+				t.Errorf("%d done, in %+v, out %+v", r.Run.Done, r.Run.In, r.Run.Out)
+			}
+			if r.Opening.Opened != 7 {
+				t.Errorf("opening: %+v", r.Opening)
+			}
+		})
+	}
+}
+
+// A backend that fails at the end is heard of: what it answered last may be lost.
+func TestRunRelayLosesBackend(t *testing.T) {
+	t.Parallel()
+	backend := freeAddress(t)
+	set := settings(load.Relay, proxy(t, backend).address)
+	set.Backend, set.Settle, set.Procs = backend, 100*time.Millisecond, 1
+	w := workers{how: []string{"fails", "works"}}
+	if _, err := load.Run(t.Context(), set, load.Env{Worker: w.start}); err == nil || !strings.Contains(err.Error(), "lost at last") {
+		t.Errorf("%v", err)
+	}
+}
+
+// Attackers are as many as were ordered, come in the second half, and are counted when the server gets rid of them.
+func TestRunHostile(t *testing.T) {
+	for _, c := range []struct {
+		attack string
+		stays  bool // the server has no reason to close
+	}{{"unmasked", false}, {"ping-flood", true}, {"slow-head", true}} {
+		t.Run(c.attack, func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, answer(echo))
+			set := settings(load.Hostile, s.address)
+			set.Attacks, set.Hostile, set.Rate, set.Duration, set.Procs = []string{c.attack}, 3, "200", 800*time.Millisecond, 1
+			r := run(t, set)
+			addsUp(t, r)
+			h := r.Hostile
+			if h == nil || h.Before == nil || h.Under == nil || h.Before.Count+h.Under.Count != r.Run.Done || !slices.Equal(h.Kinds, set.Attacks) {
+				t.Fatalf("%+v", h)
+			}
+			if h.Before.Count > 100 { // 200 a second, and half of the time
+				t.Errorf("%d operations before the attack, %d under it", h.Before.Count, h.Under.Count)
+			}
+			if c.stays != (h.CutOff == 0) {
+				t.Errorf("%d were cut off", h.CutOff)
+			}
+			if c.stays {
+				if n := s.accepted.Load(); n != 7+3 {
+					t.Errorf("%d connections for 7 honest sockets and 3 hostile ones", n)
+				}
+			} else if n := s.accepted.Load(); n < 7+3 {
+				t.Errorf("%d connections", n)
+			}
+		})
+	}
+}
+
+// gone says that no process pid is left.
+func gone(pid int) bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
+
+// A context that ends takes all workers with it: while sockets are opened, and in the run.
+func TestRunCancelled(t *testing.T) {
+	for _, c := range []struct {
+		phase  string
+		handle func(net.Conn)
+	}{
+		{"open", func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }}, // no 101 ever
+		{"run", answer(echo)},
+	} {
+		t.Run(c.phase, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			set := settings(load.Echo, serve(t, c.handle).address)
+			set.Duration = time.Hour
+			var w workers
+			r, err := load.Run(ctx, set, load.Env{Worker: w.start, Say: func(p load.Progress) {
+				if p.Phase == c.phase {
+					cancel()
+				}
+			}})
+			if r != nil || !errors.Is(err, context.Canceled) {
+				t.Errorf("%v", err)
+			}
+			w.ended(t, 2)
+			for _, cmd := range w.cmds {
+				if !gone(cmd.Process.Pid) {
+					t.Errorf("process %d is left", cmd.Process.Pid)
+				}
+			}
+		})
+	}
+}
+
+// A rate that no client reaches says nothing about the server.
+func TestRunSaturated(t *testing.T) {
+	set := settings(load.Echo, serve(t, answer(echo)).address)
+	set.Rate, set.Duration, set.Settle, set.Procs = "5000000", time.Second, 100*time.Millisecond, 1
+	r := run(t, set)
+	if r.Verdict != load.Invalid || !strings.Contains(strings.Join(r.Why, "; "), "generator saturated") {
+		t.Errorf("%s: %q, %+v", r.Verdict, r.Why, r.Run.Counts)
+	}
+	if r.Run.Late == 0 || r.Run.LateShare <= 0.01 || r.Run.Late > r.Run.Due {
+		t.Errorf("%d of %d began late, a share of %v", r.Run.Late, r.Run.Due, r.Run.LateShare)
+	}
+	if r.Judge(nil) || r.Verdict != load.Invalid {
+		t.Errorf("judged %s", r.Verdict)
+	}
+}
+
+// Every ticketgate command starts with this package in it, and each worker: what attacks send is not made before it is sent.
+func TestStartIsCheap(t *testing.T) {
+	var w workers
+	w.how = []string{"dies"}
+	c := w.start()
+	c.Env = append(c.Env, "GODEBUG=inittrace=1")
+	out, _ := c.CombinedOutput() // it exits with 3
+	for line := range strings.Lines(string(out)) {
+		var at, took float64
+		var bytes int
+		if n, _ := fmt.Sscanf(line, "init ticketgate/bench/load @%f ms, %f ms clock, %d bytes", &at, &took, &bytes); n < 3 {
+			continue
+		}
+		if bytes > 2<<20 {
+			t.Errorf("the start of the package takes %.0f ms and %d bytes", took, bytes)
+		}
+		return
+	}
+	t.Errorf("no trace of the package's start: %s", out)
+}

@@ -1,0 +1,143 @@
+package load
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"ticketgate/bench"
+)
+
+// A watch looks at the server's processes, through /proc.
+type watch struct{ pids []int }
+
+// look finds the processes that listen on address, if it is one of this machine. Only root sees those of other users.
+func look(address string) (*watch, error) {
+	at, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return nil, err
+	}
+	local, err := isLocal(at.Addr())
+	if err != nil || !local {
+		return nil, err
+	}
+	inodes := make(map[string]bool)
+	for _, file := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		b, err := os.ReadFile(file)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, inode := range listening(string(b), at.Port()) {
+			inodes["socket:["+inode+"]"] = true
+		}
+	}
+	fds, err := filepath.Glob("/proc/[0-9]*/fd/*")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, fd := range fds {
+		if link, err := os.Readlink(fd); err != nil || !inodes[link] { // processes come and go
+			continue
+		}
+		pid, err := strconv.Atoi(strings.Split(fd, "/")[2])
+		if err == nil && !slices.Contains(pids, pid) {
+			pids = append(pids, pid)
+		}
+	}
+	if len(pids) == 0 {
+		return nil, nil
+	}
+	slices.Sort(pids)
+	return &watch{pids}, nil
+}
+
+func isLocal(a netip.Addr) (bool, error) {
+	if a.IsLoopback() || a.IsUnspecified() {
+		return true, nil
+	}
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(all, func(n net.Addr) bool {
+		p, err := netip.ParsePrefix(n.String())
+		return err == nil && p.Addr().Unmap() == a.Unmap()
+	}), nil
+}
+
+// listening finds the inodes of the sockets that listen on port in the text of /proc/net/tcp (proc_net_tcp: state 0A).
+func listening(text string, port uint16) []string {
+	want := fmt.Sprintf(":%04X", port)
+	var all []string
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if len(f) > 9 && f[3] == "0A" && strings.HasSuffix(f[1], want) {
+			all = append(all, f[9])
+		}
+	}
+	return all
+}
+
+// A seen is the server at one moment.
+type seen struct {
+	cpu time.Duration
+	rss int64
+}
+
+func (w *watch) see() (seen, error) {
+	var s seen
+	for _, pid := range w.pids {
+		p := bench.Process{PID: pid}
+		cpu, err := p.CPU()
+		if err != nil {
+			return seen{}, fmt.Errorf("server process %d: %w", pid, err)
+		}
+		rss, err := p.Resident()
+		if err != nil {
+			return seen{}, fmt.Errorf("server process %d: %w", pid, err)
+		}
+		s.cpu += cpu.Total()
+		s.rss += rss
+	}
+	return s, nil
+}
+
+// kernelNow reads what the kernel's memory is; what cannot be read is 0.
+func kernelNow() Slab {
+	var s Slab
+	if n, err := bench.Slab(); err == nil { // only root may
+		s.Slabs = n
+	}
+	if b, err := os.ReadFile("/proc/net/sockstat"); err == nil {
+		s.TCP = tcpMemory(string(b))
+	}
+	return s
+}
+
+// tcpMemory is the memory of TCP's buffers in the text of /proc/net/sockstat, which counts in pages.
+func tcpMemory(text string) int64 {
+	for line := range strings.Lines(text) {
+		rest, ok := strings.CutPrefix(line, "TCP:")
+		f := strings.Fields(rest)
+		for i := 0; ok && i+1 < len(f); i += 2 {
+			if f[i] == "mem" {
+				pages, err := strconv.ParseInt(f[i+1], 10, 64)
+				if err == nil {
+					return pages * int64(os.Getpagesize())
+				}
+			}
+		}
+	}
+	return 0
+}

@@ -1,0 +1,107 @@
+package load
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"testing"
+	"time"
+)
+
+const procNetTCP = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 31001 1 0000000000000000 100 0 0 10 0
+   1: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 31002 1 0000000000000000 100 0 0 10 0
+   2: 0100007F:1F90 0100007F:D431 01 00000000:00000000 00:00000000 00000000     0        0 31003 1 0000000000000000 20 4 30 10 -1
+   3: 0100007F:D431 0100007F:1F90 01 00000000:00000000 00:00000000 00000000     0        0 31004 1 0000000000000000 20 4 30 10 -1
+   4: 00000000:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 31005 1 0000000000000000 100 0 0 10 0
+`
+
+const procNetTCP6 = `  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 32001 1 0000000000000000 100 0 0 10 0
+`
+
+func TestListening(t *testing.T) {
+	for _, c := range []struct {
+		name, text string
+		port       uint16
+		want       []string
+	}{
+		{"two addresses", procNetTCP, 8080, []string{"31001", "31005"}},
+		{"low port", procNetTCP, 80, []string{"31002"}},
+		{"only a client's", procNetTCP, 0xd431, nil},
+		{"nobody", procNetTCP, 8081, nil},
+		{"IPv6", procNetTCP6, 8080, []string{"32001"}},
+		{"empty", "", 8080, nil},
+		{"short line", "0: 0100007F:1F90 00000000:0000 0A", 8080, nil},
+	} {
+		if got := listening(c.text, c.port); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+func TestTCPMemory(t *testing.T) {
+	page := int64(os.Getpagesize())
+	for _, c := range []struct {
+		name, text string
+		want       int64
+	}{
+		{"whole file", "sockets: used 290\nTCP: inuse 9 orphan 0 tw 3 alloc 12 mem 7\nUDP: inuse 2 mem 1\nUDPLITE: inuse 0\n", 7 * page},
+		{"UDP alone", "UDP: inuse 2 mem 1\n", 0},
+		{"none", "TCP: inuse 9\n", 0},
+		{"no number", "TCP: inuse 9 mem lots\n", 0},
+		{"cut", "TCP: inuse 9 mem", 0},
+		{"empty", "", 0},
+	} {
+		if got := tcpMemory(c.text); got != c.want {
+			t.Errorf("%s: %d, want %d", c.name, got, c.want)
+		}
+	}
+}
+
+// Whoever listens is found by the port, and seen.
+func TestLook(t *testing.T) {
+	for _, network := range []string{"tcp4", "tcp"} {
+		address := map[string]string{"tcp4": "127.0.0.1:0", "tcp": ":0"}[network]
+		l, err := net.Listen(network, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		at := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), l.Addr().(*net.TCPAddr).AddrPort().Port()).String()
+		w, err := look(at)
+		if err != nil || w == nil || !slices.Equal(w.pids, []int{os.Getpid()}) {
+			t.Fatalf("%s: %+v, %v; want process %d", at, w, err, os.Getpid())
+		}
+		s, err := w.see()
+		if err != nil || s.rss < 1<<20 || s.cpu < 0 {
+			t.Errorf("seen: %+v, %v", s, err)
+		}
+		l.Close()
+		if w, err := look(at); err != nil || w != nil {
+			t.Errorf("%s, closed: %+v, %v", at, w, err)
+		}
+	}
+	if w, err := look("192.0.2.1:80"); err != nil || w != nil { // TEST-NET-1 is nobody's
+		t.Errorf("another machine: %+v, %v", w, err)
+	}
+	if _, err := look("127.0.0.1"); err == nil {
+		t.Error("an address without a port is taken")
+	}
+}
+
+func TestSee(t *testing.T) {
+	me := os.Getpid()
+	one, err := (&watch{[]int{me}}).see()
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := (&watch{[]int{me, me}}).see() // processes are added up
+	if err != nil || two.rss < one.rss*3/2 || two.cpu < one.cpu*2-20*time.Millisecond {
+		t.Errorf("one %+v, two %+v, %v", one, two, err)
+	}
+	if _, err := (&watch{[]int{1 << 30}}).see(); err == nil {
+		t.Error("a process that there is not is seen")
+	}
+}

@@ -1,0 +1,189 @@
+package load
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// plainEcho are settings that Check takes.
+func plainEcho() Settings {
+	return Settings{Verb: Echo, Plain: "ws://127.0.0.1:9000/", Sockets: 10, InFlight: 1, Size: 128, Duration: time.Second, Procs: 1, Lanes: 4}
+}
+
+// gateway are settings that Check takes, with tickets.
+func gateway() Settings {
+	s := plainEcho()
+	s.Plain, s.Target, s.Key, s.Stream = "", "http://127.0.0.1:8080", "tgk_key", "echo"
+	return s
+}
+
+func TestCheckTakes(t *testing.T) {
+	for name, change := range map[string]func(*Settings){
+		"plain":            func(s *Settings) { *s = plainEcho() },
+		"gateway":          func(*Settings) {},
+		"slash":            func(s *Settings) { s.Target = "http://127.0.0.1:8080/" },
+		"no port":          func(s *Settings) { s.Target = "http://127.0.0.1" },
+		"capitals":         func(s *Settings) { s.Target = "HTTP://127.0.0.1:8080" },
+		"open loop":        func(s *Settings) { s.Rate, s.InFlight = "100..200", 0 },
+		"tickets":          func(s *Settings) { s.Verb, s.Sockets = Tickets, 0 },
+		"churn":            func(s *Settings) { s.Verb, s.Sockets = Churn, 0 },
+		"relay":            func(s *Settings) { s.Verb, s.Size, s.Backend = Relay, RelaySizeMin, "127.0.0.1:9" },
+		"smallest message": func(s *Settings) { s.Size = 0 },
+		"largest message":  func(s *Settings) { s.Size = 15 << 20 },
+		"many processes":   func(s *Settings) { s.Procs = 1000 },
+		"many clients":     func(s *Settings) { s.Clients = 9_999_999 },
+		"attacks":          func(s *Settings) { s.Attacks = Attacks },
+		"sources":          func(s *Settings) { s.Sources = []string{"127.0.0.2"} },
+	} {
+		s := gateway()
+		change(&s)
+		if err := s.Check(); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if _, _, err := s.jobs(false); err != nil { // what is taken can be done
+			t.Errorf("%s: taken by Check, but not done: %v", name, err)
+		}
+	}
+}
+
+func TestCheckRefuses(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*Settings)
+		why    string
+	}{
+		"no server":       {func(s *Settings) { s.Target = "" }, "want --target"},
+		"two servers":     {func(s *Settings) { s.Plain = "ws://127.0.0.1:1/" }, "or --plain"},
+		"plain tickets":   {func(s *Settings) { *s = plainEcho(); s.Verb = Tickets }, "has none: want --target"},
+		"plain http":      {func(s *Settings) { *s = plainEcho(); s.Plain = "http://127.0.0.1:1/" }, "such as ws://"},
+		"plain wss":       {func(s *Settings) { *s = plainEcho(); s.Plain = "wss://127.0.0.1:1/" }, "speaks no TLS"},
+		"plain nothing":   {func(s *Settings) { *s = plainEcho(); s.Plain = "127.0.0.1:1" }, "such as ws://"},
+		"plain no host":   {func(s *Settings) { *s = plainEcho(); s.Plain = "ws:///x" }, "such as ws://"},
+		"plain IPv6":      {func(s *Settings) { *s = plainEcho(); s.Plain = "ws://[::1]:1/" }, "[::1]:1"},
+		"target scheme":   {func(s *Settings) { s.Target = "ftp://127.0.0.1" }, "such as http://127.0.0.1:8080"},
+		"target address":  {func(s *Settings) { s.Target = "127.0.0.1:8080" }, "such as http://127.0.0.1:8080"},
+		"target TLS":      {func(s *Settings) { s.Target = "https://127.0.0.1" }, "speaks no TLS"},
+		"target path":     {func(s *Settings) { s.Target = "http://127.0.0.1:8080/v1/tickets" }, "such as http://127.0.0.1:8080"},
+		"no key":          {func(s *Settings) { s.Key = "" }, "TICKETGATE_KEY"},
+		"key with line":   {func(s *Settings) { s.Key = "tgk_a\r\nX-Evil: 1" }, "no API key"},
+		"key with space":  {func(s *Settings) { s.Key = "tgk a" }, "no API key"},
+		"key with umlaut": {func(s *Settings) { s.Key = "tgk_ä" }, "no API key"},
+		"no stream":       {func(s *Settings) { s.Stream = "" }, "--stream"},
+		"no time":         {func(s *Settings) { s.Duration = 0 }, "--duration 0s: want more than 0"},
+		"time back":       {func(s *Settings) { s.Duration = -time.Second }, "--duration -1s"},
+		"no sockets":      {func(s *Settings) { s.Sockets = 0 }, "-c 0: want at least one"},
+		"fewer sockets":   {func(s *Settings) { s.Sockets = -1 }, "-c -1"},
+		"fewer procs":     {func(s *Settings) { s.Procs = -1 }, "--procs -1"},
+		"more procs":      {func(s *Settings) { s.Procs = 1001 }, "--procs 1001"},
+		"no lanes":        {func(s *Settings) { s.Lanes = 0 }, "--lanes 0"},
+		"smaller":         {func(s *Settings) { s.Size = -1 }, "--size -1"},
+		"larger":          {func(s *Settings) { s.Size = 15<<20 + 1 }, "--size 15728641"},
+		"relay size":      {func(s *Settings) { s.Verb, s.Size, s.Backend = Relay, RelaySizeMin-1, "127.0.0.1:9" }, "want at least 34"},
+		"relay backend":   {func(s *Settings) { s.Verb = Relay }, "want --backend"},
+		"ramp down":       {func(s *Settings) { s.Ramp = -1 }, "--ramp -1"},
+		"endless ramp":    {func(s *Settings) { s.Ramp = math.Inf(1) }, "--ramp +Inf"},
+		"no number":       {func(s *Settings) { s.Ramp = math.NaN() }, "--ramp NaN"},
+		"none in flight":  {func(s *Settings) { s.InFlight = 0 }, "--in-flight 0"},
+		"fewer clients":   {func(s *Settings) { s.Clients = -1 }, "--clients -1"},
+		"more clients":    {func(s *Settings) { s.Clients = 10_000_000 }, "--clients 10000000"},
+		"attack":          {func(s *Settings) { s.Attacks = []string{"garbage", "smurf"} }, "--attack smurf: there are garbage, header-bomb"},
+		"source":          {func(s *Settings) { s.Sources = []string{"127.0.0.2", "::1"} }, "--source ::1"},
+		"source name":     {func(s *Settings) { s.Sources = []string{"localhost"} }, "--source localhost"},
+		"rate":            {func(s *Settings) { s.Rate = "much" }, `"much" is no rate`},
+	} {
+		s := gateway()
+		c.change(&s)
+		if err := s.Check(); err == nil {
+			t.Errorf("%s: taken", name)
+		} else if !strings.Contains(err.Error(), c.why) {
+			t.Errorf("%s: %v, want %s", name, err, c.why)
+		}
+	}
+}
+
+func TestParseSources(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		want []string
+	}{
+		{"127.0.0.2", []string{"127.0.0.2"}},
+		{"127.0.0.2, 127.0.0.9", []string{"127.0.0.2", "127.0.0.9"}},
+		{"127.0.0.2,127.0.0.4-127.0.0.6", []string{"127.0.0.2", "127.0.0.4", "127.0.0.5", "127.0.0.6"}},
+		{"127.0.0.255-127.0.1.0", []string{"127.0.0.255", "127.0.1.0"}},
+		{"127.0.0.2-127.0.0.2", []string{"127.0.0.2"}},
+		{"255.255.255.254-255.255.255.255", []string{"255.255.255.254", "255.255.255.255"}}, // there is no next one
+	} {
+		if all, err := ParseSources(c.text); err != nil || !slices.Equal(all, c.want) {
+			t.Errorf("%s: %d addresses, %v", c.text, len(all), err)
+		}
+	}
+	if all, err := ParseSources("10.0.0.0-10.0.255.255"); err != nil || len(all) != 1<<16 {
+		t.Errorf("65536 addresses: %d, %v", len(all), err)
+	}
+	for _, c := range []struct{ text, why string }{
+		{"", `--source "": want IPv4 addresses`},
+		{"localhost", "want IPv4 addresses"},
+		{"::1", "want IPv4 addresses"},
+		{"127.0.0.2-::1", "want IPv4 addresses"},
+		{"127.0.0.2-9", "want IPv4 addresses"},
+		{"127.0.0.9-127.0.0.2", "want IPv4 addresses"},
+		{"127.0.0.2,", "want IPv4 addresses"},
+		{"10.0.0.0-10.1.0.0", "more than 65536 addresses"},
+		{"0.0.0.0-255.255.255.255", "more than 65536 addresses"},
+	} {
+		if all, err := ParseSources(c.text); err == nil || !strings.Contains(err.Error(), c.why) {
+			t.Errorf("%q: %d addresses, %v", c.text, len(all), err)
+		}
+	}
+}
+
+// The work is divided so that nothing is left over, and each process has sources of its own as far as they go.
+func TestJobs(t *testing.T) {
+	s := plainEcho()
+	s.Sockets, s.Procs, s.Plain = 11, 3, "ws://127.0.0.1/chat?a=b"
+	s.Sources = []string{"127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"}
+	jobs, server, err := s.jobs(true)
+	if err != nil || server != "127.0.0.1:80" || len(jobs) != 3 {
+		t.Fatalf("%d jobs for %s, %v", len(jobs), server, err)
+	}
+	var sources []string
+	for i, j := range jobs {
+		if want := []int{4, 4, 3}[i]; j.Sockets != want || j.Index != i || j.Share != 3 || j.Thread < 0 {
+			t.Errorf("job %d: %+v, want %d sockets", i, j, want)
+		}
+		if j.Plain != "127.0.0.1:80" || j.Host != "127.0.0.1" || j.Path != "/chat?a=b" || j.API != "" {
+			t.Errorf("job %d goes to %s, %s, %s", i, j.Plain, j.Host, j.Path)
+		}
+		sources = append(sources, j.Source...)
+	}
+	if slices.Sort(sources); !slices.Equal(sources, s.Sources) {
+		t.Errorf("sources %q", sources)
+	}
+
+	s = gateway()
+	s.Verb, s.Backend, s.Size, s.Procs, s.Target = Relay, "127.0.0.1:9", 100, 2, "http://127.0.0.1:8080/"
+	if jobs, server, err = s.jobs(false); err != nil || len(jobs) != 3 || jobs[0].Verb != backend || jobs[0].Listen != "127.0.0.1:9" || jobs[0].Sockets != 0 {
+		t.Errorf("relay: %+v, %v", jobs, err)
+	}
+	if server != "127.0.0.1:8080" || jobs[1].API != server || jobs[1].Key != "tgk_key" || jobs[1].Thread != -1 {
+		t.Errorf("relay at %s: %+v", server, jobs[1])
+	}
+
+	s = plainEcho()
+	s.Verb, s.Attacks, s.Hostile, s.Sources = Hostile, []string{"garbage", "unmasked"}, 7, []string{"127.0.0.2"}
+	s.Procs = 2
+	if jobs, _, err = s.jobs(false); err != nil || len(jobs) != 4 {
+		t.Fatalf("hostile: %+v, %v", jobs, err)
+	}
+	if len(jobs[0].Source) != 1 || len(jobs[1].Source) != 1 {
+		t.Errorf("fewer sources than processes: %q, %q", jobs[0].Source, jobs[1].Source)
+	}
+	for i, kind := range s.Attacks {
+		if j := jobs[2+i]; j.Verb != attack || j.Attack != kind || j.Sockets != 7 || j.After != s.Duration/2 {
+			t.Errorf("hostile: %+v", j)
+		}
+	}
+}

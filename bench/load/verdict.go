@@ -1,0 +1,308 @@
+package load
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Bounds from which on a run says more of the client than of the server.
+const (
+	lateMost     = 0.01 // of the operations
+	begunLeast   = 0.99 // of what the schedule wanted
+	clientMost   = 0.95 // of a core
+	serverEnough = 0.9  // cores: a server that uses as much was no less busy than the client
+)
+
+// saturated says why r is the client's figure and not the server's; nothing: it is the server's.
+func (r *Result) saturated() []string {
+	var why []string
+	say := func(format string, args ...any) {
+		why = append(why, "generator saturated: "+fmt.Sprintf(format, args...))
+	}
+	run := &r.Run
+	if r.Settings.Rate != "" {
+		if run.LateShare > lateMost {
+			say("%s of the operations began more than %s after they were due", percent(run.LateShare), lateAfter)
+		}
+		if all, err := r.Settings.schedule(); err == nil && !r.Settings.Poisson {
+			if want := all.Count(); float64(run.Due) < want*begunLeast && run.Took >= r.Settings.Duration {
+				say("it came to %d of the %.0f operations that were due", run.Due, want)
+			}
+		}
+	} else if r.Settings.Verb != Connect && r.Client.Busiest >= clientMost && (r.Server == nil || r.Server.Cores < serverEnough) {
+		say("it was busy %s of its core (the server: %s): the rate is its own; give it --procs, or a rate", percent(r.Client.Busiest), r.serverShare())
+	}
+	return why
+}
+
+func (r *Result) serverShare() string {
+	if r.Server == nil {
+		return "not known"
+	}
+	return fmt.Sprintf("%.2f cores", r.Server.Cores)
+}
+
+func percent(v float64) string { return strconv.FormatFloat(100*v, 'f', 1, 64) + "%" }
+
+// A Requirement is something that a run has to reach.
+type Requirement struct {
+	text  string
+	name  string
+	than  string // < <= > >=
+	value float64
+	unit  unit
+}
+
+type unit int
+
+const (
+	unitNumber unit = iota
+	unitShare
+	unitTime
+	unitSize
+)
+
+// A figure is something that can be required. Its second value is false where the run has none.
+type figure struct {
+	unit unit
+	of   func(*Result) (float64, bool)
+}
+
+// figures are by name.
+var figures = func() map[string]figure {
+	all := map[string]figure{
+		"errors":       {unitShare, func(r *Result) (float64, bool) { return r.Run.ErrorShare, true }},
+		"late":         {unitShare, func(r *Result) (float64, bool) { return r.Run.LateShare, true }},
+		"rate":         {unitNumber, func(r *Result) (float64, bool) { return r.Run.Rate, true }},
+		"opened":       {unitNumber, func(r *Result) (float64, bool) { return float64(r.Opening.Opened), true }},
+		"client-bytes": {unitSize, func(r *Result) (float64, bool) { return r.Client.PerSocket, r.Client.PerSocket != 0 }},
+		"socket-bytes": {unitSize, func(r *Result) (float64, bool) {
+			return known(server(r, func(s *Server) float64 { return s.PerSocket }))
+		}},
+		"server-cores": {unitNumber, func(r *Result) (float64, bool) { return server(r, func(s *Server) float64 { return s.Cores }) }},
+		"server-cpu": {unitTime, func(r *Result) (float64, bool) {
+			return known(server(r, func(s *Server) float64 { return float64(s.PerDone) }))
+		}},
+		"server-growth": {unitShare, func(r *Result) (float64, bool) { return server(r, (*Server).growth) }},
+		"slowdown":      {unitNumber, slowdown},
+	}
+	for prefix, of := range map[string]func(*Result) *Latency{
+		"":          func(r *Result) *Latency { return r.Run.Latency },
+		"ticket-":   func(r *Result) *Latency { return either(r.Run.Ticket, r.Opening.Ticket) },
+		"open-":     func(r *Result) *Latency { return either(r.Run.Open, r.Opening.Open) },
+		"in-":       func(r *Result) *Latency { return r.Run.In },
+		"out-":      func(r *Result) *Latency { return r.Run.Out },
+		"schedule-": func(r *Result) *Latency { return r.Run.Schedule },
+	} {
+		for name, at := range map[string]func(*Latency) time.Duration{
+			"mean": func(l *Latency) time.Duration { return l.Mean }, "p50": func(l *Latency) time.Duration { return l.P50 },
+			"p90": func(l *Latency) time.Duration { return l.P90 }, "p99": func(l *Latency) time.Duration { return l.P99 },
+			"p99.9": func(l *Latency) time.Duration { return l.P999 }, "p99.99": func(l *Latency) time.Duration { return l.P9999 },
+			"max": func(l *Latency) time.Duration { return l.Max },
+		} {
+			all[prefix+name] = figure{unitTime, func(r *Result) (float64, bool) {
+				l := of(r)
+				if l == nil {
+					return 0, false
+				}
+				return float64(at(l)), true
+			}}
+		}
+	}
+	return all
+}()
+
+func either(a, b *Latency) *Latency {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+func server(r *Result, of func(*Server) float64) (float64, bool) {
+	if r.Server == nil {
+		return 0, false
+	}
+	return of(r.Server), true
+}
+
+// known is a figure that is 0 where it could not be measured.
+func known(v float64, ok bool) (float64, bool) { return v, ok && v != 0 }
+
+// growth is by what share the server's memory grew in the run.
+func (s *Server) growth() float64 {
+	if s.Full == 0 {
+		return 0
+	}
+	return float64(s.After-s.Full) / float64(s.Full)
+}
+
+// slowdown is how many times the p99 under attack is that before.
+func slowdown(r *Result) (float64, bool) {
+	if r.Hostile == nil || r.Hostile.Before == nil || r.Hostile.Under == nil || r.Hostile.Before.P99 == 0 {
+		return 0, false
+	}
+	return float64(r.Hostile.Under.P99) / float64(r.Hostile.Before.P99), true
+}
+
+// ParseRequirements reads "p99<20ms,errors<0.1%".
+func ParseRequirements(text string) ([]Requirement, error) {
+	var all []Requirement
+	for part := range strings.SplitSeq(text, ",") {
+		q, err := parseRequirement(strings.TrimSpace(part))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, q)
+	}
+	return all, nil
+}
+
+func parseRequirement(text string) (Requirement, error) {
+	at := strings.IndexAny(text, "<>")
+	if at < 0 {
+		return Requirement{}, fmt.Errorf("--require %q: want NAME<VALUE or NAME>VALUE, such as p99<20ms", text)
+	}
+	q := Requirement{text: text, name: strings.TrimSpace(text[:at]), than: text[at : at+1]}
+	rest := text[at+1:]
+	if strings.HasPrefix(rest, "=") {
+		q.than, rest = q.than+"=", rest[1:]
+	}
+	f, ok := figures[q.name]
+	if !ok {
+		return Requirement{}, fmt.Errorf("--require %q: no figure %q: there are %s", text, q.name, strings.Join(slices.Sorted(maps.Keys(figures)), ", "))
+	}
+	q.unit = f.unit
+	var err error
+	if q.value, err = f.unit.parse(strings.TrimSpace(rest)); err != nil {
+		return Requirement{}, fmt.Errorf("--require %q: %w", text, err)
+	}
+	return q, nil
+}
+
+func (u unit) parse(text string) (float64, error) {
+	switch u {
+	case unitTime:
+		d, err := time.ParseDuration(text)
+		if err != nil {
+			return 0, fmt.Errorf("%q is no duration such as 20ms", text)
+		}
+		return float64(d), nil
+	case unitShare:
+		number, isPercent := strings.CutSuffix(text, "%")
+		v, err := parseNumber(number)
+		if err != nil {
+			return 0, fmt.Errorf("%q is no share such as 0.1%%", text)
+		}
+		if isPercent {
+			v /= 100
+		}
+		return v, nil
+	case unitSize:
+		times := 1.0
+		for _, s := range []struct {
+			name  string
+			times float64
+		}{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"B", 1}} {
+			if number, ok := strings.CutSuffix(text, s.name); ok {
+				text, times = number, s.times
+				break
+			}
+		}
+		v, err := parseNumber(text)
+		if err != nil {
+			return 0, fmt.Errorf("%q is no size such as 512B or 4KiB", text)
+		}
+		return v * times, nil
+	default:
+		v, err := parseNumber(text)
+		if err != nil {
+			return 0, fmt.Errorf("%q is no number", text)
+		}
+		return v, nil
+	}
+}
+
+// parseNumber refuses what is no number, which nothing could be compared with.
+func parseNumber(text string) (float64, error) {
+	v, err := strconv.ParseFloat(text, 64)
+	if err == nil && (math.IsNaN(v) || math.IsInf(v, 0)) {
+		err = strconv.ErrRange
+	}
+	return v, err
+}
+
+func (u unit) text(v float64) string {
+	switch u {
+	case unitTime:
+		return short(time.Duration(v))
+	case unitShare:
+		return strconv.FormatFloat(100*v, 'f', 3, 64) + "%"
+	case unitSize:
+		return fmt.Sprintf("%.0fB", v)
+	default:
+		return strconv.FormatFloat(v, 'f', 2, 64)
+	}
+}
+
+// short writes d with three digits.
+func short(d time.Duration) string {
+	switch {
+	case d >= time.Second:
+		return d.Round(10 * time.Millisecond).String()
+	case d >= 10*time.Millisecond:
+		return d.Round(100 * time.Microsecond).String()
+	case d >= time.Millisecond:
+		return d.Round(10 * time.Microsecond).String()
+	default:
+		return d.Round(time.Microsecond).String()
+	}
+}
+
+// missed says how r misses q; "": it does not. A figure that the run does not have is missed.
+func (q Requirement) missed(r *Result) string {
+	v, ok := figures[q.name].of(r)
+	if !ok {
+		return fmt.Sprintf("%s: this run has no %s", q.text, q.name)
+	}
+	met := false
+	switch q.than {
+	case "<":
+		met = v < q.value
+	case "<=":
+		met = v <= q.value
+	case ">":
+		met = v > q.value
+	case ">=":
+		met = v >= q.value
+	}
+	if met {
+		return ""
+	}
+	return fmt.Sprintf("%s: it is %s", q.text, q.unit.text(v))
+}
+
+// Judge sets the verdict and says whether r misses one of all. What is INVALID stays so: its figures are not the server's.
+func (r *Result) Judge(all []Requirement) (missed bool) {
+	if r.Verdict == Invalid || len(all) == 0 {
+		return false
+	}
+	for _, q := range all {
+		if why := q.missed(r); why != "" {
+			missed = true
+			r.Why = append(r.Why, why)
+		}
+	}
+	switch {
+	case missed:
+		r.Verdict = Fail
+	case r.Verdict == Done:
+		r.Verdict = Pass
+	}
+	return missed
+}

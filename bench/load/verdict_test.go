@@ -1,0 +1,276 @@
+package load
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// finished is the result of an open loop in which nothing went wrong.
+func finished() *Result {
+	s := plainEcho()
+	s.Rate, s.Duration = "1000", 10*time.Second
+	latency := func(base time.Duration) *Latency {
+		return &Latency{Count: 10_000, Mean: 2 * base, Min: base / 2, P50: base, P90: 3 * base, P99: 10 * base, P999: 20 * base, P9999: 30 * base, Max: 40 * base}
+	}
+	return &Result{
+		Version: resultVersion, Tool: "ticketgate test", Settings: s, Verdict: Done,
+		Opening: Opening{Wanted: 10, Opened: 10, Ticket: latency(4 * time.Millisecond), Open: latency(5 * time.Millisecond)},
+		Run: Running{Took: 10 * time.Second, Counts: Counts{Due: 10_000, Begun: 10_000, Done: 10_000}, Rate: 1000, Wanted: 1000,
+			ErrorShare: 0.002, LateShare: 0.003,
+			Latency: latency(time.Millisecond), In: latency(2 * time.Millisecond), Out: latency(3 * time.Millisecond), Schedule: latency(10 * time.Microsecond)},
+		Client:  Client{Processes: 1, Busiest: 0.3, PerSocket: 900},
+		Server:  &Server{PIDs: []int{1}, Cores: 0.5, PerDone: 25 * time.Microsecond, Before: 10 << 20, Full: 100 << 20, After: 110 << 20, Most: 120 << 20, PerSocket: 5000},
+		Hostile: &Attack{Kinds: []string{"garbage"}, Before: latency(time.Millisecond), Under: latency(3 * time.Millisecond), CutOff: 3},
+		Kernel:  &[2]Slab{},
+	}
+}
+
+func TestParseRequirements(t *testing.T) {
+	for _, c := range []struct {
+		text  string
+		value float64
+		than  string
+	}{
+		{"p99<20ms", 20e6, "<"},
+		{"p99 < 1.5s", 1.5e9, "<"},
+		{"mean<=250us", 250e3, "<="},
+		{"ticket-p99.99>1ns", 1, ">"},
+		{"server-cpu<30µs", 30e3, "<"},
+		{"errors<0.1%", 0.001, "<"},
+		{"errors<0.25", 0.25, "<"},
+		{"late<=0%", 0, "<="},
+		{"server-growth<-1%", -0.01, "<"},
+		{"rate>=20000", 20000, ">="},
+		{"opened>9e4", 90000, ">"},
+		{"slowdown<2", 2, "<"},
+		{"server-cores<1.5", 1.5, "<"},
+		{"socket-bytes<4KiB", 4096, "<"},
+		{"socket-bytes<1MiB", 1 << 20, "<"},
+		{"socket-bytes<512B", 512, "<"},
+		{"client-bytes<700", 700, "<"},
+	} {
+		all, err := ParseRequirements(c.text)
+		if err != nil || len(all) != 1 {
+			t.Errorf("%s: %+v, %v", c.text, all, err)
+			continue
+		}
+		if d := all[0].value - c.value; d < -1e-9 || d > 1e-9 || all[0].than != c.than || all[0].text != c.text {
+			t.Errorf("%s: %+v", c.text, all[0])
+		}
+	}
+	all, err := ParseRequirements("p99<20ms, errors<0.1%,rate>=5")
+	if err != nil || len(all) != 3 || all[1].text != "errors<0.1%" {
+		t.Errorf("three: %+v, %v", all, err)
+	}
+}
+
+func TestParseRequirementsRefuses(t *testing.T) {
+	for _, c := range []struct{ text, why string }{
+		{"", `--require "": want NAME<VALUE`},
+		{"p99", `--require "p99": want NAME<VALUE or NAME>VALUE, such as p99<20ms`},
+		{"p99=20ms", "want NAME<VALUE"},
+		{"p98<20ms", `no figure "p98": there are client-bytes, errors, in-max`},
+		{"<20ms", `no figure ""`},
+		{"p99<20", `"20" is no duration such as 20ms`},
+		{"p99<", `"" is no duration`},
+		{"p99<<20ms", `"<20ms" is no duration`},
+		{"errors<few", `"few" is no share such as 0.1%`},
+		{"errors<%", `"%" is no share`},
+		{"errors<1ms", `"1ms" is no share`},
+		{"socket-bytes<4GB", `is no size such as 512B or 4KiB`},
+		{"socket-bytes<KiB", `is no size such as 512B or 4KiB`},
+		{"rate>many", `"many" is no number`},
+		{"rate>10%", `"10%" is no number`},
+		{"rate>NaN", `"NaN" is no number`}, // nothing is above it, nothing below
+		{"errors<NaN%", `is no share`},
+		{"p99<20ms,", `--require "": want`},
+		{"p99<20ms,p98<1ms", `--require "p98<1ms"`},
+	} {
+		if all, err := ParseRequirements(c.text); err == nil {
+			t.Errorf("%q is taken: %+v", c.text, all)
+		} else if !strings.Contains(err.Error(), c.why) {
+			t.Errorf("%q: %v, want %s", c.text, err, c.why)
+		}
+	}
+}
+
+func TestJudge(t *testing.T) {
+	for _, c := range []struct {
+		text, why string // why: the run misses it
+	}{
+		{"p99<20ms", ""},
+		{"p99<10ms", "p99<10ms: it is 10ms"},
+		{"p99<=10ms", ""},
+		{"p99>10ms", "p99>10ms: it is 10ms"},
+		{"p99>=10ms", ""},
+		{"p50<900us", "p50<900us: it is 1ms"},
+		{"mean<2ms", "mean<2ms: it is 2ms"},
+		{"p90<3ms", "p90<3ms: it is 3ms"},
+		{"p99.9<20ms", "p99.9<20ms: it is 20ms"},
+		{"p99.99<30ms", "p99.99<30ms: it is 30ms"},
+		{"max<40ms", "max<40ms: it is 40ms"},
+		{"in-p50<2ms", "in-p50<2ms: it is 2ms"},
+		{"out-p50<3ms", "out-p50<3ms: it is 3ms"},
+		{"ticket-p50<4ms", "ticket-p50<4ms: it is 4ms"},
+		{"open-p50<5ms", "open-p50<5ms: it is 5ms"},
+		{"schedule-p50<10us", "schedule-p50<10us: it is 10µs"},
+		{"errors<0.1%", "errors<0.1%: it is 0.200%"},
+		{"errors<0.3%", ""},
+		{"late<0.3%", "late<0.3%: it is 0.300%"},
+		{"rate>1000", "rate>1000: it is 1000.00"},
+		{"opened>=10", ""},
+		{"opened>10", "opened>10: it is 10.00"},
+		{"client-bytes<900", "client-bytes<900: it is 900B"},
+		{"socket-bytes<4KiB", "socket-bytes<4KiB: it is 5000B"},
+		{"server-cores<0.5", "server-cores<0.5: it is 0.50"},
+		{"server-cpu<25us", "server-cpu<25us: it is 25µs"},
+		{"server-growth<5%", "server-growth<5%: it is 10.000%"},
+		{"slowdown<3", "slowdown<3: it is 3.00"},
+		{"p99<20ms,errors<0.3%", ""},
+	} {
+		r := finished()
+		all, err := ParseRequirements(c.text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		missed := r.Judge(all)
+		if want := c.why != ""; missed != want || r.Verdict != map[bool]string{true: Fail, false: Pass}[want] {
+			t.Errorf("%s: missed %t, %s", c.text, missed, r.Verdict)
+		}
+		if got := strings.Join(r.Why, "; "); got != c.why {
+			t.Errorf("%s: %q, want %q", c.text, got, c.why)
+		}
+	}
+}
+
+// A figure that was not measured is missed, never met.
+func TestJudgeWithoutFigures(t *testing.T) {
+	all := sortedKeys(figures)
+	bare := func(*Result) {}
+	for _, c := range []struct {
+		name   string
+		change func(*Result)
+		of     func(name string) bool
+	}{
+		{"no server", bare, func(n string) bool { return strings.HasPrefix(n, "server-") || n == "socket-bytes" }},
+		{"nothing done", func(r *Result) { r.Server = &Server{PIDs: []int{1}, Full: 1, After: 1} }, func(n string) bool { return n == "server-cpu" }},
+		{"few sockets", func(r *Result) { r.Server = &Server{PIDs: []int{1}, Full: 1, After: 1} }, func(n string) bool { return n == "socket-bytes" || n == "client-bytes" }},
+		{"no attack", bare, func(n string) bool { return n == "slowdown" }},
+		{"nothing before the attack", func(r *Result) { r.Hostile = &Attack{Under: &Latency{P99: 1}} }, func(n string) bool { return n == "slowdown" }},
+		{"no latencies", bare, func(n string) bool {
+			return n == "max" || n == "mean" || n[0] == 'p' || strings.ContainsAny(n, "-") && figures[n].unit == unitTime
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for _, name := range all {
+				if !c.of(name) {
+					continue
+				}
+				for _, than := range []string{"<", ">"} {
+					r := &Result{Settings: plainEcho(), Verdict: Done}
+					c.change(r)
+					q := Requirement{text: name, name: name, than: than, value: map[string]float64{"<": 1e18, ">": -1e18}[than], unit: figures[name].unit}
+					if !r.Judge([]Requirement{q}) || r.Verdict != Fail || !strings.Contains(strings.Join(r.Why, ""), "this run has no "+name) {
+						t.Errorf("%s%s is %s: %q", name, than, r.Verdict, r.Why)
+					}
+				}
+			}
+		})
+	}
+}
+
+// What a run is already, requirements make no better.
+func TestJudgeKeeps(t *testing.T) {
+	all, err := ParseRequirements("p99<1s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	hard, err := ParseRequirements("p99<1ns")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		before, after string
+		all           []Requirement
+		missed        bool
+	}{
+		{Done, Pass, all, false},
+		{Done, Fail, hard, true},
+		{Done, Done, nil, false},
+		{Fail, Fail, all, false}, // sockets that could not be opened
+		{Fail, Fail, hard, true},
+		{Invalid, Invalid, all, false},
+		{Invalid, Invalid, hard, false},
+		{Invalid, Invalid, nil, false},
+	} {
+		r := finished()
+		r.Verdict = c.before
+		if missed := r.Judge(c.all); missed != c.missed || r.Verdict != c.after {
+			t.Errorf("%s with %d requirements: %s, missed %t; want %s, %t", c.before, len(c.all), r.Verdict, missed, c.after, c.missed)
+		}
+	}
+}
+
+func TestSaturated(t *testing.T) {
+	closed := func(r *Result) { r.Settings.Rate, r.Client.Busiest = "", 0.97 }
+	for _, c := range []struct {
+		name   string
+		change func(*Result)
+		why    []string // parts of each reason
+	}{
+		{"nothing", func(*Result) {}, nil},
+		{"as late as may be", func(r *Result) { r.Run.LateShare = 0.01 }, nil},
+		{"late", func(r *Result) { r.Run.LateShare = 0.012 }, []string{"1.2% of the operations began more than 10ms after"}},
+		{"just enough were due", func(r *Result) { r.Run.Due = 9900 }, nil},
+		{"not all were due", func(r *Result) { r.Run.Due = 9800 }, []string{"it came to 9800 of the 10000 operations"}},
+		{"broken off", func(r *Result) { r.Run.Due, r.Run.Took = 5000, 5*time.Second }, nil},
+		{"Poisson has no exact count", func(r *Result) { r.Run.Due, r.Settings.Poisson = 9800, true }, nil},
+		{"Poisson, late", func(r *Result) { r.Run.LateShare, r.Settings.Poisson = 0.5, true }, []string{"50.0% of"}},
+		{"both", func(r *Result) { r.Run.LateShare, r.Run.Due = 0.5, 10 }, []string{"50.0% of", "it came to 10 of"}},
+		{"busy, but in time", func(r *Result) { r.Client.Busiest = 1 }, nil},
+		{"closed, idle", func(r *Result) { closed(r); r.Client.Busiest = 0.9 }, nil},
+		{"closed, busy", closed, []string{"busy 97.0% of its core (the server: 0.50 cores)"}},
+		{"closed, busy as the server is", func(r *Result) { closed(r); r.Server.Cores = 0.95 }, nil},
+		{"closed, of many cores", func(r *Result) { closed(r); r.Server.Cores = 7 }, nil},
+		{"closed, no server", func(r *Result) { closed(r); r.Server = nil }, []string{"(the server: not known)"}},
+		{"connect", func(r *Result) { closed(r); r.Settings.Verb = Connect }, nil},
+		{"closed, late has no meaning", func(r *Result) { closed(r); r.Client.Busiest, r.Run.LateShare = 0.1, 1 }, nil},
+	} {
+		r := finished()
+		c.change(r)
+		why := r.saturated()
+		if len(why) != len(c.why) {
+			t.Errorf("%s: %q", c.name, why)
+			continue
+		}
+		for i, part := range c.why {
+			if !strings.HasPrefix(why[i], "generator saturated: ") || !strings.Contains(why[i], part) {
+				t.Errorf("%s: %q, want %q", c.name, why[i], part)
+			}
+		}
+	}
+}
+
+func TestShort(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0s", 499: "0s", 1234: "1µs", 999_400: "999µs", 1_234_567: "1.23ms", 12_345_678: "12.3ms", 1_234_567_890: "1.23s", 90 * time.Second: "1m30s",
+	} {
+		if got := short(d); got != want {
+			t.Errorf("%d: %s, want %s", d, got, want)
+		}
+	}
+}
+
+// The text of a refusal names every figure that there is.
+func TestFigures(t *testing.T) {
+	_, err := ParseRequirements("no-such<1")
+	if err == nil {
+		t.Fatal("taken")
+	}
+	_, list, _ := strings.Cut(err.Error(), "there are ")
+	if got := strings.Split(list, ", "); !slices.Equal(got, sortedKeys(figures)) {
+		t.Errorf("%q", got)
+	}
+}

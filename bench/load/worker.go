@@ -1,0 +1,335 @@
+package load
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/netip"
+	"time"
+
+	"ticketgate/bench"
+	"ticketgate/internal/mono"
+)
+
+// A worker is one process of a run: one thread, one epoll, everything on it.
+type worker struct {
+	job    Job
+	loop   *bench.Loop
+	rnd    *rand.Rand
+	start  time.Duration // of the phase, on the loop's clock
+	phase  string
+	said   time.Duration // when the last report was written
+	out    *json.Encoder
+	orders <-chan order
+	gone   <-chan error // the end of the orders
+
+	Counts
+	errors  map[string]uint64
+	hists   hists
+	targets map[string]*bench.Target // by host:port, of gates
+	what    scenario
+}
+
+// A scenario is what a worker does in its run. All is called on the loop.
+type scenario interface {
+	// socket is the handler of one more open socket; its Opened has been called when the run begins. nil: the verb opens its
+	// sockets itself.
+	socket() bench.Handler
+	// begin starts the run at now.
+	begin(now time.Duration) error
+	// tick does what is due and says when it wants to be called again at the latest.
+	tick(now time.Duration) time.Duration
+	// finish begins nothing more.
+	finish()
+	// idle says that no answer is missing.
+	idle() bool
+}
+
+// far is later than any run's end.
+const far = time.Duration(1) << 60
+
+// Work does the job that the first line of in tells, reports on out, a line of JSON each, and returns when it is done or in
+// ends. It must have its thread for itself.
+func Work(ctx context.Context, in io.Reader, out io.Writer) error {
+	lines := bufio.NewReader(in)
+	w := &worker{out: json.NewEncoder(out), errors: make(map[string]uint64), hists: make(hists), targets: make(map[string]*bench.Target)}
+	text, err := lines.ReadBytes('\n')
+	if err == nil {
+		err = json.Unmarshal(text, &w.job)
+	}
+	if err != nil {
+		return fmt.Errorf("bench worker: this is no job: %w (it is started by other bench commands, not by people)", err)
+	}
+	orders, gone := make(chan order), make(chan error, 1)
+	w.orders, w.gone = orders, gone
+	over := make(chan struct{})
+	defer close(over)
+	go func() { gone <- listen(lines, orders, over) }() // it ends with in, or with the order after over; the process ends then anyway
+	if err := w.work(ctx); err != nil {
+		return errors.Join(err, w.out.Encode(Report{Phase: phaseDone, Fatal: err.Error()}))
+	}
+	return nil
+}
+
+// listen hands on the orders until there are none.
+func listen(in *bufio.Reader, to chan<- order, over <-chan struct{}) error {
+	d := json.NewDecoder(in)
+	for {
+		var o order
+		if err := d.Decode(&o); err != nil {
+			return err
+		}
+		select {
+		case to <- o:
+		case <-over:
+			return nil
+		}
+	}
+}
+
+func (w *worker) work(ctx context.Context) (err error) {
+	if w.job.Thread >= 0 {
+		if err := bench.Pin(w.job.Thread); err != nil {
+			return err
+		}
+	}
+	if _, err := (bench.Needs{}).Preflight(); err != nil { // raises the limit of descriptors
+		return err
+	}
+	w.rnd = rand.New(rand.NewPCG(w.job.Seed, uint64(w.job.Index)))
+	o := bench.Options{Now: func() time.Duration { return time.Duration(mono.System.Now()) }}
+	for _, s := range w.job.Source {
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			return err
+		}
+		o.Sources = append(o.Sources, a)
+	}
+	if w.loop, err = bench.NewLoop(o); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.loop.Close()) }()
+	if w.what, err = w.scenario(); err != nil {
+		return err
+	}
+	stop, err := w.open(ctx)
+	if err != nil || stop {
+		return err
+	}
+	stop, err = w.await(ctx)
+	if err != nil || stop {
+		return err
+	}
+	return w.run(ctx)
+}
+
+func (w *worker) scenario() (scenario, error) {
+	switch w.job.Verb {
+	case Echo, Soak, Hostile:
+		return newEcho(w), nil
+	case Relay:
+		return newRelay(w), nil
+	case Connect:
+		return &holding{w: w}, nil
+	case Feed:
+		return &hearing{w: w}, nil
+	case Tickets:
+		return newAsking(w)
+	case Churn:
+		return newChurning(w)
+	case attack:
+		return newAttack(w)
+	case backend:
+		return newBackend(w)
+	default:
+		return nil, fmt.Errorf("bench worker: no verb %q", w.job.Verb)
+	}
+}
+
+// enter begins a phase.
+func (w *worker) enter(phase string, at time.Duration) {
+	w.phase, w.start, w.said = phase, at, at
+}
+
+// turn handles what has come, waits for more until then at most, and reports when it is time to.
+func (w *worker) turn(ctx context.Context, until time.Duration) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	now := w.loop.Now()
+	if err := w.loop.Turn(min(until, w.said+w.job.Every) - now); err != nil {
+		return err
+	}
+	if now := w.loop.Now(); now >= w.said+w.job.Every {
+		w.said = now
+		return w.report()
+	}
+	return nil
+}
+
+func (w *worker) report() error {
+	hists, err := w.hists.take()
+	if err != nil {
+		return err
+	}
+	cpu, err := bench.OwnCPU()
+	if err != nil {
+		return err
+	}
+	waited, err := bench.OwnWait()
+	if err != nil {
+		return err
+	}
+	rss, err := bench.OwnResident()
+	if err != nil {
+		return err
+	}
+	r := Report{Phase: w.phase, At: w.loop.Now() - w.start, Open: w.loop.Open(), Counts: w.Counts, Errors: w.errors, Hists: hists,
+		Used: cpu.Total(), Waited: waited, RSS: rss}
+	if err := w.out.Encode(r); err != nil {
+		return fmt.Errorf("bench worker: report: %w", err)
+	}
+	return nil
+}
+
+// open opens the sockets of the verbs that begin with open ones.
+func (w *worker) open(ctx context.Context) (stop bool, err error) {
+	w.enter(phaseOpen, w.loop.Now())
+	if err := w.report(); err != nil { // what it takes without a socket
+		return false, err
+	}
+	if w.job.Sockets > 0 && w.what.socket() != nil {
+		o, err := newOpener(w, w.job.Sockets, w.what.socket)
+		if err != nil {
+			return false, err
+		}
+		if w.job.Ramp > 0 {
+			all := Schedule{Steps: []Step{{From: w.job.Ramp, To: w.job.Ramp, For: far}}}
+			o.pacer = newPacer(all, w.job.Index, w.job.Share, w.rnd)
+		}
+		for next := o.tick(w.start); !o.over(); next = o.tick(w.loop.Now()) {
+			if stop, err := w.ordered(); err != nil || stop {
+				return stop, err
+			}
+			if err := w.turn(ctx, next); err != nil {
+				return false, err
+			}
+		}
+	}
+	if err := w.report(); err != nil {
+		return false, err
+	}
+	w.phase = phaseReady
+	return false, w.report()
+}
+
+// errAlone is the end of the process that gave the job.
+var errAlone = errors.New("bench worker: nobody listens any more")
+
+// ordered looks whether there is an order, which before the run can only be to stop.
+func (w *worker) ordered() (stop bool, err error) {
+	select {
+	case o := <-w.orders:
+		return o.Stop, nil
+	case <-w.gone: //nolint:errcheck // however it ended
+		return false, errAlone
+	default:
+		return false, nil
+	}
+}
+
+// await keeps the sockets alive until the run is to begin.
+func (w *worker) await(ctx context.Context) (stop bool, err error) {
+	for {
+		select {
+		case o := <-w.orders:
+			w.start = time.Duration(o.Start)
+			return o.Stop, nil
+		case <-w.gone: //nolint:errcheck // however it ended
+			return false, errAlone
+		default:
+		}
+		if err := w.turn(ctx, w.loop.Now()+10*time.Millisecond); err != nil {
+			return false, err
+		}
+	}
+}
+
+// run is the run itself, and the wait for what is missing at its end.
+func (w *worker) run(ctx context.Context) error {
+	for w.loop.Now() < w.start {
+		if err := w.turn(ctx, w.start); err != nil {
+			return err
+		}
+	}
+	if err := w.report(); err != nil { // what was counted before belongs to no part of the run
+		return err
+	}
+	w.enter(phaseRun, w.start)
+	if err := w.what.begin(w.start); err != nil {
+		return err
+	}
+	end := w.start + w.job.For
+	for now := w.loop.Now(); now < end; now = w.loop.Now() {
+		if err := w.turn(ctx, min(w.what.tick(now), end)); err != nil {
+			return err
+		}
+		stop, err := w.ordered()
+		if err != nil {
+			return err
+		}
+		if stop {
+			break
+		}
+	}
+	w.what.finish()
+	for end := w.loop.Now() + w.job.Settle; !w.what.idle() && w.loop.Now() < end; {
+		if stop, err := w.ordered(); err != nil || stop {
+			return err
+		}
+		if err := w.turn(ctx, min(end, w.loop.Now()+10*time.Millisecond)); err != nil {
+			return err
+		}
+	}
+	w.phase = phaseDone
+	return w.report()
+}
+
+// fail counts an error, n times.
+func (w *worker) fail(class string, n uint64) {
+	if n > 0 {
+		w.errors[class] += n
+	}
+}
+
+// dueMax is how many operations begin before the answers to others are looked at: a client that is behind must not go deaf.
+const dueMax = 256
+
+// due does do for every operation of p that is due now, dueMax at most, and returns when the next one is.
+func (w *worker) due(p *pacer, now time.Duration, do func(due time.Duration)) time.Duration {
+	for range dueMax {
+		after, ok := p.due()
+		if !ok {
+			return far
+		}
+		at := w.start + after
+		if at > now {
+			return at
+		}
+		w.Due++
+		lag := now - at
+		record(w.hists.of(histSchedule), lag, 1)
+		if lag > lateAfter {
+			w.Late++
+		}
+		p.advance()
+		do(at)
+		// What was due when this began may have become so long ago that it is late now, because of all that was begun before it.
+		now = max(now, w.loop.Now())
+	}
+	return now
+}

@@ -1,0 +1,304 @@
+package load
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"ticketgate/bench"
+	"ticketgate/internal/mono"
+)
+
+const patience = 5 * time.Second // for what takes milliseconds: only a fault waits so long
+
+// A hand is Work in this process, and what it is told and tells.
+type hand struct {
+	t     *testing.T
+	in    *io.PipeWriter
+	lines *json.Decoder
+	end   chan error
+}
+
+func work(t *testing.T, j Job) *hand {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	in, tell := io.Pipe()
+	hear, out := io.Pipe()
+	h := &hand{t: t, in: tell, lines: json.NewDecoder(hear), end: make(chan error, 1)}
+	go func() { // the test waits for its end
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := Work(ctx, in, out)
+		out.CloseWithError(io.EOF)
+		h.end <- err
+	}()
+	t.Cleanup(func() { _ = tell.Close() })
+	b, err := json.Marshal(j)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.say(string(b))
+	return h
+}
+
+func (h *hand) say(line string) {
+	h.t.Helper()
+	if _, err := io.WriteString(h.in, line+"\n"); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// until reads reports up to one of phase.
+func (h *hand) until(phase string) Report {
+	h.t.Helper()
+	for {
+		var r Report
+		if err := h.lines.Decode(&r); err != nil {
+			h.t.Fatalf("no report of %s: %v", phase, err)
+		}
+		if r.Fatal != "" {
+			h.t.Fatal(r.Fatal)
+		}
+		if r.Phase == phase {
+			return r
+		}
+	}
+}
+
+// over reads all other reports and returns the error that the work ended with.
+func (h *hand) over() error {
+	for {
+		var r Report
+		if err := h.lines.Decode(&r); err != nil {
+			return <-h.end
+		}
+	}
+}
+
+// silent is a server that accepts and says nothing.
+func silent(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0") // the kernel accepts
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l.Addr().String()
+}
+
+// The order to stop is obeyed at once, in every phase, while the process that gave it still listens.
+func TestWorkStops(t *testing.T) {
+	job := Job{Verb: Echo, Share: 1, Thread: -1, Lanes: 1, InFlight: 1, Size: 10, Every: 10 * time.Millisecond, For: time.Hour, Settle: time.Hour}
+	for _, c := range []struct {
+		name   string
+		change func(*Job)
+		phase  string
+	}{
+		{"while sockets are opened", func(j *Job) { j.Plain, j.Host, j.Path, j.Sockets = silent(t), "h", "/", 1 }, phaseOpen},
+		{"before the run", func(*Job) {}, phaseReady},
+		{"in the run", func(*Job) {}, phaseRun},
+		// Its clients are done when it is told to stop: there is nothing to wait for.
+		{"as a backend", func(j *Job) { j.Verb, j.Listen = backend, "127.0.0.1:0" }, phaseRun},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			j := job
+			c.change(&j)
+			h := work(t, j)
+			if c.phase == phaseRun {
+				h.until(phaseReady)
+				h.say(fmt.Sprintf(`{"start":%d}`, mono.System.Now()))
+			}
+			h.until(c.phase)
+			h.say(`{"stop":true}`)
+			if err := h.over(); err != nil {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+// A worker whose starter is gone ends too.
+func TestWorkAlone(t *testing.T) {
+	j := Job{Verb: Echo, Share: 1, Thread: -1, Lanes: 1, InFlight: 1, Size: 10, Every: 10 * time.Millisecond, For: time.Hour, Settle: 0}
+	h := work(t, j)
+	h.until(phaseReady)
+	_ = h.in.Close()
+	if err := h.over(); err == nil || !strings.Contains(err.Error(), errAlone.Error()) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestWorkRefuses(t *testing.T) {
+	for _, c := range []struct{ line, want string }{
+		{"", "this is no job"},
+		{"hello\n", "this is no job"},
+		{`{"thread":-1}` + "\n", `no verb ""`},
+		{`{"verb":"dance","thread":-1}` + "\n", `no verb "dance"`},
+		{`{"verb":"attack","attack":"smurf","thread":-1}` + "\n", `no attack "smurf": there are garbage`},
+		{`{"verb":"echo","source":["::1"],"thread":-1}` + "\n", "not IPv4"},
+	} {
+		if err := Work(t.Context(), strings.NewReader(c.line), io.Discard); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: %v, want %s", c.line, err, c.want)
+		}
+	}
+}
+
+// The points of the run count what came in the run, whatever came while sockets were opened.
+func TestPoints(t *testing.T) {
+	p := &proc{verb: Echo}
+	r := &runner{s: plainEcho(), procs: []*proc{p}, result: &Result{}, open: make(hists), run: make(hists), part: make(hists), calm: make(hists), storm: make(hists)}
+	hear := func(phase string, c Counts, errors map[string]uint64) Point {
+		t.Helper()
+		if err := r.hear(said{report: Report{Phase: phase, Open: 5, Counts: c, Errors: errors}}); err != nil {
+			t.Fatal(err)
+		}
+		r.lastT = time.Duration(mono.System.Now()) - time.Second
+		if err := r.point(); err != nil {
+			t.Fatal(err)
+		}
+		return r.result.Series[len(r.result.Series)-1]
+	}
+	check := func(got, want Point) {
+		t.Helper()
+		if got.Phase != want.Phase || got.Open != 5 || got.Begun != want.Begun || got.Done != want.Done || got.Late != want.Late || got.Errors != want.Errors {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+	}
+	check(hear(phaseOpen, Counts{Begun: 4, Late: 1}, map[string]uint64{"refused": 1}), Point{Phase: phaseOpen, Begun: 4, Late: 1, Errors: 1})
+	check(hear(phaseReady, Counts{Begun: 10, Late: 3, Opened: 5}, map[string]uint64{"refused": 2}), Point{Phase: phaseOpen, Begun: 6, Late: 2, Errors: 1})
+	r.begin(time.Duration(mono.System.Now()))
+	check(hear(phaseRun, Counts{Begun: 110, Done: 90, Late: 4, Opened: 5}, map[string]uint64{"refused": 2, "reset": 7}), Point{Phase: phaseRun, Begun: 100, Done: 90, Late: 1, Errors: 7})
+	check(hear(phaseRun, Counts{Begun: 150, Done: 140, Late: 4, Opened: 5}, map[string]uint64{"refused": 3, "reset": 7}), Point{Phase: phaseRun, Begun: 40, Done: 50, Errors: 1})
+	if c := r.counts(); c.Begun != 140 || c.Done != 140 || c.Late != 1 || c.Opened != 0 {
+		t.Errorf("of the run: %+v", c)
+	}
+	if errs := r.errors(); len(errs) != 2 || errs["refused"] != 1 || errs["reset"] != 7 {
+		t.Errorf("of the run: %v", errs)
+	}
+}
+
+// newWorker is a worker at the time that now says, without a job.
+func newWorker(t *testing.T, now func() time.Duration) *worker {
+	t.Helper()
+	l, err := bench.NewLoop(bench.Options{Now: now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &worker{loop: l, errors: make(map[string]uint64), hists: make(hists), targets: make(map[string]*bench.Target)}
+}
+
+// What is due begins in its order, a bounded number at a time, and what begins too long after is counted as late.
+func TestDue(t *testing.T) {
+	now := time.Hour
+	w := newWorker(t, func() time.Duration { return now })
+	w.start = now
+	p := newPacer(schedule(t, "1000", 400*time.Millisecond), 0, 1, nil)
+	for _, c := range []struct {
+		after     time.Duration // since the start
+		due, late uint64        // so far
+		next      time.Duration // since the start
+	}{
+		{0, 1, 0, time.Millisecond},
+		{500 * time.Microsecond, 1, 0, time.Millisecond},
+		{11 * time.Millisecond, 12, 0, 12 * time.Millisecond},      // 10 ms are not late
+		{50 * time.Millisecond, 51, 28, 51 * time.Millisecond},     // those of 12 to 39 ms are
+		{399 * time.Millisecond, 307, 284, 399 * time.Millisecond}, // 256 at a time
+		{399 * time.Millisecond, 400, 284 + 82, far - time.Hour},   // up to 388 ms
+		{10 * time.Hour, 400, 284 + 82, far - time.Hour},           // that was all
+	} {
+		now = w.start + c.after
+		next := w.due(p, now, func(at time.Duration) {
+			if at > now {
+				t.Errorf("%v is due at %v", at-w.start, now-w.start)
+			}
+		})
+		if w.Due != c.due || w.Late != c.late || next-w.start != c.next {
+			t.Errorf("after %v: %d due, %d late, next at %v; want %d, %d, %v", c.after, w.Due, w.Late, next-w.start, c.due, c.late, c.next)
+		}
+	}
+	if n := w.hists.of(histSchedule).TotalCount(); n != 400 {
+		t.Errorf("%d of 400 were measured", n)
+	}
+}
+
+// Each end of churn is what it is called.
+func TestChurnEnds(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		h    func(*churning) bench.Handler
+		sent []byte
+		err  error
+	}{
+		{"polite", func(c *churning) bench.Handler { return &churned{c: c, end: endPolite} }, bench.PoliteClose, nil},
+		{"FIN", func(c *churning) bench.Handler { return &churned{c: c, end: endFIN} }, nil, nil},
+		{"RST", func(c *churning) bench.Handler { return &churned{c: c, end: endRST} }, nil, syscall.ECONNRESET},
+		{"middle of a frame", func(c *churning) bench.Handler { return &churned{c: c, end: endMidFrame} }, half, nil},
+		{"early", func(c *churning) bench.Handler {
+			return &brokenOff{&lane{o: c.o}, []byte("GET / HTTP/1.1\r\n\r\n")}
+		}, nil, syscall.ECONNRESET},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l, err := net.Listen("tcp4", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			w := newWorker(t, nil)
+			to, err := bench.NewTarget(l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			ch := &churning{w: w, o: &opener{w: w}}
+			ch.o.gone = ch.over
+			if _, err := w.loop.Dial(to, c.h(ch)); err != nil {
+				t.Fatal(err)
+			}
+			conn, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			if err := w.loop.RunUntil(ctx, patience, func() bool { return w.Done > 0 || ch.closing > 0 }); err != nil {
+				t.Fatal(err)
+			}
+			if ch.closing > 0 { // it waits for the other side
+				b := make([]byte, len(c.sent))
+				if _, err := io.ReadFull(conn, b); err != nil || !bytes.Equal(b, c.sent) || w.Done != 0 {
+					t.Errorf("%x, %v, %d done", b, err, w.Done)
+				}
+				if _, err := conn.Write(bench.AppendUnmasked(nil, bench.OpClose, []byte{0x03, 0xe8})); err != nil {
+					t.Fatal(err)
+				}
+				conn.Close()
+				if err := w.loop.RunUntil(ctx, patience, func() bool { return w.Done > 0 }); err != nil || ch.closing != 0 || len(w.errors) != 0 {
+					t.Errorf("%v, %d are closing, errors %v", err, ch.closing, w.errors)
+				}
+				return
+			}
+			b, err := io.ReadAll(conn)
+			if !errors.Is(err, c.err) || c.err == nil && !bytes.Equal(b, c.sent) {
+				t.Errorf("the server has %x, %v; want %x, %v", b, err, c.sent, c.err)
+			}
+			if w.loop.Open() != 0 || w.Done != 1 {
+				t.Errorf("%d open, %d done", w.loop.Open(), w.Done)
+			}
+		})
+	}
+}

@@ -1,0 +1,356 @@
+package main_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+
+	"ticketgate/bench/load"
+	"ticketgate/tools/rig"
+)
+
+const benchYAML = `
+version: 1
+listen:
+  handshake: { address: "127.0.0.1:%[1]d" }
+  gate: { address: "127.0.0.1:%[2]d", public_url: "ws://127.0.0.1:%[2]d", origins: [none], per_address: { exempt: [127.0.0.0/8] } }
+  admin: { address: "127.0.0.1:0" }
+secrets: { ticket_keys: "${file:ring}", key_hash: "${file:ring}" }
+auth: { keys: { source: [keys.yaml] } }
+products:
+  all: { streams: [echo, relay, clock], plans: [wide, narrow] }
+plans:
+  wide:
+    limits:
+      connections: { count: 100000, per: client }
+      tickets: { rate: 100000/1minute, per: client }
+  narrow:
+    limits:
+      connections: { count: 50, per: client }
+      tickets: { rate: 100000/1minute, per: client }
+streams:
+  echo: { backend: builtin }
+  relay: { backend: pool }
+  clock: { feed: clock }
+backends:
+  builtin: { kind: echo }
+  pool: { targets: ["ws://127.0.0.1:%[3]d/"] }
+feeds:
+  clock: { kind: clock, every: 20ms }
+tickets: { outstanding: 1000 }
+drain: { over: 0s, grace: 0s }
+`
+
+// benchRange is a gateway with a stream for every verb of bench, and a plain WebSocket server.
+type benchRange struct {
+	t       *testing.T
+	dir     string
+	bin     string
+	api     string
+	key     string
+	narrow  string // a key whose plan allows 50 sockets
+	backend string // where bench is to listen for the relay
+	plain   string
+}
+
+func newBenchRange(t *testing.T) *benchRange {
+	t.Helper()
+	bin, err := rig.Binary(t.Context(), binDir)
+	must(t, err)
+	ring, err := rig.Ring()
+	must(t, err)
+	key, err := rig.NewKey(ring, "load", "load", "all", "wide", "delegate")
+	must(t, err)
+	narrow, err := rig.NewKey(ring, "narrow", "narrow", "all", "narrow")
+	must(t, err)
+	base := freePorts(t)
+	n, err := rig.Start(t.Context(), &rig.StartOptions{
+		Binary: bin, Dir: t.TempDir(), Config: fmt.Sprintf(benchYAML, base, base+1, base+2),
+		Files: map[string]string{"ring": ring, "keys.yaml": key.Entry + narrow.Entry},
+	})
+	must(t, err)
+	t.Cleanup(func() {
+		if err := n.Stop(); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("log of the gateway:\n%s", n.Log())
+		}
+	})
+	return &benchRange{
+		t: t, dir: t.TempDir(), bin: bin, api: fmt.Sprintf("http://127.0.0.1:%d", base), key: key.Text, narrow: narrow.Text,
+		backend: fmt.Sprintf("127.0.0.1:%d", base+2), plain: "ws://" + startBackend(t).address + "/",
+	}
+}
+
+// Exit codes, as the manual has them.
+const (
+	codeOK, codeFailed, codeUsage = 0, 1, 2
+	codeMissed, codeInterrupted   = 5, 130
+)
+
+// outcome is how a command line ended.
+type outcome struct {
+	code        int
+	out, errors string
+}
+
+// readRun reads what --json wrote.
+func readRun(file string) (_ *load.Result, err error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return load.ReadResult(f)
+}
+
+// bench runs a bench command as a process, because its workers are others of the same program.
+func (b *benchRange) bench(ctx context.Context, args ...string) outcome {
+	b.t.Helper()
+	c := exec.CommandContext(ctx, b.bin, append([]string{"bench"}, args...)...)
+	c.Cancel = func() error { return c.Process.Signal(syscall.SIGINT) }
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	c.Env = append(os.Environ(), "TICKETGATE_KEY="+b.key, "TICKETGATE_URL="+b.api)
+	var out, errs bytes.Buffer
+	c.Stdout, c.Stderr = &out, &errs
+	err := c.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) && ctx.Err() == nil {
+		b.t.Fatal(err)
+	}
+	return outcome{c.ProcessState.ExitCode(), out.String(), errs.String()}
+}
+
+// measured is bench, whose result is read.
+func (b *benchRange) measured(args ...string) (*load.Result, outcome) {
+	b.t.Helper()
+	file := filepath.Join(b.dir, "run.json")
+	got := b.bench(b.t.Context(), append(args, "--json", file)...)
+	r, err := readRun(file)
+	if err != nil {
+		b.t.Fatalf("%v\nexit %d\n%s%s", err, got.code, got.out, got.errors)
+	}
+	return r, got
+}
+
+// TestBenchVerbs runs each verb against a gateway, with tickets, and those that can against a server without.
+func TestBenchVerbs(t *testing.T) {
+	b := newBenchRange(t)
+	gateway := []string{"--clients", "40"}
+	plain := []string{"--plain", b.plain}
+	for _, c := range []struct {
+		name    string
+		args    []string
+		sockets uint64
+		least   uint64 // operations
+	}{
+		{"tickets", []string{"tickets", "--rate", "200", "--clients", "40"}, 0, 190},
+		{"tickets closed", []string{"tickets", "--closed", "--lanes", "4", "--clients", "40"}, 0, 10},
+		{"connect", append([]string{"connect", "-c", "60", "--procs", "2"}, gateway...), 60, 0},
+		{"connect plain", append([]string{"connect", "-c", "60", "--ramp", "600"}, plain...), 60, 0},
+		{"echo", append([]string{"echo", "-c", "40", "--rate", "500", "--procs", "2"}, gateway...), 40, 490},
+		{"echo poisson", append([]string{"echo", "-c", "40", "--rate", "100..400", "--poisson"}, gateway...), 40, 100},
+		{"echo plain", append([]string{"echo", "-c", "40", "--closed", "--in-flight", "3", "--size", "2000", "--source", "127.0.0.2-127.0.0.4"}, plain...), 40, 200},
+		{"relay", append([]string{"relay", "--stream", "relay", "--backend", b.backend, "-c", "20", "--rate", "200"}, gateway...), 20, 190},
+		{"feed", append([]string{"feed", "-c", "20"}, gateway...), 20, 200},
+		{"churn", []string{"churn", "--rate", "100", "--clients", "1000"}, 0, 90},
+		{"churn plain", append([]string{"churn", "--closed", "--lanes", "4"}, plain...), 0, 10},
+		{"soak", append([]string{"soak", "-c", "20", "--rate", "100"}, gateway...), 20, 90},
+		{"hostile", append([]string{"hostile", "-c", "20", "--rate", "100", "--hostile", "3"}, gateway...), 20, 90},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b.t = t
+			r, got := b.measured(append(c.args, "-d", "1s", "--require", "errors<=0%")...)
+			if c.name == "soak" && len(r.Series) < 2 || c.name == "hostile" && (r.Hostile == nil || r.Hostile.CutOff == 0) {
+				t.Errorf("%d points, %+v", len(r.Series), r.Hostile)
+			}
+			if r.Opening.Opened != c.sockets && c.sockets > 0 || r.Run.Done < c.least || len(r.Run.Errors)+len(r.Opening.Errors) > 0 {
+				t.Errorf("%d sockets, %d done, errors %v and %v", r.Opening.Opened, r.Run.Done, r.Opening.Errors, r.Run.Errors)
+			}
+			if c.least > 0 && (r.Run.Latency == nil || r.Run.Latency.Max <= 0) {
+				t.Errorf("latency %+v", r.Run.Latency)
+			}
+			if r.Server == nil || r.Server.CPU <= 0 { // both servers are on this machine
+				t.Errorf("server %+v", r.Server)
+			}
+			if strings.Contains(strings.Join(r.Command, " ")+got.out+got.errors, b.key) {
+				t.Error("the key is told")
+			}
+			// A machine that is busy with other tests may make a run INVALID, which says so: nothing else may go wrong.
+			if want := map[string]int{load.Pass: codeOK, load.Invalid: codeFailed}; want[r.Verdict] != got.code || r.Verdict == load.Fail || r.Verdict == load.Done {
+				t.Errorf("%s, exit %d: %v\n%s%s", r.Verdict, got.code, r.Why, got.out, got.errors)
+			}
+			if t.Failed() {
+				t.Logf("%s%s", got.out, got.errors)
+			}
+		})
+	}
+}
+
+// TestBenchVerdicts: what a run is worth decides the exit code.
+func TestBenchVerdicts(t *testing.T) {
+	b := newBenchRange(t)
+	echo := []string{"echo", "-c", "4", "-d", "500ms"}
+	for _, c := range []struct {
+		name      string
+		args      []string
+		code      int
+		out, errs string // parts
+	}{
+		{"missed", append(echo, "--rate", "20", "--require", "p50<1us"), codeMissed, "fail: p50<1us: it is ", "a requirement was missed"},
+		{"starved", append(echo, "--rate", "50000000", "--require", "p50<1h"), codeFailed, "invalid: generator saturated: ", "INVALID"},
+		{"limit of the plan", []string{"echo", "-c", "60", "-d", "200ms", "--rate", "20", "--key", b.narrow}, codeFailed, "10 of 60 sockets could not be opened: 10 http_429:connection-limit (429: ", "not all sockets"},
+		{"nobody there", append(echo, "--rate", "20", "--plain", "ws://127.0.0.1:1/"), codeFailed, "", "none of 4 sockets could be opened: 4 refused"},
+		{"another stream", append(echo, "--rate", "20", "--stream", "nothing"), codeFailed, "", "none of 4 sockets could be opened: 4 http_404:unknown-stream"},
+		{"no rate", echo, codeUsage, "", "bench echo: want --rate N"},
+		{"both", append(echo, "--rate", "1", "--closed"), codeUsage, "", "exclude each other"},
+		{"no such figure", append(echo, "--rate", "1", "--require", "p98<1s"), codeUsage, "", `no figure "p98"`},
+		{"too many sockets", []string{"connect", "-c", "1000000"}, codeFailed, "", "local ports"},
+		{"no terminal", append(echo, "--rate", "20"), codeOK, "result  rate ", "\nramp    4/4"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b.t = t
+			got := b.bench(t.Context(), c.args...)
+			if got.code != c.code || !strings.Contains(got.out, c.out) || !strings.Contains(got.errors, c.errs) {
+				t.Errorf("exit %d, want %d\n%s%s", got.code, c.code, got.out, got.errors)
+			}
+			if strings.Contains(got.errors, "\r") {
+				t.Error("a line that is drawn over, and nobody to see it")
+			}
+		})
+	}
+}
+
+// TestBenchInterrupted: ^C ends all processes of a run.
+func TestBenchInterrupted(t *testing.T) {
+	b := newBenchRange(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	c := exec.CommandContext(ctx, b.bin, "bench", "connect", "-c", "10", "-d", "10m", "--procs", "2", "--plain", b.plain)
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	errs, err := c.StderrPipe()
+	must(t, err)
+	must(t, c.Start())
+	seen := make([]byte, 0, 4<<10)
+	for !bytes.Contains(seen, []byte("run ")) {
+		part := make([]byte, 512)
+		n, err := errs.Read(part)
+		seen = append(seen, part[:n]...)
+		if err != nil {
+			t.Fatalf("%v: %s", err, seen)
+		}
+	}
+	workers := childrenOf(t, c.Process.Pid)
+	must(t, c.Process.Signal(syscall.SIGINT))
+	_ = c.Wait()
+	if code := c.ProcessState.ExitCode(); code != codeInterrupted {
+		t.Errorf("exit %d", code)
+	}
+	if len(workers) != 2 {
+		t.Errorf("%d workers", len(workers))
+	}
+	for _, pid := range workers {
+		if err := syscall.Kill(pid, 0); err != syscall.ESRCH {
+			t.Errorf("worker %d: %v", pid, err)
+		}
+	}
+}
+
+// childrenOf lists the processes that any thread of pid has started.
+func childrenOf(t *testing.T, pid int) []int {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	must(t, err)
+	var all []int
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		must(t, err)
+		for one := range strings.FieldsSeq(string(text)) {
+			var child int
+			_, err := fmt.Sscan(one, &child)
+			must(t, err)
+			all = append(all, child)
+		}
+	}
+	return all
+}
+
+// TestBenchFiles: what a run wrote can be read again, compared, and looked at.
+func TestBenchFiles(t *testing.T) {
+	b := newBenchRange(t)
+	one, two, other := filepath.Join(b.dir, "1.json"), filepath.Join(b.dir, "2.json"), filepath.Join(b.dir, "3.json")
+	page := filepath.Join(b.dir, "run.html")
+	for _, args := range [][]string{
+		{"echo", "-c", "8", "--rate", "100", "-d", "1s", "--json", one, "--html", page},
+		{"echo", "-c", "8", "--rate", "100", "-d", "1s", "--json", two},
+		{"echo", "-c", "9", "--rate", "100", "-d", "1s", "--json", other},
+	} {
+		if got := b.bench(t.Context(), args...); got.code != codeOK {
+			t.Fatalf("exit %d\n%s%s", got.code, got.out, got.errors)
+		}
+	}
+	run := func(args ...string) outcome { return b.bench(t.Context(), args...) }
+	if got := run("report", one); got.code != codeOK || !strings.Contains(got.out, "result  rate ") {
+		t.Errorf("report: %+v", got)
+	}
+	if got := run("compare", one, two); got.code != codeOK || !strings.Contains(got.out, "p99") {
+		t.Errorf("compare: %+v", got)
+	}
+	if got := run("compare", one, two, "-o", "json"); got.code != codeOK || !strings.HasPrefix(got.out, `[{"name":"rate"`) {
+		t.Errorf("compare: %+v", got)
+	}
+	if got := run("compare", one, other); got.code != codeFailed || !strings.Contains(got.errors, "sockets: 8 and 9") {
+		t.Errorf("compare with other settings: %+v", got)
+	}
+	if got := run("compare", one, other, "--force"); got.code != codeOK || !strings.Contains(got.errors, "sockets: 8 and 9") {
+		t.Errorf("compare with other settings all the same: %+v", got)
+	}
+	elsewhere, err := readRun(one)
+	must(t, err)
+	elsewhere.Host.Name += "-2"
+	var text bytes.Buffer
+	_, err = elsewhere.WriteTo(&text)
+	must(t, err)
+	moved := filepath.Join(b.dir, "4.json")
+	must(t, os.WriteFile(moved, text.Bytes(), 0o600))
+	if got := run("compare", one, moved); got.code != codeFailed || !strings.Contains(got.errors, "host: ") {
+		t.Errorf("compare with another machine: %+v", got)
+	}
+	if got := run("report", page); got.code != codeFailed || !strings.Contains(got.errors, "this is not the JSON of a bench run") {
+		t.Errorf("report of a page: %+v", got)
+	}
+	lookAt(t, page)
+}
+
+// lookAt opens a report in a browser: it has its pictures, fits a telephone, and nothing of it comes from elsewhere.
+func lookAt(t *testing.T, page string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	ctx, end := browser(ctx, t)
+	defer end()
+	var title string
+	var pictures, wide int
+	var asked []string
+	must(t, chromedp.Run(ctx, chromedp.EmulateViewport(360, 800), chromedp.Navigate("file://"+page), chromedp.Title(&title),
+		chromedp.Evaluate(`[...document.querySelectorAll("polyline")].filter(l => l.getTotalLength() > 50).length`, &pictures),
+		chromedp.Evaluate(`performance.getEntriesByType("resource").map(r => r.name)`, &asked),
+		chromedp.Evaluate(`document.documentElement.scrollWidth`, &wide)))
+	if title != "ticketgate bench echo" || pictures < 6 || wide > 360 {
+		t.Errorf("%q has %d curves and is %d pixels wide on a telephone", title, pictures, wide)
+	}
+	if len(asked) > 0 {
+		t.Errorf("the page asks for %q", asked)
+	}
+}
