@@ -73,10 +73,6 @@ func million(ctx context.Context, o options) (err error) {
 	if err := r.build(o.gateway); err != nil {
 		return err
 	}
-	kernel, err := bench.Slab()
-	if err != nil {
-		return fmt.Errorf("kernel memory: %w", err)
-	}
 	nodes, api, key, err := r.nodes(o.million)
 	if err != nil {
 		return err
@@ -97,7 +93,6 @@ func million(ctx context.Context, o options) (err error) {
 		return errors.Join(err, errors.New(strings.Join(missing, "\n")))
 	}
 	r.say("%s", line)
-	before := kernelMemory()
 	worker := func() *exec.Cmd { return exec.Command(r.program, "bench", "worker") }
 	said := time.Now()
 	res, err := loadtool.Run(ctx, s, loadtool.Env{Tool: "bench/cmd", Command: os.Args, Worker: worker, Say: func(p loadtool.Progress) {
@@ -112,7 +107,7 @@ func million(ctx context.Context, o options) (err error) {
 	for _, line := range res.Lines() {
 		r.say("%s", line)
 	}
-	text := millionText(res, len(nodes), before, kernel)
+	text := millionText(res, len(nodes))
 	if o.out == "-" {
 		fmt.Print(text)
 		return nil
@@ -161,23 +156,13 @@ func (r *runner) nodes(n int) (all []*bench.Child, api, key string, err error) {
 	return all, fmt.Sprintf("127.0.0.1:%d", ports[1]), key, nil
 }
 
-// kernelMemory is what the kernel has given away, but for the page cache: all memory less what is free, cached or of processes.
-func kernelMemory() int64 {
-	b, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
-		return 0
-	}
-	m := bench.ParseSizes(b)
-	return m["MemTotal"] - m["MemFree"] - m["Buffers"] - m["Cached"] - m["AnonPages"]
-}
-
-func millionText(res *loadtool.Result, nodes int, kernelBefore, slabBefore int64) string {
+func millionText(res *loadtool.Result, nodes int) string {
 	n := float64(max(res.Opening.Opened, 1))
 	srv := res.Server
 	var b strings.Builder
 	say := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	slab := float64(res.Kernel[1].Slabs-slabBefore) / n
-	kernel := float64(kernelMemory()-kernelBefore) / n
+	slab := float64(res.Kernel[1].Slabs-res.Kernel[0].Slabs) / n
+	kernel := float64(res.Kernel[1].Used-res.Kernel[0].Used) / n
 	user := srv.PerSocket
 	lost := uint64(0)
 	for _, v := range res.Run.Errors {

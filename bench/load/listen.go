@@ -8,16 +8,16 @@ import (
 )
 
 // holding keeps sockets open and answers pings: what connect is about.
-type holding struct{ w *worker }
+type holding struct{ all *quiet } // one handler for all sockets
 
-func (h *holding) socket() bench.Handler            { return &quiet{w: h.w} }
+func (h *holding) socket() bench.Handler            { return h.all }
 func (h *holding) begin(time.Duration) error        { return nil }
 func (h *holding) tick(time.Duration) time.Duration { return far }
 func (h *holding) finish()                          {}
 func (h *holding) idle() bool                       { return true }
 func (w *worker) lost(_ *bench.Conn, err error)     { w.fail(classOf(err), 1) }
 
-// quiet is the handler of a socket that only answers pings. All sockets could share one: it knows nothing of its socket.
+// quiet is the handler of a socket that only answers pings. All sockets share one: it knows nothing of its socket.
 type quiet struct {
 	w     *worker
 	heard func(f bench.Frame, now time.Duration) // takes messages; nil: nobody wants them
@@ -64,13 +64,14 @@ func (q *quiet) Closed(c *bench.Conn, err error) { q.w.lost(c, err) }
 // is measured: on the wall clock, so server and client have to agree about it.
 type hearing struct {
 	w       *worker
+	all     *quiet // one handler for all sockets
 	running bool
 	last    []byte    // the text of the last time that was read
 	at      time.Time // and what it says
 }
 
 func (h *hearing) socket() bench.Handler {
-	return &quiet{w: h.w, heard: h.heard}
+	return h.all
 }
 
 func (h *hearing) begin(time.Duration) error {

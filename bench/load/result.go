@@ -162,6 +162,7 @@ type Server struct {
 type Slab struct {
 	Slabs int64 `json:"slabs"` // 0: only root may read it
 	TCP   int64 `json:"tcp"`   // data in sockets' buffers
+	Used  int64 `json:"used"`  // all memory that is neither free nor page cache nor a process's
 }
 
 // Attack compares honest clients before and under an attack.

@@ -122,6 +122,10 @@ func kernelNow() Slab {
 	if b, err := os.ReadFile("/proc/net/sockstat"); err == nil {
 		s.TCP = tcpMemory(string(b))
 	}
+	if b, err := os.ReadFile("/proc/meminfo"); err == nil {
+		m := bench.ParseSizes(b)
+		s.Used = m["MemTotal"] - m["MemFree"] - m["Buffers"] - m["Cached"] - m["AnonPages"]
+	}
 	return s
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/netip"
+	"runtime/debug"
 	"time"
 
 	"ticketgate/bench"
@@ -48,6 +49,9 @@ type scenario interface {
 	// idle says that no answer is missing.
 	idle() bool
 }
+
+// gcPercent keeps a worker small: it allocates for sockets, and next to nothing for messages.
+const gcPercent = 25
 
 // far is later than any run's end.
 const far = time.Duration(1) << 60
@@ -100,6 +104,7 @@ func (w *worker) work(ctx context.Context) (err error) {
 	if _, err := (bench.Needs{}).Preflight(); err != nil { // raises the limit of descriptors
 		return err
 	}
+	debug.SetGCPercent(gcPercent)
 	w.rnd = rand.New(rand.NewPCG(w.job.Seed, uint64(w.job.Index)))
 	o := bench.Options{Now: func() time.Duration { return time.Duration(mono.System.Now()) }}
 	for _, s := range w.job.Source {
@@ -134,9 +139,11 @@ func (w *worker) scenario() (scenario, error) {
 	case Relay:
 		return newRelay(w), nil
 	case Connect:
-		return &holding{w: w}, nil
+		return &holding{&quiet{w: w}}, nil
 	case Feed:
-		return &hearing{w: w}, nil
+		h := &hearing{w: w}
+		h.all = &quiet{w: w, heard: h.heard}
+		return h, nil
 	case Tickets:
 		return newAsking(w)
 	case Churn:
