@@ -2,6 +2,7 @@ package load
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"math/rand/v2"
 	"slices"
@@ -12,11 +13,7 @@ import (
 // overTheWire is what a worker's report carries to the process that started it.
 func overTheWire(t *testing.T, h hists) map[string][]byte {
 	t.Helper()
-	taken, err := h.take()
-	if err != nil {
-		t.Fatal(err)
-	}
-	line, err := json.Marshal(Report{Hists: taken})
+	line, err := json.Marshal(Report{Hists: h.take()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,6 +135,19 @@ func TestMergeGarbage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	far := binary.AppendUvarint(nil, 1<<40)
+	for name, b := range map[string][]byte{
+		"half a number":  {0x80},
+		"no count":       {1},
+		"a count of 0":   {1, 0},
+		"too far":        append(far, 1),
+		"one too far":    append(binary.AppendUvarint(nil, uint64(len(h.Export().Counts))), 1),
+		"negative count": append([]byte{0}, binary.AppendUvarint(nil, 1<<63)...),
+	} {
+		if err := make(hists).merge(map[string][]byte{"one": b}); err == nil {
+			t.Errorf("%s: merged", name)
+		}
+	}
 	for name, b := range map[string][]byte{
 		"nothing":   {},
 		"text":      []byte("not a histogram"),
@@ -145,10 +155,6 @@ func TestMergeGarbage(t *testing.T) {
 		"flipped":   append(slices.Clone(good[:len(good)-9]), bytes.Repeat([]byte{'A'}, 9)...),
 		"zeros":     make([]byte, 100),
 	} {
-		all := make(hists)
-		if err := all.merge(map[string][]byte{"one": b}); err == nil {
-			t.Errorf("%s: merged", name)
-		}
 		if _, err := (&Latency{HDR: b}).hist(); err == nil {
 			t.Errorf("%s: read as a distribution", name)
 		}

@@ -87,7 +87,7 @@ type Report struct {
 	Open  int           `json:"open"` // sockets
 	Counts
 	Errors map[string]uint64 `json:"errors,omitempty"` // by class
-	Hists  map[string][]byte `json:"hists,omitempty"`  // by name, in HdrHistogram's compressed form
+	Hists  map[string][]byte `json:"hists,omitempty"`  // by name, packed
 	Used   time.Duration     `json:"used"`             // processor time
 	Waited time.Duration     `json:"waited"`           // for its core
 	RSS    int64             `json:"rss"`              // bytes

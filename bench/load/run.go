@@ -24,6 +24,7 @@ const (
 	pointEvery   = 500 * time.Millisecond
 	startAhead   = 100 * time.Millisecond // between the order to start and the start, for all to have heard it
 	openPatience = 5 * time.Minute        // without a socket more
+	reportsEach  = 4                      // processes that report twice a point; more of them do it more rarely
 	manySockets  = 1000                   // from which on memory a socket means something
 	lineMax      = 16 << 20               // bytes of a report: histograms of a whole run, at most
 )
@@ -47,6 +48,7 @@ type Progress struct {
 	PerSec  float64 // sockets or operations a second, since the last one
 	Total   Counts  // of the phase
 	Errors  uint64
+	Class   string   // the most frequent one of them
 	Latency *Latency // of the phase, without HDR; nil: nothing yet
 	Ticket  *Latency
 }
@@ -155,7 +157,7 @@ func (s *Settings) jobs(pin bool) (jobs []Job, server string, err error) {
 		return nil, "", err
 	}
 	base := Job{Verb: s.Verb, Share: s.Procs, Seed: s.Seed, Thread: -1, Key: s.Key, Stream: s.Stream, Clients: s.Clients, Ramp: s.Ramp, Lanes: s.Lanes,
-		Schedule: all, InFlight: s.InFlight, Size: s.Size, For: s.Duration, Settle: s.Settle, Every: pointEvery / 2}
+		Schedule: all, InFlight: s.InFlight, Size: s.Size, For: s.Duration, Settle: s.Settle, Every: pointEvery / 2 * time.Duration(max(1, s.Procs/reportsEach))}
 	if s.Plain != "" {
 		at, err := plainOf(s.Plain)
 		if err != nil {
@@ -442,6 +444,17 @@ func sum(errors map[string]uint64) uint64 {
 	return n
 }
 
+// most is the class with the most errors; "": there are none.
+func most(errors map[string]uint64) string {
+	best := ""
+	for _, class := range sortedKeys(errors) {
+		if errors[class] > errors[best] {
+			best = class
+		}
+	}
+	return best
+}
+
 // used is the processor time of all workers.
 func (r *runner) used() time.Duration {
 	var d time.Duration
@@ -495,7 +508,7 @@ func (r *runner) point() error {
 	if err != nil {
 		return err
 	}
-	r.env.Say(Progress{Phase: phase, Open: p.Open, Wanted: r.s.Sockets, At: now - since, For: r.s.Duration, PerSec: perSecond, Total: c, Errors: total,
+	r.env.Say(Progress{Phase: phase, Open: p.Open, Wanted: r.s.Sockets, At: now - since, For: r.s.Duration, PerSec: perSecond, Total: c, Errors: total, Class: most(errs),
 		Latency: latencies[0], Ticket: latencies[1]})
 	return nil
 }

@@ -44,6 +44,9 @@ func (p Progress) Line(bar bool) string {
 	}
 	if p.Errors > 0 {
 		fmt.Fprintf(&b, "  errors %s", count(p.Errors))
+		if p.Class != "" {
+			fmt.Fprintf(&b, " (most: %s)", p.Class)
+		}
 	}
 	return b.String()
 }

@@ -179,10 +179,6 @@ func (w *worker) turn(ctx context.Context, until time.Duration) error {
 }
 
 func (w *worker) report() error {
-	hists, err := w.hists.take()
-	if err != nil {
-		return err
-	}
 	cpu, err := bench.OwnCPU()
 	if err != nil {
 		return err
@@ -195,7 +191,7 @@ func (w *worker) report() error {
 	if err != nil {
 		return err
 	}
-	r := Report{Phase: w.phase, At: w.loop.Now() - w.start, Open: w.loop.Open(), Counts: w.Counts, Errors: w.errors, Hists: hists,
+	r := Report{Phase: w.phase, At: w.loop.Now() - w.start, Open: w.loop.Open(), Counts: w.Counts, Errors: w.errors, Hists: w.hists.take(),
 		Used: cpu.Total(), Waited: waited, RSS: rss}
 	if err := w.out.Encode(r); err != nil {
 		return fmt.Errorf("bench worker: report: %w", err)
