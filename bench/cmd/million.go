@@ -87,7 +87,7 @@ func million(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	s := loadtool.Settings{Verb: loadtool.Connect, Target: "http://" + api, Key: key, Stream: "load", Clients: max(o.million/millionEach, 1), Sockets: o.million,
+	s := loadtool.Settings{Verb: loadtool.Connect, Target: "http://" + api, Key: key, Stream: "load", Clients: max(o.million/millionEach, 1), Sockets: o.million, Insist: true,
 		InFlight: 1, Duration: o.hold, Settle: time.Second, Lanes: millionLanes, Sources: sources, Seed: 1, PIDs: pids}
 	line, missing, err := s.Preflight()
 	if err != nil || len(missing) > 0 {
@@ -138,7 +138,8 @@ func (r *runner) nodes(n int) (all []*bench.Child, api, key string, err error) {
 	}
 	for i := range count {
 		file := filepath.Join(r.dir, fmt.Sprintf("million-%d.yaml", i))
-		text := fmt.Sprintf(millionYAML, i, ports[1+i], ports[0], redisStore(url), r.dir, millionPing)
+		store := fmt.Sprintf("{ kind: redis, url: %q, timeout: 5s }", url)
+		text := fmt.Sprintf(millionYAML, i, ports[1+i], ports[0], store, r.dir, millionPing)
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			return nil, "", "", err
 		}

@@ -38,6 +38,7 @@ func Differences(a, b *Result) []string {
 	differ("clients", s.Clients, t.Clients)
 	differ("sockets", s.Sockets, t.Sockets)
 	differ("ramp", s.Ramp, t.Ramp)
+	differ("insisting", s.Insist, t.Insist)
 	differ("rate", orNone(s.Rate), orNone(t.Rate))
 	differ("poisson", s.Poisson, t.Poisson)
 	differ("in flight", s.InFlight, t.InFlight)

@@ -28,6 +28,7 @@ func TestDifferences(t *testing.T) {
 		{"Clients", func(r *Result) { r.Settings.Clients = 7 }, "clients: 0 and 7"},
 		{"Sockets", func(r *Result) { r.Settings.Sockets = 11 }, "sockets: 10 and 11"},
 		{"Ramp", func(r *Result) { r.Settings.Ramp = 0.5 }, "ramp: 0 and 0.5"},
+		{"Insist", func(r *Result) { r.Settings.Insist = true }, "insisting: false and true"},
 		{"Rate", func(r *Result) { r.Settings.Rate = "2000" }, "rate: 1000 and 2000"},
 		{"Rate", func(r *Result) { r.Settings.Rate = "" }, "rate: 1000 and none"},
 		{"Poisson", func(r *Result) { r.Settings.Poisson = true }, "poisson: false and true"},

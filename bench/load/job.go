@@ -52,7 +52,8 @@ type Job struct {
 	Source []string `json:"source,omitempty"`
 
 	Sockets  int           `json:"sockets"`
-	Ramp     float64       `json:"ramp,omitempty"` // sockets a second to open; 0: as fast as they come, Lanes at a time
+	Insist   bool          `json:"insist,omitempty"` // another attempt for each that failed, until all are open
+	Ramp     float64       `json:"ramp,omitempty"`   // sockets a second to open; 0: as fast as they come, Lanes at a time
 	Lanes    int           `json:"lanes"`
 	Schedule *Schedule     `json:"schedule,omitempty"` // open loop; nil: closed
 	InFlight int           `json:"in_flight,omitempty"`

@@ -194,8 +194,12 @@ func (l *lane) dial(to *bench.Target, head []byte) {
 }
 
 func (l *lane) failed(err error) {
-	l.o.w.fail(classOf(err), 1)
-	l.o.ended(l)
+	o := l.o
+	o.w.fail(classOf(err), 1)
+	if o.w.job.Insist && o.max > 0 {
+		o.begun--
+	}
+	o.ended(l)
 }
 
 func (l *lane) hangUp() {

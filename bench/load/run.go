@@ -156,7 +156,7 @@ func (s *Settings) jobs(pin bool) (jobs []Job, server string, err error) {
 	if err != nil {
 		return nil, "", err
 	}
-	base := Job{Verb: s.Verb, Share: s.Procs, Seed: s.Seed, Thread: -1, Key: s.Key, Stream: s.Stream, Clients: s.Clients, Ramp: s.Ramp, Lanes: s.Lanes,
+	base := Job{Verb: s.Verb, Share: s.Procs, Seed: s.Seed, Thread: -1, Key: s.Key, Stream: s.Stream, Clients: s.Clients, Ramp: s.Ramp, Insist: s.Insist, Lanes: s.Lanes,
 		Schedule: all, InFlight: s.InFlight, Size: s.Size, For: s.Duration, Settle: s.Settle, Every: pointEvery / 2 * time.Duration(max(1, s.Procs/reportsEach))}
 	if s.Plain != "" {
 		at, err := plainOf(s.Plain)

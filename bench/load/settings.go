@@ -21,7 +21,8 @@ type Settings struct {
 	Clients  int           `json:"clients,omitempty"`
 	Sockets  int           `json:"sockets,omitempty"`
 	Ramp     float64       `json:"ramp,omitempty"`
-	Rate     string        `json:"rate,omitempty"` // for ParseSchedule; "": closed loop
+	Insist   bool          `json:"insist,omitempty"` // another attempt for each socket that could not be opened
+	Rate     string        `json:"rate,omitempty"`   // for ParseSchedule; "": closed loop
 	Poisson  bool          `json:"poisson,omitempty"`
 	InFlight int           `json:"in_flight,omitempty"`
 	Size     int           `json:"size,omitempty"`

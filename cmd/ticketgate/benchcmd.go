@@ -94,6 +94,7 @@ func benchVerb(e *env, verb, short, long string) *cobra.Command {
 	if verb != load.Tickets && verb != load.Churn {
 		f.IntVarP(&o.Sockets, "connections", "c", 100, "sockets")
 		f.Float64Var(&o.Ramp, "ramp", 0, "sockets to open a second; 0: as fast as they come")
+		f.BoolVar(&o.Insist, "insist", false, "try again for each socket that could not be opened, until all are")
 	}
 	duration := 10 * time.Second
 	if verb == load.Soak {
