@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	millionPing    = time.Minute
+	millionPing    = 3 * time.Minute
 	millionSpare   = 5    // of 100 sockets that a process may hold: the kernel spreads them by chance
 	millionEach    = 100  // sockets of a client
 	millionLanes   = 1    // admissions under way at once, of each client process
@@ -54,7 +54,7 @@ streams:
   load: { backend: load }
 backends:
   load: { kind: echo }
-websocket: { ping: %[6]s }
+websocket: { ping: %[6]s, pong_wait: 1m }
 tickets: { outstanding: 1000 }
 drain: { over: 0s, grace: 0s }
 log: { format: text, level: warn }

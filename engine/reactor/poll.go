@@ -309,7 +309,10 @@ func (k *linux) wake() {
 const unsentKept = 32 << 10
 
 // tune sets what every TCP socket of ours has; accepted ones inherit it from their listener. A peer that vanished is noticed
-// after 90 s of silence, or after 30 s when something was sent to it.
+// after 90 s: of silence, or of not acknowledging what was sent to it.
+//
+// TCP_USER_TIMEOUT is as long as all probes of keepalive together take, not less: once a peer has been silent for that long, the
+// kernel gives it up at the first probe without an answer (tcp_keepalive_timer), and with 30 s that was the first that got lost.
 func tune(fd, sendBuffer int) error {
 	options := [...]struct{ level, name, value int }{
 		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
@@ -317,7 +320,7 @@ func tune(fd, sendBuffer int) error {
 		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 60},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 10},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 3},
-		{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 30_000},
+		{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 90_000},
 		{unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentKept},
 		// The poller also asks for urgent data. Out of line, an urgent byte would stay ready for ever and turn the loop.
 		{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
