@@ -112,7 +112,7 @@ func (r *Reactor) adopt(c syscall.Conn) error {
 		case protocol == unix.IPPROTO_MPTCP: // its sockets lack options that tune sets
 			err = errors.New("a socket of Multipath TCP; plain TCP is needed")
 		case domain != unix.AF_UNIX:
-			err = tune(int(fd), r.o.SendBuffer)
+			err = tune(int(fd), r.o.SendBuffer, false)
 		}
 	})
 	return errors.Join(err, cerr)
@@ -149,7 +149,7 @@ func listenTCP(network, address string, sendBuffer int) (int, net.Addr, error) {
 			failed = errors.Join(
 				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
 				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1),
-				tune(int(fd), sendBuffer))
+				tune(int(fd), sendBuffer, false))
 		})
 		return errors.Join(err, failed)
 	}}

@@ -237,7 +237,7 @@ func (k *linux) dial(to netip.AddrPort, from netip.Addr) (fd int, pending syscal
 	if fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0); err != nil {
 		return -1, 0, err
 	}
-	if err = tune(fd, k.sendBuffer); err == nil && from.IsValid() {
+	if err = tune(fd, k.sendBuffer, true); err == nil && from.IsValid() {
 		// The port is chosen at connect, when the peer is known: 64,511 connections an address pair instead of in all.
 		err = errors.Join(
 			unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1),
@@ -308,15 +308,22 @@ func (k *linux) wake() {
 // an echo of 16 KiB nothing that could be measured.
 const unsentKept = 32 << 10
 
-// tune sets what every TCP socket of ours has; accepted ones inherit it from their listener. A peer that vanished is noticed
-// after 90 s: of silence, or of not acknowledging what was sent to it.
+// tune sets what every TCP socket of ours has; accepted ones inherit it from their listener. A peer that does not acknowledge
+// what was sent to it for 90 s is given up.
 //
-// TCP_USER_TIMEOUT is as long as all probes of keepalive together take, not less: once a peer has been silent for that long, the
-// kernel gives it up at the first probe without an answer (tcp_keepalive_timer), and with 30 s that was the first that got lost.
-func tune(fd, sendBuffer int) error {
+// With keepalive silence is sent something after 60 s, and so a peer that vanished is noticed after 90 s. Sockets that we dial
+// have it. Accepted ones do not: their handler asks them for a sign of life, and the kernel's timers, which it rounds to
+// some seconds, would ask thousands of idle ones at the same moment. TCP_USER_TIMEOUT is as long as all probes together take,
+// not less: once a peer has been silent for that long, the kernel gives it up at the first probe without an answer
+// (tcp_keepalive_timer), and with 30 s that was the first that got lost.
+func tune(fd, sendBuffer int, keepalive bool) error {
+	asked := 0
+	if keepalive {
+		asked = 1
+	}
 	options := [...]struct{ level, name, value int }{
 		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
-		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, asked},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 60},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 10},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 3},
