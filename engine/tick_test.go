@@ -39,3 +39,16 @@ func TestTicks(t *testing.T) {
 		}
 	}
 }
+
+// TestPingGrid: pings go out together at moments that lie a 16th to a 32nd of their interval apart.
+func TestPingGrid(t *testing.T) {
+	for ping, want := range map[time.Duration]tick{
+		time.Millisecond: 1, 100 * time.Millisecond: 4, time.Second: 32, 25 * time.Second: 1024, time.Hour: 131072,
+	} {
+		e := &Engine{}
+		e.o.Deadlines.Ping = ping
+		if got := e.pingGrid(); got != want {
+			t.Errorf("a ping in %v: every %d ms, want %d", ping, got, want)
+		}
+	}
+}

@@ -24,7 +24,7 @@ const clients = 20000
 
 // settings is the gateway's configuration for all scenarios: every limit that a message meets is on, and none is reached.
 var settings = template.Must(template.New("ticketgate.yaml").Parse(`version: 1
-node: { name: bench }
+node: { name: {{.Node}} }
 listen:
   handshake: { address: "127.0.0.1:{{index .Ports 0}}" }
   gate:
@@ -81,19 +81,21 @@ type setup struct {
 	backend string        // address of a WebSocket server to relay to; "": the built-in echo
 	feed    int           // bytes that a feed sends to every socket every 10 ms, besides its time; 0: no feed, but the backend
 	ping    time.Duration // 0: 25 s
+	pong    time.Duration // how long the answer may take; 0: 10 s, or half of ping
 	tls     bool          // on the gate
 }
 
-// configure writes a gateway's configuration into the temporary folder. ports are those of handshake, gate and admin.
-func (r *runner) configure(s setup, ports []int) (file string, err error) {
+// configure writes the configuration of a gateway with this name into the temporary folder. ports are those of handshake, gate and
+// admin; 0: any that is free.
+func (r *runner) configure(s setup, node string, ports ...int) (file string, err error) {
 	every := cmp.Or(s.ping, 25*time.Second)
 	values := struct {
-		Ports                                                  []int
-		Dir, Store, Stream, Backend, Ping, PongWait, Cert, Key string
-		Pad                                                    int
+		Ports                                                        []int
+		Node, Dir, Store, Stream, Backend, Ping, PongWait, Cert, Key string
+		Pad                                                          int
 	}{
-		Ports: ports, Dir: r.dir, Store: cmp.Or(s.store, "{ kind: memory }"), Stream: "{ backend: load }", Backend: "{ kind: echo }",
-		Pad: s.feed, Ping: every.String(), PongWait: min(10*time.Second, every/2).String(), // a pong is awaited before the next ping
+		Ports: ports, Node: node, Dir: r.dir, Store: cmp.Or(s.store, "{ kind: memory }"), Stream: "{ backend: load }", Backend: "{ kind: echo }",
+		Pad: s.feed, Ping: every.String(), PongWait: cmp.Or(s.pong, min(10*time.Second, every/2)).String(), // a pong is awaited before the next ping
 	}
 	if s.backend != "" {
 		values.Backend = fmt.Sprintf("{ targets: [%q] }", "ws://"+s.backend+"/")
@@ -110,7 +112,7 @@ func (r *runner) configure(s setup, ports []int) (file string, err error) {
 	if err := settings.Execute(&text, values); err != nil {
 		return "", err
 	}
-	file = filepath.Join(r.dir, "ticketgate.yaml")
+	file = filepath.Join(r.dir, node+".yaml")
 	return file, os.WriteFile(file, text.Bytes(), 0o600)
 }
 
@@ -124,7 +126,7 @@ func (r *runner) gatewayWith(s setup) (*gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	file, err := r.configure(s, ports)
+	file, err := r.configure(s, "bench", ports...)
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ import (
 
 const (
 	millionPing    = 3 * time.Minute
+	millionPong    = time.Minute
 	millionSpare   = 5    // of 100 sockets that a process may hold: the kernel spreads them by chance
 	millionEach    = 100  // sockets of a client
 	millionLanes   = 1    // admissions under way at once, of each client process
@@ -24,41 +25,6 @@ const (
 	gateShare      = 0.9  // of its descriptors that a gateway gives to sockets
 	extrapolated   = 10e6 // sockets
 )
-
-// millionYAML is a node of which all share a port and a Redis. Everything that an idle session has is on.
-const millionYAML = `version: 1
-node: { name: million-%[1]d }
-listen:
-  handshake: { address: "127.0.0.1:%[2]d" }
-  gate:
-    address: "127.0.0.1:%[3]d"
-    public_url: "ws://127.0.0.1:%[3]d"
-    per_address: { exempt: [127.0.0.0/8] }
-    admit: { rate: 1000000/1second }
-  admin: { address: "127.0.0.1:0" }
-store: %[4]s
-secrets: { ticket_keys: "${file:%[5]s/ticket.keys}", key_hash: "${file:%[5]s/key.hash}" }
-auth: { keys: { source: ["%[5]s/keys.yaml"] } }
-products:
-  load: { streams: [load], plans: [load] }
-plans:
-  load:
-    limits:
-      tickets:      { rate: 1000000/1second, per: client }
-      connections:  { count: 100000, per: client }
-      messages-in:  { rate: 1000000/1second, per: connection, when_exceeded: close }
-      messages-out: { rate: 1000000/1second, per: connection, when_exceeded: close }
-      bytes-in:     { rate: 4GiB/1second, per: connection, when_exceeded: close }
-      bytes-out:    { rate: 4GiB/1second, per: connection, when_exceeded: close }
-streams:
-  load: { backend: load }
-backends:
-  load: { kind: echo }
-websocket: { ping: %[6]s, pong_wait: 1m }
-tickets: { outstanding: 1000 }
-drain: { over: 0s, grace: 0s }
-log: { format: text, level: warn }
-`
 
 // million holds n sockets for a time, on as many gateways behind one port as the limit of descriptors makes necessary, and writes
 // what they cost.
@@ -118,11 +84,11 @@ func million(ctx context.Context, o options) (err error) {
 
 // nodes starts a Redis and as many gateways as n sockets need.
 func (r *runner) nodes(n int) (all []*bench.Child, api, key string, err error) {
-	redis, url, err := r.redis()
+	_, url, err := r.redis() // end stops it
 	if err != nil {
 		return nil, "", "", err
 	}
-	_ = redis // end stops it
+	nodes := setup{store: fmt.Sprintf("{ kind: redis, url: %q, timeout: 5s }", url), ping: millionPing, pong: millionPong}
 	if key, err = r.secrets(); err != nil {
 		return nil, "", "", err
 	}
@@ -137,10 +103,8 @@ func (r *runner) nodes(n int) (all []*bench.Child, api, key string, err error) {
 		return nil, "", "", err
 	}
 	for i := range count {
-		file := filepath.Join(r.dir, fmt.Sprintf("million-%d.yaml", i))
-		store := fmt.Sprintf("{ kind: redis, url: %q, timeout: 5s }", url)
-		text := fmt.Sprintf(millionYAML, i, ports[1+i], ports[0], store, r.dir, millionPing)
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		file, err := r.configure(nodes, fmt.Sprintf("million-%d", i), ports[1+i], ports[0], 0)
+		if err != nil {
 			return nil, "", "", err
 		}
 		c, err := r.start(cores[i%len(cores)], r.program, "serve", "--config", file)

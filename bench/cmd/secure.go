@@ -83,7 +83,7 @@ func (r *runner) knowsTLS() (ok bool, why string, err error) {
 	if _, err := r.secrets(); err != nil {
 		return false, "", err
 	}
-	file, err := r.configure(setup{tls: true}, []int{1, 2, 3})
+	file, err := r.configure(setup{tls: true}, "tls", 1, 2, 3)
 	if err != nil {
 		return false, "", err
 	}

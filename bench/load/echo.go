@@ -2,16 +2,12 @@ package load
 
 import (
 	"bytes"
-	"errors"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"ticketgate/bench"
 )
-
-// errFrame is a frame that has no place where it stands.
-var errFrame = errors.New("bench: a frame out of its order")
 
 // An echoing sends one message over and over and checks every answer. With a schedule each message has its moment and its
 // latency runs from there, over the sockets in turn, whatever the answers do; without, every socket keeps InFlight messages

@@ -50,7 +50,7 @@ func classOf(err error) string {
 	case errors.Is(err, bench.ErrEcho):
 		return classWrong
 	case errors.Is(err, bench.ErrHead), errors.Is(err, bench.ErrAccept), errors.Is(err, bench.ErrMasked), errors.Is(err, bench.ErrLength),
-		errors.Is(err, bench.ErrAnswer), errors.Is(err, bench.ErrTicket), errors.Is(err, bench.ErrLeftover), errors.Is(err, errFrame):
+		errors.Is(err, bench.ErrAnswer), errors.Is(err, bench.ErrTicket), errors.Is(err, bench.ErrLeftover):
 		return classProtocol
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return classEnded

@@ -28,7 +28,6 @@ func TestClassOf(t *testing.T) {
 		{bench.ErrAnswer, "protocol"},
 		{bench.ErrTicket, "protocol"},
 		{bench.ErrLeftover, "protocol"},
-		{errFrame, "protocol"},
 		{io.EOF, "ended"},
 		{io.ErrUnexpectedEOF, "ended"},
 		{syscall.ECONNREFUSED, "refused"},

@@ -6,7 +6,7 @@ import (
 )
 
 // The burst: what a callback writes to the first socket that it writes to with nothing in front, which is nearly always all
-// that it writes. It is sent from where it lies by one write(2) or writev(2), so the usual answer never sees a queue:
+// that it writes. It is sent from where it lies by one send(2) or sendmsg(2), so the usual answer never sees a queue:
 //
 //	Write, Reserve   copied behind each other into the loop's own stage
 //	Pass             left where Data has it, when that is cheaper than a copy
@@ -15,7 +15,7 @@ import (
 // buffer is used again.
 const (
 	stageSize = 2 * eagerFrom // bytes; a burst is sent when more than eagerFrom of it wait
-	passFrom  = 4 << 10       // bytes from which an entry of writev costs less than a copy
+	passFrom  = 4 << 10       // bytes from which an entry of sendmsg costs less than a copy
 )
 
 // burst belongs to row; nil: there is none.

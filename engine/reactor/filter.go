@@ -12,7 +12,7 @@ import (
 //	SetFilter         what stands between the wire and the handler: TLS in user space
 //	arrived, pump     wire > Feed, Read > Data
 //	gather, seal      Write > the callback's plain bytes > Filter.Write > WriteWire > the queue of write.go
-//	Offload           the kernel does it from here on; record: what it cannot tell by read(2)
+//	Offload           the kernel does it from here on; record: what it cannot tell by recv(2)
 
 // A Filter stands between the bytes on a socket's wire and those that its handler sees and writes. All calls come on the
 // socket's loop. A panic in one ends the socket by RST.
@@ -240,7 +240,7 @@ const (
 	alertClose      = 0 // close_notify
 )
 
-// record deals with a record of an offloaded socket that read(2) does not give: EIO stands for it.
+// record deals with a record of an offloaded socket that recv(2) does not give: EIO stands for it.
 func (l *Loop) record(id ID, r *row) {
 	var b [2]byte
 	switch kind, n, errno := l.sys.record(int(id.Slot()), b[:]); {

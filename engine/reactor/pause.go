@@ -2,7 +2,7 @@ package reactor
 
 import "syscall"
 
-// Inbound: one read(2) an event, or up to readsMax while they are full, into the loop's own buffer, behind a copy of what the socket had left over:
+// Inbound: one recv(2) an event, or up to readsMax while they are full, into the loop's own buffer, behind a copy of what the socket had left over:
 //
 //	loop's buffer  |........ leftover|bytes just read ........|
 //	                         ^ in starts here         LeftoverMax bytes lie before the first byte read

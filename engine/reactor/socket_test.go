@@ -455,8 +455,13 @@ func TestSocketEnds(t *testing.T) {
 
 func TestSocketDial(t *testing.T) {
 	opened, ended := make(chan string, 1), make(chan ending, 1)
+	asked := 0 // whether the kernel asks a silent peer for a sign of life, which no handler does here
 	h := &script{
-		open: func(l *reactor.Loop, id reactor.ID) { opened <- l.Peer(id).String(); _ = l.Write(id, []byte("hello")) },
+		open: func(l *reactor.Loop, id reactor.ID) {
+			asked, _ = unix.GetsockoptInt(int(id.Slot()), unix.SOL_SOCKET, unix.SO_KEEPALIVE)
+			opened <- l.Peer(id).String()
+			_ = l.Write(id, []byte("hello"))
+		},
 		data: func(l *reactor.Loop, id reactor.ID, in []byte) int { l.Close(id); return len(in) },
 		closed: func(_ *reactor.Loop, _ reactor.ID, why reactor.Cause, err error) {
 			ended <- ending{why, err}
@@ -485,8 +490,8 @@ func TestSocketDial(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := event(t, opened); got != to.String() {
-			t.Errorf("peer %s, want %s", got, to)
+		if got := event(t, opened); got != to.String() || asked != 1 {
+			t.Errorf("peer %s, want %s; keepalive %d", got, to, asked)
 		}
 		if host, _, _ := net.SplitHostPort(c.RemoteAddr().String()); from.IsValid() && host != from.String() {
 			t.Errorf("dialed from %s, want %s", host, from)

@@ -42,9 +42,9 @@ type Stats struct {
 	Shed     uint64           // connections accepted and closed at once for want of descriptors
 	Closed   [causes]uint64   // by Cause
 	Refused  [refusals]uint64 // accepts that failed, by Refused
-	Reads    uint64           // read(2) that brought bytes
+	Reads    uint64           // recv(2) that brought bytes
 	BytesIn  uint64
-	Writes   uint64 // write(2) and writev(2) that took bytes
+	Writes   uint64 // send(2) and sendmsg(2) that took bytes
 	BytesOut uint64
 	Blocked  uint64 // flushes that left bytes queued
 	Slow     uint64 // writes refused with ErrSlow

@@ -124,6 +124,32 @@ func TestManyTimersAtOnce(t *testing.T) {
 	}
 }
 
+// TestTimersTakeTurns: of many timers that fall due together some wait until the sockets have had their turn.
+func TestTimersTakeTurns(t *testing.T) {
+	const n, most = 1000, 128 // rounds of 64; a socket waits for two at most
+	fired, before := 0, -1
+	var busy *reactor.Pipe
+	h := &script{open: func(l *reactor.Loop, id reactor.ID) { l.Arm(id, l.Now().Add(time.Second)) }}
+	h.timer = func(*reactor.Loop, reactor.ID) {
+		if fired++; fired == 1 {
+			busy.Write([]byte("x"))
+		}
+	}
+	h.data = func(_ *reactor.Loop, _ reactor.ID, b []byte) int {
+		before = fired
+		return len(b)
+	}
+	m, _ := twin(t, reactor.Options{}, h)
+	busy = m.Connect(client)
+	for range n {
+		m.Connect(client)
+	}
+	m.Advance(2 * time.Second)
+	if fired != n+1 || before < 0 || before > most {
+		t.Errorf("%d of %d fired, %d of them before a socket that had something to say", fired, n+1, before)
+	}
+}
+
 // TestIdleDoesNotTick: sockets without a timer leave the loop asleep.
 func TestIdleDoesNotTick(t *testing.T) {
 	h := echo()

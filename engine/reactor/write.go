@@ -9,7 +9,7 @@ import (
 // Outbound, in the order of this file:
 //
 //	Write, Reserve   in a callback    copies behind what waits, marks the socket dirty
-//	flush            between callbacks, and inside one when more than 64 KiB waits: one write(2) for all
+//	flush            between callbacks, and inside one when more than 64 KiB waits: one send(2) for all
 //	writable         the kernel has room again: the rest, then Drained
 //	account          what stays queued is counted for the node
 //
@@ -19,11 +19,11 @@ const (
 	directFrom = 8 << 10  // a write at least so long goes out without a copy when nothing is in front of it
 	unsentMax  = 1 << 20  // bytes that one callback may spread over many sockets before all are flushed
 	lastExtra  = 256      // what WriteLast may add to a full queue: a close frame is 129 bytes at most
-	vectorMax  = 64       // segments a writev takes
+	vectorMax  = 64       // segments a sendmsg takes
 	graceShare = 16       // NodeQueueMax may be passed by 1/16 by sockets that begin to queue, before they are closed
 )
 
-// Write copies b behind what waits for id. All that one callback writes leaves in one write(2) when it returns, or at once
+// Write copies b behind what waits for id. All that one callback writes leaves in one send(2) when it returns, or at once
 // when more than 64 KiB waits. When QueueMax or NodeQueueMax would be passed it takes nothing and returns ErrSlow; for a
 // closing, dying or unknown id, ErrGone. What is written before a dial has connected is sent then. On the loop only.
 func (l *Loop) Write(id ID, b []byte) error {
