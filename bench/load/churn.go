@@ -43,9 +43,7 @@ func (c *churning) handler() bench.Handler {
 
 func (c *churning) begin(time.Duration) error {
 	c.o.stop = false
-	if s := c.w.job.Schedule; s != nil {
-		c.o.pacer = newPacer(*s, c.w.job.Index, c.w.job.Share, c.w.rnd)
-	}
+	c.o.pacer = c.w.pacer()
 	return nil
 }
 
@@ -53,8 +51,7 @@ func (c *churning) tick(now time.Duration) time.Duration { return c.o.tick(now) 
 
 func (c *churning) finish() {
 	c.o.stop = true
-	c.w.fail(classSlow, uint64(len(c.o.wait)))
-	c.o.wait = nil
+	c.o.drop()
 }
 
 func (c *churning) idle() bool { return c.o.busy == 0 && c.closing == 0 }

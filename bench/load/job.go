@@ -4,9 +4,13 @@
 //	schedule.go   Schedule      when operations are due: latency counts from then
 //	job.go        Job, Report   what a worker process is told, and what it tells
 //	worker.go     Work          one process: one thread, one epoll
-//	open.go       opener        sockets through tickets, at a rate
+//	queue.go      queue         so many at once, and no faster than wanted
+//	open.go       opener        sockets through tickets
+//	crowd.go      crowd         messages over sockets that are open
 //	echo.go, ...                one verb each
-//	run.go        Run           the processes, in step; Result
+//	procs.go      proc          the worker processes
+//	run.go        Run           the processes, in step
+//	account.go    Result        what they said, added up
 //	server.go     watch         CPU and memory of the server
 //	verdict.go    Require       PASS, FAIL, INVALID
 //	compare.go    Compare       two results

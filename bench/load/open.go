@@ -11,12 +11,14 @@ import (
 // errSecure is a ticket for a gate with TLS.
 var errSecure = errors.New("the gate speaks TLS (wss://), which bench does not: measure behind the TLS listener, or one without")
 
-// An opener brings sockets through the gate: ticket, dial, upgrade; each of its lanes one at a time. With a pacer they begin
-// when they are due, otherwise as soon as a lane is free.
+// insistPause is how long an opener that insists rests after a failure: a server that refuses everything is not made to do it as
+// often as it can.
+const insistPause = 50 * time.Millisecond
+
+// An opener brings sockets through the gate, one at a time on each of its lanes: ticket, dial, upgrade.
 type opener struct {
-	w     *worker
-	pacer *pacer
-	max   int // 0: no end
+	queue
+	max   int // sockets; 0: no end
 	next  func() bench.Handler
 	full  func() bool             // whether there are enough sockets now; nil: never
 	early func() bool             // whether to break off behind the upgrade request; nil: never
@@ -28,100 +30,32 @@ type opener struct {
 	mint  *bench.Mint
 	plain *bench.Target
 	head  []byte // the upgrade request for plain
-
-	free  []*lane
-	lanes int
-	begun int
-	busy  int
-	wait  []time.Duration // when those were due that no lane was free for
 }
 
 func newOpener(w *worker, most int, next func() bench.Handler) (*opener, error) {
-	o := &opener{w: w, max: most, next: next}
+	o := &opener{max: most, next: next}
+	o.queue = queue{w: w, more: o.wanted, make: o.lane}
 	var err error
 	if w.job.API == "" {
 		o.head = bench.AppendUpgrade(nil, w.job.Host, []byte(w.job.Path), nil)
 		o.plain, err = bench.NewTarget(w.job.Plain)
 		return o, err
 	}
-	o.mint = bench.NewMint(w.job.API, w.job.Key, w.job.Stream, w.job.Clients)
-	o.mint.Skip(w.job.Index, w.job.Share)
+	o.mint = w.mint()
 	o.api, err = bench.NewTarget(w.job.API)
 	return o, err
 }
 
-func (o *opener) more() bool {
+func (o *opener) wanted() bool {
 	return !o.stop && (o.max == 0 || o.begun < o.max) && (o.full == nil || !o.full())
 }
 
-// over says that all sockets have been opened, or have failed to.
-func (o *opener) over() bool { return o.busy == 0 && len(o.wait) == 0 && !o.more() }
-
-// tick begins what is due and what a lane has become free for, as many as there are lanes at most: what fails at once would
-// else go on for ever.
-func (o *opener) tick(now time.Duration) time.Duration {
-	next := far
-	if o.pacer != nil && !o.stop {
-		next = o.w.due(o.pacer, now, func(due time.Duration) {
-			if o.more() {
-				o.begun++
-				o.wait = append(o.wait, due)
-			}
-		})
+func (o *opener) lane() starter {
+	l := &lane{o: o}
+	if o.api != nil {
+		l.caller = bench.NewCaller(o.w.loop, o.api, l.ticket)
 	}
-	for range o.w.job.Lanes {
-		switch {
-		case len(o.free) == 0 && o.lanes == o.w.job.Lanes:
-			return next
-		case len(o.wait) > 0:
-			due := o.wait[0]
-			if o.wait = o.wait[1:]; len(o.wait) == 0 {
-				o.wait = nil
-			}
-			o.one(due)
-		case o.pacer == nil && o.more():
-			o.begun++
-			o.w.Due++
-			o.one(now)
-		default:
-			o.rest()
-			return next
-		}
-	}
-	return now
-}
-
-// rest ends the connections to the handshake that nobody will use.
-func (o *opener) rest() {
-	if o.busy > 0 || o.more() {
-		return
-	}
-	for _, l := range o.free {
-		l.hangUp()
-	}
-}
-
-// one begins a socket that was due at due, on a lane that there is.
-func (o *opener) one(due time.Duration) {
-	o.busy++
-	o.w.Begun++
-	var l *lane
-	if n := len(o.free); n > 0 {
-		l, o.free = o.free[n-1], o.free[:n-1]
-	} else {
-		o.lanes++
-		l = &lane{o: o}
-		if o.api != nil {
-			l.caller = bench.NewCaller(o.w.loop, o.api, l.ticket)
-		}
-	}
-	l.begin(due)
-}
-
-// ended takes a lane back, whose socket is open or has failed.
-func (o *opener) ended(l *lane) {
-	o.busy--
-	o.free = append(o.free, l)
+	return l
 }
 
 // target is the gate at host, host:port.
@@ -198,6 +132,7 @@ func (l *lane) failed(err error) {
 	o.w.fail(classOf(err), 1)
 	if o.w.job.Insist && o.max > 0 {
 		o.begun--
+		o.pause = o.w.loop.Now() + insistPause
 	}
 	o.ended(l)
 }

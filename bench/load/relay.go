@@ -45,55 +45,18 @@ func stampOf(b []byte) (time.Duration, bool) {
 
 // relaying is the clients of relay.
 type relaying struct {
-	w       *worker
+	crowd
 	payload []byte
 	frame   []byte
-	pacer   *pacer
-	sockets []*relaySocket
-	turn    int
-	missing int
-	running bool
 }
 
 func newRelay(w *worker) *relaying {
 	p := bytes.Repeat([]byte{'.'}, max(w.job.Size, stampsEnd))
 	p[0], p[stampServer-1] = 'c', 'b'
-	return &relaying{w: w, payload: p}
+	return &relaying{crowd: crowd{w: w}, payload: p}
 }
 
 func (r *relaying) socket() bench.Handler { return &relaySocket{r: r} }
-
-func (r *relaying) begin(now time.Duration) error {
-	r.running = true
-	if s := r.w.job.Schedule; s != nil {
-		r.pacer = newPacer(*s, r.w.job.Index, r.w.job.Share, r.w.rnd)
-		return nil
-	}
-	for _, s := range r.sockets {
-		for range r.w.job.InFlight {
-			r.w.Due++
-			s.write(now)
-		}
-	}
-	return nil
-}
-
-func (r *relaying) tick(now time.Duration) time.Duration {
-	if r.pacer == nil {
-		return far
-	}
-	return r.w.due(r.pacer, now, func(due time.Duration) {
-		if len(r.sockets) == 0 {
-			r.w.fail(classSlow, 1)
-			return
-		}
-		r.turn++
-		r.sockets[r.turn%len(r.sockets)].write(due)
-	})
-}
-
-func (r *relaying) finish()    { r.running = false }
-func (r *relaying) idle() bool { return r.missing == 0 || len(r.sockets) == 0 }
 
 type relaySocket struct {
 	r       *relaying
@@ -105,20 +68,23 @@ type relaySocket struct {
 
 // Opened implements bench.Handler.
 func (s *relaySocket) Opened(c *bench.Conn) {
-	r := s.r
-	s.conn, s.place = c, len(r.sockets)
-	r.sockets = append(r.sockets, s)
+	s.conn = c
+	s.r.join(s)
 }
 
-func (s *relaySocket) write(due time.Duration) {
+func (s *relaySocket) unanswered() int { return s.missing }
+func (s *relaySocket) move(place int)  { s.place = place }
+
+func (s *relaySocket) write(due time.Duration, n int) {
 	r := s.r
 	putStamp(r.payload[stampClient:], due)
 	putStamp(r.payload[stampServer:], 0)
 	r.frame = bench.AppendFrame(r.frame[:0], bench.OpText, r.payload)
-	s.missing++
-	r.missing++
-	r.w.Begun++
-	s.conn.Write(r.frame)
+	s.missing += n
+	r.wrote(n)
+	for range n {
+		s.conn.Write(r.frame)
+	}
 }
 
 // Data implements bench.Handler.
@@ -141,7 +107,7 @@ func (s *relaySocket) Data(c *bench.Conn, b []byte) int {
 		}
 		if err != nil {
 			c.Close()
-			s.ended(err)
+			s.r.leave(s.place, err)
 			return len(b)
 		}
 		used += n
@@ -162,32 +128,15 @@ func (s *relaySocket) answer(f bench.Frame) error {
 	now := r.w.loop.Now()
 	s.last = due
 	s.missing--
-	r.missing--
-	r.w.Done++
 	record(r.w.hists.of(histOperation), now-due, 1)
 	record(r.w.hists.of(histIn), there-due, 1)
 	record(r.w.hists.of(histOut), now-there, 1)
-	if r.running && r.pacer == nil {
-		r.w.Due++
-		s.write(now)
-	}
+	r.heard(s, 1, now)
 	return nil
 }
 
 // Closed implements bench.Handler.
-func (s *relaySocket) Closed(_ *bench.Conn, err error) { s.ended(err) }
-
-func (s *relaySocket) ended(err error) {
-	r := s.r
-	last := len(r.sockets) - 1
-	r.sockets[s.place] = r.sockets[last]
-	r.sockets[s.place].place = s.place
-	r.sockets[last] = nil
-	r.sockets = r.sockets[:last]
-	r.missing -= s.missing
-	r.w.fail(classOf(err), uint64(max(s.missing, 1)))
-	s.missing = 0
-}
+func (s *relaySocket) Closed(_ *bench.Conn, err error) { s.r.leave(s.place, err) }
 
 // serving is the backend of relay: it fills in when a message arrived and sends it back.
 type serving struct{ w *worker }

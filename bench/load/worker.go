@@ -309,6 +309,14 @@ func (w *worker) fail(class string, n uint64) {
 	}
 }
 
+// pacer walks through this worker's share of the job's schedule; nil: there is none, a closed loop.
+func (w *worker) pacer() *pacer {
+	if w.job.Schedule == nil {
+		return nil
+	}
+	return newPacer(*w.job.Schedule, w.job.Index, w.job.Share, w.rnd)
+}
+
 // dueMax is how many operations begin before the answers to others are looked at: a client that is behind must not go deaf.
 const dueMax = 256
 

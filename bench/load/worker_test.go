@@ -263,7 +263,7 @@ func TestChurnEnds(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ch := &churning{w: w, o: &opener{w: w}}
+			ch := &churning{w: w, o: &opener{queue: queue{w: w}}}
 			ch.o.gone = ch.over
 			if _, err := w.loop.Dial(to, c.h(ch)); err != nil {
 				t.Fatal(err)

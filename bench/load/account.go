@@ -1,0 +1,311 @@
+package load
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"ticketgate/internal/mono"
+)
+
+// honest are the workers whose doings are the result.
+func (r *runner) honest(do func(*proc)) {
+	for _, p := range r.procs {
+		if p.verb != attack && p.verb != backend {
+			do(p)
+		}
+	}
+}
+
+func (r *runner) sockets() int {
+	n := 0
+	r.honest(func(p *proc) { n += p.last.Open })
+	return n
+}
+
+// counts are those of the phase.
+func (r *runner) counts() Counts {
+	var all Counts
+	r.honest(func(p *proc) {
+		c := p.last.Counts
+		if r.start > 0 {
+			c = c.sub(p.base)
+		}
+		all.add(c)
+	})
+	return all
+}
+
+// errors are those of the phase, by class.
+func (r *runner) errors() map[string]uint64 {
+	all := make(map[string]uint64)
+	r.honest(func(p *proc) {
+		for class, n := range p.last.Errors {
+			if r.start > 0 {
+				n -= p.mis[class]
+			}
+			if n > 0 {
+				all[class] += n
+			}
+		}
+	})
+	return all
+}
+
+func sum(errors map[string]uint64) uint64 {
+	var n uint64
+	for _, v := range errors {
+		n += v
+	}
+	return n
+}
+
+// most is the class with the most errors; "": there are none.
+func most(errors map[string]uint64) string {
+	best := ""
+	for _, class := range sortedKeys(errors) {
+		if errors[class] > errors[best] {
+			best = class
+		}
+	}
+	return best
+}
+
+// used is the processor time of all workers.
+func (r *runner) used() time.Duration {
+	var d time.Duration
+	for _, p := range r.procs {
+		d += p.last.Used
+	}
+	return d
+}
+
+// point adds a moment to the series and says how far it is.
+func (r *runner) point() error {
+	now := time.Duration(mono.System.Now())
+	if len(r.result.Series) > 0 && now-r.lastT < pointEvery/4 { // the end of a phase, right behind another point: too short to tell a rate
+		return nil
+	}
+	c, errs := r.counts(), r.errors()
+	total := sum(errs)
+	phase, since := phaseOpen, r.began
+	if r.start > 0 {
+		phase, since = phaseRun, r.start
+	}
+	d := (now - r.lastT).Seconds()
+	p := Point{At: now - r.began, Phase: phase, Open: r.sockets(), Begun: c.Begun - r.lastC.Begun, Done: c.Done - r.lastC.Done, Errors: total - r.lastE, Late: c.Late - r.lastC.Late, Seconds: d}
+	if h := r.part[r.shown()]; h != nil && h.TotalCount() > 0 {
+		p.P50, p.P99, p.Max = time.Duration(h.ValueAtPercentile(50)), time.Duration(h.ValueAtPercentile(99)), time.Duration(h.Max())
+	}
+	for _, h := range r.part {
+		h.Reset()
+	}
+	used := r.used()
+	p.Client = (used - r.lastU).Seconds() / d
+	if r.watch != nil {
+		s, err := r.watch.see()
+		if err != nil {
+			return err
+		}
+		p.Server, p.RSS = (s.cpu-r.lastS.cpu).Seconds()/d, s.rss
+		r.lastS = s
+	}
+	p.SlabSize = kernelNow().Slabs
+	perSecond := float64(p.Done) / d
+	if phase == phaseOpen {
+		perSecond = float64(c.Opened-r.lastC.Opened) / d
+	}
+	r.lastT, r.lastU, r.lastC, r.lastE = now, used, c, total
+	r.result.Series = append(r.result.Series, p)
+	if r.env.Say == nil {
+		return nil
+	}
+	latencies, err := r.latencies()
+	if err != nil {
+		return err
+	}
+	r.env.Say(Progress{Phase: phase, Open: p.Open, Wanted: r.s.Sockets, At: now - since, For: r.s.Duration, PerSec: perSecond, Total: c, Errors: total, Class: most(errs),
+		Latency: latencies[0], Ticket: latencies[1]})
+	return nil
+}
+
+// shown is the histogram that the series shows.
+func (r *runner) shown() string {
+	switch {
+	case r.start > 0 && r.s.Verb != Connect:
+		return histOperation
+	case r.start == 0 && r.s.Plain == "":
+		return histTicket
+	default:
+		return histOpen
+	}
+}
+
+// latencies are those of the operations, or of opening sockets, and of tickets.
+func (r *runner) latencies() (all [2]*Latency, err error) {
+	from, name := r.run, histOperation
+	if r.start == 0 {
+		from, name = r.open, histOpen
+	}
+	if all[0], err = latencyOf(from[name]); err != nil {
+		return all, err
+	}
+	all[1], err = latencyOf(from[histTicket])
+	return all, err
+}
+
+// opened writes down how the sockets came about.
+func (r *runner) opened() error {
+	c := r.counts()
+	o := &r.result.Opening
+	*o = Opening{Wanted: r.s.Sockets, Opened: c.Opened, Took: time.Duration(mono.System.Now()) - r.began, Errors: r.errors()}
+	if !r.s.hasSockets() {
+		o.Wanted = 0
+	}
+	var err, err2 error
+	o.Ticket, err = latencyOf(r.open[histTicket])
+	o.Open, err2 = latencyOf(r.open[histOpen])
+	if err := errors.Join(err, err2); err != nil {
+		return err
+	}
+	if r.s.hasSockets() && c.Opened == 0 {
+		return fmt.Errorf("none of %d sockets could be opened%s", r.s.Sockets, listed(o.Errors))
+	}
+	if r.watch != nil {
+		if r.full, err = r.watch.see(); err != nil {
+			return err
+		}
+	}
+	return r.point()
+}
+
+// listed is ": 3 refused, 1 timeout" for the end of a sentence.
+func listed(errs map[string]uint64) string {
+	var all []string
+	for _, class := range slices.Sorted(maps.Keys(errs)) {
+		all = append(all, fmt.Sprintf("%d %s", errs[class], class))
+	}
+	if len(all) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(all, ", ")
+}
+
+// ran writes down how the run went.
+func (r *runner) ran() error {
+	if err := r.point(); err != nil {
+		return err
+	}
+	res := r.result
+	run := &res.Run
+	run.Counts, run.Errors = r.counts(), r.errors()
+	if missing := run.Begun - min(run.Begun, run.Done+sum(run.Errors)); missing > 0 && r.s.messages() {
+		run.Errors[classNothing] += missing
+	}
+	var busiest float64
+	r.honest(func(p *proc) {
+		run.Took = max(run.Took, min(p.last.At, r.s.Duration))
+		wall := max(p.last.At, time.Millisecond)
+		busiest = max(busiest, float64(p.last.Used-p.used+p.last.Waited-p.wait)/float64(wall))
+		res.Client.CPU += p.last.Used - p.used
+		res.Client.RSS += p.last.RSS
+		if r.s.Sockets >= manySockets {
+			res.Client.PerSocket += float64(p.last.RSS-p.rss0) / float64(max(res.Opening.Opened, 1))
+		}
+	})
+	res.Client.Processes, res.Client.Busiest = r.s.Procs, busiest
+	run.Took = max(run.Took, time.Millisecond)
+	run.Rate = float64(run.Done) / run.Took.Seconds()
+	if all, err := r.s.schedule(); err == nil && all != nil {
+		run.Wanted = all.Count() / all.Duration().Seconds()
+	}
+	if n := run.Begun + run.Errors[classSlow]; n > 0 {
+		run.ErrorShare = min(float64(sum(run.Errors))/float64(n), 1)
+	} else if sum(run.Errors) > 0 {
+		run.ErrorShare = min(float64(sum(run.Errors))/float64(max(r.s.Sockets, 1)), 1)
+	}
+	if run.Due > 0 {
+		run.LateShare = float64(run.Late) / float64(run.Due)
+	}
+	var err error
+	for name, to := range map[string]**Latency{histOperation: &run.Latency, histTicket: &run.Ticket, histOpen: &run.Open, histIn: &run.In, histOut: &run.Out, histSchedule: &run.Schedule} {
+		l, e := latencyOf(r.run[name])
+		*to, err = l, errors.Join(err, e)
+	}
+	if err != nil {
+		return err
+	}
+	res.Kernel[1] = kernelNow()
+	if r.s.Verb == Hostile {
+		if err := r.attacked(); err != nil {
+			return err
+		}
+	}
+	return r.served()
+}
+
+// attacked tells before from under.
+func (r *runner) attacked() error {
+	a := &Attack{Kinds: r.s.Attacks}
+	var err, err2 error
+	a.Before, err = latencyOf(r.calm[histOperation])
+	a.Under, err2 = latencyOf(r.storm[histOperation])
+	for _, p := range r.procs {
+		if p.verb == attack {
+			a.CutOff += p.last.Done
+		}
+	}
+	r.result.Hostile = a
+	return errors.Join(err, err2)
+}
+
+// served writes down what the server took.
+func (r *runner) served() error {
+	if r.watch == nil {
+		return nil
+	}
+	now, err := r.watch.see()
+	if err != nil {
+		return err
+	}
+	run := &r.result.Run
+	s := &Server{PIDs: r.watch.pids, CPU: now.cpu - r.full.cpu, Before: r.first.rss, Full: r.full.rss, After: now.rss, Most: now.rss}
+	s.Cores = s.CPU.Seconds() / run.Took.Seconds()
+	if run.Done > 0 {
+		s.PerDone = s.CPU / time.Duration(run.Done)
+	}
+	for _, p := range r.result.Series {
+		s.Most = max(s.Most, p.RSS)
+	}
+	if n := r.result.Opening.Opened; n >= manySockets {
+		s.PerSocket = float64(s.Full-s.Before) / float64(n)
+	}
+	r.result.Server = s
+	return nil
+}
+
+// conclude says what to think of it.
+func (r *runner) conclude() error {
+	res := r.result
+	res.Took = time.Duration(mono.System.Now()) - r.began
+	if r.watch != nil {
+		res.Notes = append(res.Notes, "server on the same machine: client and server share its cores")
+	}
+	res.Verdict = Done
+	if o := &res.Opening; o.Opened < uint64(o.Wanted) {
+		res.Verdict = Fail
+		why := fmt.Sprintf("%d of %d sockets could not be opened%s", uint64(o.Wanted)-o.Opened, o.Wanted, listed(o.Errors))
+		limited := slices.ContainsFunc(sortedKeys(o.Errors), func(class string) bool { return strings.HasPrefix(class, "http_429") })
+		if limited && r.s.Clients == 0 {
+			why += " (429: a limit of the client's plan; --clients spreads the sockets over several)"
+		}
+		res.Why = append(res.Why, why)
+	}
+	if why := res.saturated(); len(why) > 0 {
+		res.Verdict, res.Why = Invalid, append(res.Why, why...)
+	}
+	return nil
+}

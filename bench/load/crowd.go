@@ -1,0 +1,90 @@
+package load
+
+import "time"
+
+// A member is a socket that sends messages and hears answers.
+type member interface {
+	// write sends n messages that were due at due.
+	write(due time.Duration, n int)
+	// unanswered is how many answers it waits for.
+	unanswered() int
+	// move tells its place in the crowd.
+	move(place int)
+}
+
+// A crowd is open sockets that send. With a schedule each message has its moment and its latency runs from there, over the
+// sockets in turn, whatever the answers do; without, every socket keeps InFlight messages under way.
+type crowd struct {
+	w       *worker
+	pacer   *pacer
+	members []member
+	turn    int
+	missing int // answers
+	running bool
+}
+
+func (c *crowd) begin(now time.Duration) error {
+	c.running = true
+	if c.pacer = c.w.pacer(); c.pacer != nil {
+		return nil
+	}
+	for _, m := range c.members {
+		m.write(now, c.w.job.InFlight)
+	}
+	return nil
+}
+
+func (c *crowd) tick(now time.Duration) time.Duration {
+	if c.pacer == nil {
+		return far
+	}
+	return c.w.due(c.pacer, now, c.one)
+}
+
+// one sends the message that was due at due.
+func (c *crowd) one(due time.Duration) {
+	if len(c.members) == 0 {
+		c.w.fail(classSlow, 1)
+		return
+	}
+	c.turn++
+	c.members[c.turn%len(c.members)].write(due, 1)
+}
+
+func (c *crowd) finish()    { c.running = false }
+func (c *crowd) idle() bool { return c.missing == 0 || len(c.members) == 0 }
+
+func (c *crowd) join(m member) {
+	m.move(len(c.members))
+	c.members = append(c.members, m)
+}
+
+// wrote counts n messages.
+func (c *crowd) wrote(n int) {
+	c.missing += n
+	c.w.Begun += uint64(n)
+	if c.pacer == nil {
+		c.w.Due += uint64(n)
+	}
+}
+
+// heard counts n answers that m has heard, and lets it go on in a closed loop.
+func (c *crowd) heard(m member, n int, now time.Duration) {
+	c.missing -= n
+	c.w.Done += uint64(n)
+	if c.running && c.pacer == nil {
+		m.write(now, n)
+	}
+}
+
+// leave counts the end of the socket at place, and the answers that will not come.
+func (c *crowd) leave(place int, err error) {
+	last := len(c.members) - 1
+	gone := c.members[place].unanswered()
+	c.members[place] = c.members[last]
+	c.members[place].move(place)
+	c.members[last] = nil
+	c.members = c.members[:last]
+	c.missing -= gone
+	c.w.fail(classOf(err), uint64(max(gone, 1)))
+}

@@ -1,0 +1,198 @@
+package load
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// A proc is one worker.
+type proc struct {
+	verb  string
+	cmd   *exec.Cmd
+	in    io.WriteCloser
+	last  Report
+	base  Counts            // at the start of the run
+	mis   map[string]uint64 // errors at the start of the run
+	used  time.Duration     // at the start of the run
+	wait  time.Duration
+	done  bool
+	ready bool
+	rss0  int64
+}
+
+// said is a line of a worker, or its end.
+type said struct {
+	from   int
+	report Report
+	err    error // of its end; io.EOF: it has said all
+}
+
+// spawn starts a worker and gives it its job.
+func (r *runner) spawn(j Job) error {
+	p := &proc{verb: j.Verb, cmd: r.env.Worker()}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true} // ^C is ours: they are told to stop
+	var words tailBuffer
+	p.cmd.Stderr = &words
+	in, err := p.cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := p.cmd.Start(); err != nil {
+		return fmt.Errorf("start a worker: %w", err)
+	}
+	p.in = in
+	i := len(r.procs)
+	r.procs = append(r.procs, p)
+	r.reads.Go(func() { // end waits for it
+		lines := bufio.NewScanner(out)
+		lines.Buffer(make([]byte, 64<<10), lineMax)
+		var err error
+		for err == nil && lines.Scan() {
+			var report Report
+			if err = json.Unmarshal(lines.Bytes(), &report); err == nil {
+				r.lines <- said{from: i, report: report}
+			}
+		}
+		if err = errors.Join(err, lines.Err()); err == nil {
+			err = io.EOF
+		}
+		if end := p.cmd.Wait(); end != nil {
+			err = fmt.Errorf("worker %d: %w: %s", i, end, words.String())
+		}
+		r.lines <- said{from: i, err: err}
+	})
+	b, err := json.Marshal(j)
+	if err == nil {
+		_, err = in.Write(append(b, '\n'))
+	}
+	if err != nil {
+		return fmt.Errorf("worker %d: %w", i, err)
+	}
+	return nil
+}
+
+// order tells all workers something.
+func (r *runner) order(o order) error {
+	b, err := json.Marshal(o)
+	for i, p := range r.procs {
+		if err == nil && !p.done {
+			if _, err = p.in.Write(append(b, '\n')); err != nil {
+				err = fmt.Errorf("worker %d: %w", i, err)
+			}
+		}
+	}
+	return err
+}
+
+func (r *runner) hear(s said) error {
+	p := r.procs[s.from]
+	if s.err != nil {
+		if !p.done && p.verb != backend || s.err != io.EOF {
+			if s.err == io.EOF {
+				return fmt.Errorf("worker %d ended before its time", s.from)
+			}
+			return s.err
+		}
+		return nil
+	}
+	report := s.report
+	if report.Fatal != "" {
+		return errors.New(report.Fatal)
+	}
+	if p.rss0 == 0 {
+		p.rss0 = report.RSS
+	}
+	p.last = report
+	to := r.open
+	switch report.Phase {
+	case phaseRun, phaseDone:
+		to = r.run
+	default: // also the last of them, with what came between being ready and the start
+		p.base, p.used, p.wait = report.Counts, report.Used, report.Waited
+		p.mis = maps.Clone(report.Errors)
+	}
+	p.ready = p.ready || report.Phase == phaseReady
+	p.done = p.done || report.Phase == phaseDone
+	if p.verb == attack || p.verb == backend { // their latencies are nobody's
+		return nil
+	}
+	if r.s.Verb == Hostile && r.start > 0 {
+		half := r.storm
+		if report.Phase == phaseRun && report.At <= r.s.Duration/2 {
+			half = r.calm
+		}
+		if err := half.merge(report.Hists); err != nil {
+			return err
+		}
+	}
+	return errors.Join(to.merge(report.Hists), r.part.merge(report.Hists))
+}
+
+// end ends all workers and waits for them.
+func (r *runner) end() error {
+	err := r.order(order{Stop: true})
+	for _, p := range r.procs {
+		_ = p.in.Close() // a worker that is gone has closed its end
+	}
+	over := make(chan struct{})
+	go func() { // it ends with the workers
+		r.reads.Wait()
+		close(over)
+	}()
+	patience := time.NewTimer(10 * time.Second)
+	defer patience.Stop()
+	for {
+		select {
+		case s := <-r.lines:
+			if s.err != nil && s.err != io.EOF {
+				err = errors.Join(err, s.err)
+			}
+		case <-over:
+			for len(r.lines) > 0 {
+				if s := <-r.lines; s.err != nil && s.err != io.EOF {
+					err = errors.Join(err, s.err)
+				}
+			}
+			return err
+		case <-patience.C:
+			for _, p := range r.procs {
+				_ = p.cmd.Process.Kill()
+			}
+		}
+	}
+}
+
+// tailBuffer keeps the end of what a worker says on stderr.
+type tailBuffer struct {
+	mu sync.Mutex
+	b  []byte
+}
+
+// Write implements io.Writer.
+func (t *tailBuffer) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.b = append(t.b, b...)
+	t.b = t.b[max(0, len(t.b)-2<<10):]
+	return len(b), nil
+}
+
+// String is what is kept.
+func (t *tailBuffer) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return strings.TrimSpace(string(t.b))
+}

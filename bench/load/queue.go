@@ -1,0 +1,103 @@
+package load
+
+import "time"
+
+// A starter does one operation at a time.
+type starter interface {
+	// begin starts an operation that was due at due. It may end within the call.
+	begin(due time.Duration)
+	// hangUp ends what it keeps open between operations.
+	hangUp()
+}
+
+// A queue gives operations to starters, as many as the job has lanes. With a pacer they are due when it says so, and what is due
+// while all starters are busy waits, and its time runs; without, the next is due when a starter is free.
+type queue struct {
+	w     *worker
+	pacer *pacer
+	more  func() bool    // whether another operation is wanted
+	make  func() starter // another lane
+
+	free  []starter
+	lanes int
+	busy  int
+	begun int             // operations that were taken up, also those that wait
+	wait  []time.Duration // when those were due that no starter was free for
+	pause time.Duration   // until when nothing begins
+}
+
+// tick begins what is due and what a starter is free for, as many as there are lanes at most: what fails at once would else go
+// on for ever. It says when it wants to be called again.
+func (q *queue) tick(now time.Duration) time.Duration {
+	next := far
+	if q.pacer != nil {
+		next = q.w.due(q.pacer, now, func(due time.Duration) {
+			if q.more() {
+				q.begun++
+				q.wait = append(q.wait, due)
+			}
+		})
+	}
+	if now < q.pause {
+		return min(next, q.pause)
+	}
+	for range q.w.job.Lanes {
+		switch {
+		case len(q.free) == 0 && q.lanes == q.w.job.Lanes:
+			return next
+		case len(q.wait) > 0:
+			due := q.wait[0]
+			if q.wait = q.wait[1:]; len(q.wait) == 0 {
+				q.wait = nil
+			}
+			q.one(due)
+		case q.pacer == nil && q.more():
+			q.begun++
+			q.w.Due++
+			q.one(now)
+		default:
+			q.rest()
+			return next
+		}
+	}
+	return now
+}
+
+// one begins an operation on a starter that there is.
+func (q *queue) one(due time.Duration) {
+	q.busy++
+	q.w.Begun++
+	var s starter
+	if n := len(q.free); n > 0 {
+		s, q.free = q.free[n-1], q.free[:n-1]
+	} else {
+		q.lanes++
+		s = q.make()
+	}
+	s.begin(due)
+}
+
+// ended takes back a starter whose operation is over.
+func (q *queue) ended(s starter) {
+	q.busy--
+	q.free = append(q.free, s)
+}
+
+// over says that nothing is under way and nothing more will be.
+func (q *queue) over() bool { return q.busy == 0 && len(q.wait) == 0 && !q.more() }
+
+// rest hangs up when nothing more will be.
+func (q *queue) rest() {
+	if !q.over() {
+		return
+	}
+	for _, s := range q.free {
+		s.hangUp()
+	}
+}
+
+// drop gives up what still waits.
+func (q *queue) drop() {
+	q.w.fail(classSlow, uint64(len(q.wait)))
+	q.wait = nil
+}
