@@ -33,7 +33,10 @@ type Child struct {
 	err  error         // how it ended; valid after end
 }
 
-// Start runs program on one core. The child is killed when the calling thread ends (PR_SET_PDEATHSIG goes by thread), so
+// AnyCore leaves a child on the cores that this process may use.
+const AnyCore = -1
+
+// Start runs program on one core, or AnyCore. The child is killed when the calling thread ends (PR_SET_PDEATHSIG goes by thread), so
 // the caller must be a goroutine that is locked to the process's main thread.
 func Start(core int, program string, args ...string) (*Child, error) {
 	c := &Child{name: filepath.Base(program), cmd: exec.Command(program, args...), end: make(chan struct{})}
@@ -53,6 +56,9 @@ func Start(core int, program string, args ...string) (*Child, error) {
 
 // startOn starts cmd with the cores that its Go runtime shall see: they are inherited from this thread.
 func startOn(core int, cmd *exec.Cmd) error {
+	if core == AnyCore {
+		return cmd.Start()
+	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var before, during unix.CPUSet

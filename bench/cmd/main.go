@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -29,11 +30,12 @@ func main() {
 	flag.Var(&o.sizes, "sizes", "bytes of a message for echo and relay, by comma")
 	flag.StringVar(&o.profile, "profile", "", "folder for processor profiles of the servers, made with perf after each measurement")
 	flag.BoolVar(&o.short, "short", false, "two minutes instead of eleven: fewer rounds, fewer sockets")
-	flag.StringVar(&o.out, "out", "bench/RESULTS.md", "file to write, - for stdout")
+	flag.StringVar(&o.out, "out", "", "file to write, - for stdout (default: bench/RESULTS.md, bench/MILLION.md with -million)")
 	flag.StringVar(&o.gateway, "ticketgate", "", "program to measure (default: built from ./cmd/ticketgate)")
 	flag.StringVar(&o.only, "only", "", "scenarios, by comma: "+strings.Join(names(), ", ")+" (default: all)")
-	flag.IntVar(&o.million, "million", 0, "instead of all this: hold so many sockets, on as many gateways as they need, and write MILLION.md")
+	flag.IntVar(&o.million, "million", 0, "instead of all this: hold so many sockets, on as many gateways as they need")
 	flag.DurationVar(&o.hold, "hold", 10*time.Minute, "how long -million holds them")
+	flag.DurationVar(&o.ping, "ping", 3*time.Minute, "how often -million pings each")
 	flag.Parse()
 	o.complete()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -56,12 +58,14 @@ type options struct {
 	profile string
 	million int
 	hold    time.Duration
+	ping    time.Duration
 	sockets numbers
 	sizes   numbers
 }
 
 // complete fills in what the flags left open.
 func (o *options) complete() {
+	o.out = cmp.Or(o.out, filepath.Join("bench", map[bool]string{false: "RESULTS.md", true: "MILLION.md"}[o.million > 0]))
 	if len(o.sockets) > 0 {
 		return
 	}
@@ -168,35 +172,37 @@ func preflight(o options) error {
 	if o.profile != "" {
 		programs = append(programs, "perf")
 	}
-	missing, err := bench.Needs{Files: o.filesNeeded(), Programs: programs}.Preflight()
-	if err != nil {
-		return err
-	}
 	if _, err := os.Stat("tools/peers/go.mod"); err != nil {
-		missing = append(missing, "tools/peers is not here: run it from the repository's root")
+		return errors.New("tools/peers is not here: run it from the repository's root")
 	}
-	if len(missing) > 0 {
-		return fmt.Errorf("this machine is not ready:\n  %s", strings.Join(missing, "\n  "))
+	return ready(bench.Needs{Files: o.filesNeeded(), Programs: programs})
+}
+
+func ready(n bench.Needs) error {
+	missing, err := n.Preflight()
+	if err == nil && len(missing) > 0 {
+		err = fmt.Errorf("this machine is not ready:\n  %s", strings.Join(missing, "\n  "))
 	}
-	return nil
+	return err
 }
 
 // build makes the gateway, unless there is one, and the programs it is compared with.
 func (r *runner) build(gateway string) error {
+	if err := r.buildGateway(gateway); err != nil {
+		return err
+	}
+	return r.command("go", "build", "-C", "tools/peers", "-o", r.dir+"/", "./...")
+}
+
+func (r *runner) buildGateway(gateway string) error {
 	r.say("building")
 	if gateway != "" {
 		path, err := filepath.Abs(gateway)
 		r.program = path
-		if err != nil {
-			return err
-		}
-	} else {
-		r.program = filepath.Join(r.dir, "ticketgate")
-		if err := r.command("go", "build", "-o", r.program, "./cmd/ticketgate"); err != nil {
-			return err
-		}
+		return err
 	}
-	return r.command("go", "build", "-C", "tools/peers", "-o", r.dir+"/", "./...")
+	r.program = filepath.Join(r.dir, "ticketgate")
+	return r.command("go", "build", "-o", r.program, "./cmd/ticketgate")
 }
 
 func (r *runner) command(name string, args ...string) error {

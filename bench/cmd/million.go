@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -16,11 +15,9 @@ import (
 )
 
 const (
-	millionPing    = 3 * time.Minute
-	millionPong    = time.Minute
 	millionSpare   = 5    // of 100 sockets that a process may hold: the kernel spreads them by chance
 	millionEach    = 100  // sockets of a client
-	millionLanes   = 1    // admissions under way at once, of each client process
+	millionLanes   = 32   // admissions under way at once, of all client processes; each has one at least
 	millionSources = 40   // addresses that clients come from
 	gateShare      = 0.9  // of its descriptors that a gateway gives to sockets
 	extrapolated   = 10e6 // sockets
@@ -29,7 +26,12 @@ const (
 // million holds n sockets for a time, on as many gateways behind one port as the limit of descriptors makes necessary, and writes
 // what they cost.
 func million(ctx context.Context, o options) (err error) {
-	if err := preflight(o); err != nil {
+	files, err := bench.Files()
+	if err != nil {
+		return err
+	}
+	count := gatewaysFor(o.million, files)
+	if err := ready(bench.Needs{Files: min(files, o.million), Programs: millionPrograms(o, count)}); err != nil {
 		return err
 	}
 	r, err := newRunner(ctx, o)
@@ -37,14 +39,14 @@ func million(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
-	if err := r.build(o.gateway); err != nil {
+	if err := r.buildGateway(o.gateway); err != nil {
 		return err
 	}
-	nodes, api, key, err := r.nodes(o.million)
+	nodes, api, key, err := r.nodes(count)
 	if err != nil {
 		return err
 	}
-	r.say("%d gateways behind one port", len(nodes))
+	r.say("gateways: %d", len(nodes))
 	var pids []int
 	for _, n := range nodes {
 		pids = append(pids, n.PID)
@@ -54,11 +56,12 @@ func million(ctx context.Context, o options) (err error) {
 		return err
 	}
 	s := loadtool.Settings{Verb: loadtool.Connect, Target: "http://" + api, Key: key, Stream: "load", Clients: max(o.million/millionEach, 1), Sockets: o.million, Insist: true,
-		InFlight: 1, Duration: o.hold, Settle: time.Second, Lanes: millionLanes, Sources: sources, Seed: 1, PIDs: pids}
+		InFlight: 1, Duration: o.hold, Settle: time.Second, Lanes: 1, Sources: sources, Seed: 1, PIDs: pids}
 	line, missing, err := s.Preflight()
 	if err != nil || len(missing) > 0 {
 		return errors.Join(err, errors.New(strings.Join(missing, "\n")))
 	}
+	s.Lanes = max(millionLanes/s.Procs, 1)
 	r.say("%s", line)
 	worker := func() *exec.Cmd { return exec.Command(r.program, "bench", "worker") }
 	said := time.Now()
@@ -74,31 +77,53 @@ func million(ctx context.Context, o options) (err error) {
 	for _, line := range res.Lines() {
 		r.say("%s", line)
 	}
-	text := millionText(res, len(nodes))
+	text := millionText(res, len(nodes), o.ping)
 	if o.out == "-" {
 		fmt.Print(text)
 		return nil
 	}
-	return os.WriteFile(filepath.Join(filepath.Dir(o.out), "MILLION.md"), []byte(text), 0o644)
+	return os.WriteFile(o.out, []byte(text), 0o644)
 }
 
-// nodes starts a Redis and as many gateways as n sockets need.
-func (r *runner) nodes(n int) (all []*bench.Child, api, key string, err error) {
-	_, url, err := r.redis() // end stops it
-	if err != nil {
-		return nil, "", "", err
+// gatewaysFor is how many processes with so many descriptors each hold n sockets.
+func gatewaysFor(n, files int) int {
+	each := int(float64(files) * gateShare)
+	if n <= each {
+		return 1
 	}
-	nodes := setup{store: fmt.Sprintf("{ kind: redis, url: %q, timeout: 5s }", url), ping: millionPing, pong: millionPong}
+	each -= each * millionSpare / 100
+	return (n + each - 1) / each
+}
+
+// millionPrograms are those that o needs with so many gateways.
+func millionPrograms(o options, gateways int) (all []string) {
+	if gateways > 1 {
+		all = append(all, "redis-server")
+	}
+	if o.gateway == "" {
+		all = append(all, "go")
+	}
+	return all
+}
+
+// nodes starts so many gateways behind one port: with one Redis, or one gateway, on all cores, with its own memory.
+func (r *runner) nodes(count int) (all []*bench.Child, api, key string, err error) {
+	nodes := setup{ping: r.ping, pong: r.ping / 3}
+	cores := []int{bench.AnyCore}
+	if count > 1 {
+		_, url, err := r.redis() // end stops it
+		if err != nil {
+			return nil, "", "", err
+		}
+		nodes.store = fmt.Sprintf("{ kind: redis, url: %q, timeout: 5s }", url)
+		if cores, err = bench.Cores(); err != nil {
+			return nil, "", "", err
+		}
+	}
 	if key, err = r.secrets(); err != nil {
 		return nil, "", "", err
 	}
-	each := int(float64(r.files)*gateShare) * (100 - millionSpare) / 100
-	count := (n + each - 1) / each
 	ports, err := quietPorts(1 + count)
-	if err != nil {
-		return nil, "", "", err
-	}
-	cores, err := bench.Cores()
 	if err != nil {
 		return nil, "", "", err
 	}
@@ -122,7 +147,7 @@ func (r *runner) nodes(n int) (all []*bench.Child, api, key string, err error) {
 	return all, fmt.Sprintf("127.0.0.1:%d", ports[1]), key, nil
 }
 
-func millionText(res *loadtool.Result, nodes int) string {
+func millionText(res *loadtool.Result, nodes int, ping time.Duration) string {
 	n := float64(max(res.Opening.Opened, 1))
 	srv := res.Server
 	var b strings.Builder
@@ -136,8 +161,12 @@ func millionText(res *loadtool.Result, nodes int) string {
 	}
 	say("# %s sockets\n", whole(int(res.Opening.Opened)))
 	say("Written by `make bench-million` on %s. Do not edit.\n", res.Started.Format("2006-01-02 15:04 MST"))
-	say("%d gateways of %d descriptors each share one port (SO_REUSEPORT) and one Redis, which all count in; %d client processes from %d addresses. Each socket came through a ticket of its own, is counted for its client (%d sockets a client) and rate-limited, and is pinged every %s.\n",
-		nodes, res.Host.Files, res.Client.Processes, len(res.Settings.Sources), millionEach, millionPing)
+	servers := fmt.Sprintf("%d gateways of %d descriptors each share one port (SO_REUSEPORT) and one Redis, which all count in", nodes, res.Host.Files)
+	if nodes == 1 {
+		servers = "One gateway in one process, with the memory store"
+	}
+	say("%s; %d client process%s from %d addresses. Each socket came through a ticket of its own, is counted for its client (%d sockets a client) and rate-limited, and is pinged every %s.\n",
+		servers, res.Client.Processes, map[bool]string{true: "es"}[res.Client.Processes != 1], len(res.Settings.Sources), millionEach, ping)
 	say("| | |\n|---|---|")
 	row := func(name, format string, args ...any) { say("| %s | "+format+" |", append([]any{name}, args...)...) }
 	row("machine", "%s, %d cores, %.1f GiB, Linux %s", res.Host.CPU, res.Host.Cores, float64(res.Host.Memory)/(1<<30), res.Host.Kernel)
@@ -154,7 +183,7 @@ func millionText(res *loadtool.Result, nodes int) string {
 	one := kernel/2 + user
 	say("\n## Ten million\n")
 	say("A socket takes %s B of the gateway's memory and, if both ends cost the same, %s B of its kernel's: %s B. Ten million would take %.1f GiB, and %.1f cores like these for pings every %s (%.1f at 25 s), as long as nothing is sent: a socket with data under way takes what TCP's buffers take. It assumes that memory a socket stays as it is (it has from 5,000 to %s), that descriptors and ports are there (`fs.nr_open`; a client has one of each), and that the network card's share, which loopback does not have, is paid on top.",
-		bench.Number(user), bench.Number(kernel/2), bench.Number(one), one*extrapolated/(1<<30), srv.Cores*extrapolated/n, millionPing, srv.Cores*extrapolated/n*millionPing.Seconds()/25, whole(int(n)))
+		bench.Number(user), bench.Number(kernel/2), bench.Number(one), one*extrapolated/(1<<30), srv.Cores*extrapolated/n, ping, srv.Cores*extrapolated/n*ping.Seconds()/25, whole(int(n)))
 	return b.String()
 }
 
