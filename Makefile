@@ -14,7 +14,7 @@ GOLANGCI_LINT := .tools/golangci-lint-$(GOLANGCI_LINT_VERSION)/golangci-lint
 MODULES       := . tools/peers
 
 .DEFAULT_GOAL := help
-.PHONY: ktls pgo million bench-million help run build test check lint bench fuzz fuzz-heads exam clean needs
+.PHONY: ktls pgo million bench-peers bench-check bench-million help run build test check lint bench fuzz fuzz-heads exam clean needs
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,12 @@ ktls: ## Show kernel TLS: fails where the kernel has none. bin/secure.test can b
 
 bench: ## Measure, and write bench/RESULTS.md (ARGS="-short")
 	go run ./bench/cmd $(ARGS)
+
+bench-peers: needs ## Measure next to other servers, and write their part of bench/RESULTS.md (20 minutes)
+	go run ./bench/cmd -peers $(ARGS)
+
+bench-check: ## Compare allocations exactly, and ratios within their spread, with what "make bench" recorded
+	go run ./bench/cmd -check $(ARGS)
 
 bench-million: ## Hold 1,000,000 sockets for 10 minutes, and write bench/MILLION.md (half an hour, 16 GiB; SOCKETS, HOLD)
 	go run ./bench/cmd -million $(or $(SOCKETS),1000000) -hold $(or $(HOLD),10m) $(ARGS)

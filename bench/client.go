@@ -302,7 +302,7 @@ func (l *Loop) ready(c *Conn, ev uint32) {
 	if !c.up {
 		l.connected(c)
 	}
-	if c.gen == gen && len(c.out) > 0 && ev&unix.EPOLLOUT != 0 {
+	if c.gen == gen && c.unsent() && ev&unix.EPOLLOUT != 0 {
 		c.flush()
 	}
 	if c.gen == gen && !c.deaf && ev&(unix.EPOLLIN|gone) != 0 {
@@ -349,14 +349,30 @@ func (l *Loop) read(c *Conn, ended bool) {
 type Conn struct {
 	loop *Loop
 	h    Handler
+	rest *rest // nil: there never was any
 	fd   int
 	gen  uint32 // changes when the socket is gone
 	up   bool   // connected
 	deaf bool   // not read any more
+}
+
+// A rest is bytes that wait. Few sockets ever have any, and a Conn without fits a line of the processor's cache.
+type rest struct {
 	in   []byte // what the handler left unread
 	out  []byte // what the kernel did not take at once
 	sent int    // bytes of out that it took since
 }
+
+// kept is c's rest, to add to.
+func (c *Conn) kept() *rest {
+	if c.rest == nil {
+		c.rest = new(rest)
+	}
+	return c.rest
+}
+
+// unsent says that bytes wait for the kernel.
+func (c *Conn) unsent() bool { return c.rest != nil && len(c.rest.out) > 0 }
 
 // Handle gives c another handler. What is unread goes to it; Opened is not called.
 func (c *Conn) Handle(h Handler) { c.h = h }
@@ -377,26 +393,31 @@ func (c *Conn) Deafen() error {
 // Write sends b, which the caller may use again at once. What the kernel does not take waits. A broken connection is
 // heard of by the handler's Closed in a later event, so Write returns nothing.
 func (c *Conn) Write(b []byte) {
-	if len(c.out) > 0 {
-		c.out = append(c.out, b...)
+	if c.unsent() {
+		c.rest.out = append(c.rest.out, b...)
 		return
 	}
 	n, errno := rawWrite(c.fd, b)
 	switch {
 	case errno == unix.EAGAIN:
-		c.out = append(c.out, b...)
-	case errno == 0 && n < len(b):
-		c.out = append(c.out, b[n:]...)
+		n = 0
+	case errno != 0:
+		return
+	}
+	if n < len(b) {
+		r := c.kept()
+		r.out = append(r.out, b[n:]...)
 	}
 }
 
 func (c *Conn) flush() {
-	n, errno := rawWrite(c.fd, c.out[c.sent:])
+	r := c.rest
+	n, errno := rawWrite(c.fd, r.out[r.sent:])
 	if errno == 0 {
-		c.sent += n
+		r.sent += n
 	}
-	if c.sent == len(c.out) {
-		c.out, c.sent = c.out[:0], 0
+	if r.sent == len(r.out) {
+		r.out, r.sent = r.out[:0], 0
 	}
 }
 
@@ -407,7 +428,9 @@ func (c *Conn) Close() {
 	l.open--
 	_ = unix.Close(c.fd) // a socket's close has no error that a client could act on
 	c.gen, c.up, c.deaf, c.fd, c.h = 0, false, false, -1, nil
-	c.in, c.out, c.sent = c.in[:0], c.out[:0], 0
+	if r := c.rest; r != nil {
+		r.in, r.out, r.sent = r.in[:0], r.out[:0], 0
+	}
 	l.free = append(l.free, c)
 }
 
@@ -425,9 +448,9 @@ func (c *Conn) fail(err error) {
 
 func (c *Conn) feed(b []byte) {
 	gen := c.gen
-	if len(c.in) > 0 {
-		c.in = append(c.in, b...)
-		b = c.in
+	if r := c.rest; r != nil && len(r.in) > 0 {
+		r.in = append(r.in, b...)
+		b = r.in
 	}
 	for len(b) > 0 {
 		used := c.h.Data(c, b)
@@ -439,11 +462,15 @@ func (c *Conn) feed(b []byte) {
 		}
 		b = b[used:]
 	}
-	if len(b) > leftMax {
+	switch r := c.rest; {
+	case len(b) > leftMax:
 		c.fail(ErrLeftover)
-		return
+	case len(b) > 0:
+		r = c.kept()
+		r.in = append(r.in[:0], b...) // b may lie in r.in: append moves it down
+	case r != nil:
+		r.in = r.in[:0]
 	}
-	c.in = append(c.in[:0], b...) // b may lie in c.in: append moves it down
 }
 
 // rawRead and rawWrite call the kernel without telling the scheduler. The sockets are non-blocking, so the calls cannot

@@ -13,7 +13,7 @@ import (
 func TestPlot(t *testing.T) {
 	p := &bench.Plot{
 		Title: "memory & time <here>", X: "sockets", Xs: []float64{1000, 18000},
-		Panels: []bench.Panel{{Y: "MiB", Ys: []float64{10, 90}}, {Y: "ms", Ys: []float64{0, 0}}},
+		Panels: []bench.Panel{{Y: "MiB", Ys: [][]float64{{10, 90}}}, {Y: "ms", Ys: [][]float64{{0, 0}}}},
 	}
 	var b strings.Builder
 	n, err := p.WriteTo(&b)
@@ -56,7 +56,30 @@ func TestPlot(t *testing.T) {
 			t.Errorf("no text %q", want)
 		}
 	}
+	if strings.Contains(b.String(), "h18") {
+		t.Error("a legend for one line")
+	}
 	if circles != 4 || !strings.Contains(b.String(), "prefers-color-scheme:dark") {
 		t.Errorf("%d points, or only for light paper", circles)
+	}
+}
+
+// Several lines have a legend; steps stand evenly, and a line may end before the last.
+func TestPlotLines(t *testing.T) {
+	p := &bench.Plot{
+		Title: "t", X: "bytes", Steps: []string{"32", "16 KiB"}, Lines: []string{"one", "<two>"},
+		Panels: []bench.Panel{{Y: "µs", Ys: [][]float64{{5, 10}, {10}}}},
+	}
+	var b strings.Builder
+	if _, err := p.WriteTo(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`<polyline class="c0" points="228.0,174.0 540.0,96.0"/>`, `<polyline class="c1" points="228.0,96.0"/>`,
+		">one</text>", ">&lt;two&gt;</text>", ">16 KiB</text>", "<title>&lt;two&gt;, 32: 10.0</title>",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %s in\n%s", want, b.String())
+		}
 	}
 }

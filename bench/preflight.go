@@ -15,7 +15,7 @@ type Needs struct {
 }
 
 // packages are Debian's names for programs that are called otherwise.
-var packages = map[string]string{"go": "golang", "ss": "iproute2", "perf": "linux-perf"}
+var packages = map[string]string{"go": "golang", "ss": "iproute2", "perf": "linux-perf", "node": "nodejs"}
 
 // Check returns one sentence for everything that is missing, with what to do about it. look is exec.LookPath and files
 // the limit of open descriptors, as Files reports it.

@@ -98,6 +98,7 @@ func gate(r *runner) (_ *section, err error) {
 				bench.Number(1e6/a.cpu().Median), bench.Number(1e6/b.cpu().Median), 1/cpu.Median),
 		},
 	}}}
+	s.compared("Gate: server CPU against epollaccept", cpu)
 	s.goal("Gate: accept to 101 against epollaccept", "at least 0.7 times the rate", fmt.Sprintf("%s; %s times the server CPU", rate, cpu))
 	return s, nil
 }

@@ -27,7 +27,7 @@ func echo(r *runner) (_ *section, err error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := r.measure("echo", r.sockets, [2]*echoServer{
+	m, err := r.measure("echo", r.sockets, []*server{
 		{name: "ticketgate", process: g.Process, gateway: g},
 		{name: "epollecho", process: bare.Process, to: to},
 	})
@@ -71,7 +71,7 @@ func relay(r *runner) (_ *section, err error) {
 		}
 		counts = append(counts, n)
 	}
-	m, err := r.measure("relay", counts, [2]*echoServer{
+	m, err := r.measure("relay", counts, []*server{
 		{name: "ticketgate", process: g.Process, gateway: g},
 		{name: "epollrelay", process: bare.Process, to: to, head: bench.AppendUpgrade(nil, backend, []byte("/"), nil)},
 	})

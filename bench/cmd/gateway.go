@@ -60,7 +60,7 @@ streams:
 backends:
   load: {{.Backend}}
 feeds:
-  load: { kind: clock, every: 10ms, pad: {{.Pad}}B }
+  load: { kind: clock, every: {{.FeedEvery}}, pad: {{.Pad}}B }
 websocket: { ping: {{.Ping}}, pong_wait: {{.PongWait}} }
 drain: { over: 0s, grace: 0s }
 log: { format: text, level: warn }
@@ -79,7 +79,8 @@ type gateway struct {
 type setup struct {
 	store   string        // its section; "": memory
 	backend string        // address of a WebSocket server to relay to; "": the built-in echo
-	feed    int           // bytes that a feed sends to every socket every 10 ms, besides its time; 0: no feed, but the backend
+	feed    int           // bytes that a feed sends to every socket, besides its time; 0: no feed, but the backend
+	every   time.Duration // how often it does; 0: every 10 ms
 	ping    time.Duration // 0: 25 s
 	pong    time.Duration // how long the answer may take; 0: 10 s, or half of ping
 	tls     bool          // on the gate
@@ -90,12 +91,12 @@ type setup struct {
 func (r *runner) configure(s setup, node string, ports ...int) (file string, err error) {
 	every := cmp.Or(s.ping, 25*time.Second)
 	values := struct {
-		Ports                                                        []int
-		Node, Dir, Store, Stream, Backend, Ping, PongWait, Cert, Key string
-		Pad                                                          int
+		Ports                                                                   []int
+		Node, Dir, Store, Stream, Backend, Ping, PongWait, FeedEvery, Cert, Key string
+		Pad                                                                     int
 	}{
 		Ports: ports, Node: node, Dir: r.dir, Store: cmp.Or(s.store, "{ kind: memory }"), Stream: "{ backend: load }", Backend: "{ kind: echo }",
-		Pad: s.feed, Ping: every.String(), PongWait: cmp.Or(s.pong, min(10*time.Second, every/2)).String(), // a pong is awaited before the next ping
+		Pad: s.feed, FeedEvery: cmp.Or(s.every, 10*time.Millisecond).String(), Ping: every.String(), PongWait: cmp.Or(s.pong, min(10*time.Second, every/2)).String(), // a pong is awaited before the next ping
 	}
 	if s.backend != "" {
 		values.Backend = fmt.Sprintf("{ targets: [%q] }", "ws://"+s.backend+"/")

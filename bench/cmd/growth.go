@@ -3,8 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -46,7 +44,7 @@ func growth(r *runner) (_ *section, err error) {
 	if err != nil {
 		return nil, err
 	}
-	g, err := r.gatewayWith(setup{})
+	g, err := r.ourServer(setup{})
 	if err != nil {
 		return nil, err
 	}
@@ -80,23 +78,18 @@ func growth(r *runner) (_ *section, err error) {
 			bench.Number(float64(one.median)/1e3) + " µs", bench.Number(float64(one.p99)/1e3) + " µs",
 		})
 	}
-	s := &section{tables: []*bench.Table{t}}
-	picture, err := r.growthPicture(points)
-	if picture != "" {
-		t.Lines = append(t.Lines, fmt.Sprintf("![memory and processor time over the number of sockets](%s)", picture))
-	}
-	return s, err
+	return &section{tables: []*bench.Table{t}}, r.growthPicture(t, points)
 }
 
 func mib(n int64) string { return bench.Number(float64(n) / (1 << 20)) }
 
-func (r *runner) growTo(g *gateway, p *bench.Pace, n int) (growthPoint, error) {
+func (r *runner) growTo(s *server, p *bench.Pace, n int) (growthPoint, error) {
 	l := p.Loop()
-	heads, err := r.fetch(l, g, n-p.Ready())
+	heads, err := r.heads(l, s, n-p.Ready())
 	if err != nil {
 		return growthPoint{}, err
 	}
-	if err := errors.Join(r.keep(l, g.gate, heads, p.Socket), r.quiet(g.Process), p.Err); err != nil {
+	if err := errors.Join(r.keep(l, s.gate(), heads, p.Socket), r.quiet(s.process), p.Err); err != nil {
 		return growthPoint{}, err
 	}
 	p.Resume()
@@ -105,18 +98,18 @@ func (r *runner) growTo(g *gateway, p *bench.Pace, n int) (growthPoint, error) {
 	}
 	p.Latency.Reset()
 	done := p.Messages
-	before, err := g.CPU()
+	before, err := s.process.CPU()
 	if err != nil {
 		return growthPoint{}, err
 	}
 	if err := r.pace(p, r.growthWatch()); err != nil {
 		return growthPoint{}, err
 	}
-	after, err := g.CPU()
+	after, err := s.process.CPU()
 	if err != nil {
 		return growthPoint{}, err
 	}
-	memory, err := g.Memory()
+	memory, err := s.process.Memory()
 	if err == nil && p.Ready() != n {
 		err = fmt.Errorf("%d are open", p.Ready())
 	}
@@ -137,25 +130,16 @@ func (r *runner) pace(p *bench.Pace, d time.Duration) error {
 	return p.Err
 }
 
-// growthPicture draws points beside the page, and returns the file's name; "" if the page goes to stdout.
-func (r *runner) growthPicture(points []growthPoint) (string, error) {
-	if r.out == "-" {
-		return "", nil
-	}
+// growthPicture draws points under t.
+func (r *runner) growthPicture(t *bench.Table, points []growthPoint) error {
 	plot := &bench.Plot{
 		Title: "ticketgate: sockets in one process, 1,000 messages a second", X: "open sockets",
-		Panels: []bench.Panel{{Y: "resident memory, MiB"}, {Y: "processor time, ms a second"}},
+		Panels: []bench.Panel{{Y: "resident memory, MiB", Ys: make([][]float64, 1)}, {Y: "processor time, ms a second", Ys: make([][]float64, 1)}},
 	}
 	for _, one := range points {
 		plot.Xs = append(plot.Xs, float64(one.sockets))
-		plot.Panels[0].Ys = append(plot.Panels[0].Ys, float64(one.memory.Resident)/(1<<20))
-		plot.Panels[1].Ys = append(plot.Panels[1].Ys, float64(one.cpu)/1e6)
+		plot.Panels[0].Ys[0] = append(plot.Panels[0].Ys[0], float64(one.memory.Resident)/(1<<20))
+		plot.Panels[1].Ys[0] = append(plot.Panels[1].Ys[0], float64(one.cpu)/1e6)
 	}
-	const name = "growth.svg"
-	f, err := os.Create(filepath.Join(filepath.Dir(r.out), name))
-	if err != nil {
-		return "", err
-	}
-	_, err = plot.WriteTo(f)
-	return name, errors.Join(err, f.Close())
+	return r.draw(t, plot, "growth.svg")
 }

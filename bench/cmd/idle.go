@@ -82,6 +82,7 @@ func idle(r *runner) (*section, error) {
 			}
 			all = append(all, one)
 		}
+		s.compared("Idle, "+server.name+": bytes a socket", idleSpread(all, func(i idleRound) float64 { return i.total }))
 		row := idleRow(server.name, all)
 		t.Rows = append(t.Rows, row)
 		if i == 0 {
@@ -96,14 +97,16 @@ func idle(r *runner) (*section, error) {
 	return s, nil
 }
 
-func idleRow(name string, all []idleRound) []string {
-	over := func(f func(idleRound) float64) string {
-		var v []float64
-		for _, one := range all {
-			v = append(v, f(one))
-		}
-		return bench.SpreadOf(v).String()
+func idleSpread(all []idleRound, f func(idleRound) float64) bench.Spread {
+	var v []float64
+	for _, one := range all {
+		v = append(v, f(one))
 	}
+	return bench.SpreadOf(v)
+}
+
+func idleRow(name string, all []idleRound) []string {
+	over := func(f func(idleRound) float64) string { return idleSpread(all, f).String() }
 	return []string{
 		name,
 		over(func(i idleRound) float64 { return i.total }),

@@ -32,7 +32,9 @@ func main() {
 	flag.BoolVar(&o.short, "short", false, "two minutes instead of eleven: fewer rounds, fewer sockets")
 	flag.StringVar(&o.out, "out", "", "file to write, - for stdout (default: bench/RESULTS.md, bench/MILLION.md with -million)")
 	flag.StringVar(&o.gateway, "ticketgate", "", "program to measure (default: built from ./cmd/ticketgate)")
-	flag.StringVar(&o.only, "only", "", "scenarios, by comma: "+strings.Join(names(), ", ")+" (default: all)")
+	flag.BoolVar(&o.check, "check", false, "compare with what the last whole run recorded, and fail if something is worse")
+	flag.BoolVar(&o.peers, "peers", false, "compare with other servers instead of bare programs")
+	flag.StringVar(&o.only, "only", "", "scenarios, by comma: "+strings.Join(names(scenarios), ", ")+"; with -peers "+strings.Join(names(peerScenarios), ", ")+" (default: all)")
 	flag.IntVar(&o.million, "million", 0, "instead of all this: hold so many sockets, on as many gateways as they need")
 	flag.DurationVar(&o.hold, "hold", 10*time.Minute, "how long -million holds them")
 	flag.DurationVar(&o.ping, "ping", 3*time.Minute, "how often -million pings each")
@@ -41,8 +43,11 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	do := run
-	if o.million > 0 {
+	switch {
+	case o.million > 0:
 		do = million
+	case o.check:
+		do = check
 	}
 	if err := do(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -55,6 +60,8 @@ type options struct {
 	out     string
 	gateway string
 	only    string
+	peers   bool
+	check   bool
 	profile string
 	million int
 	hold    time.Duration
@@ -77,16 +84,20 @@ func (o *options) complete() {
 
 // chosen are the scenarios to run.
 func (o options) chosen() ([]scenario, error) {
+	all := scenarios
+	if o.peers {
+		all = peerScenarios
+	}
 	if o.only == "" {
-		return scenarios, nil
+		return all, nil
 	}
 	var some []scenario
 	for name := range strings.SplitSeq(o.only, ",") {
-		i := slices.IndexFunc(scenarios, func(s scenario) bool { return s.name == name })
+		i := slices.IndexFunc(all, func(s scenario) bool { return s.name == name })
 		if i < 0 {
-			return nil, fmt.Errorf("no scenario %q: there are %s", name, strings.Join(names(), ", "))
+			return nil, fmt.Errorf("no scenario %q: there are %s", name, strings.Join(names(all), ", "))
 		}
-		some = append(some, scenarios[i])
+		some = append(some, all[i])
 	}
 	return some, nil
 }
@@ -108,41 +119,66 @@ var scenarios = []scenario{
 	{"slow", slow},
 }
 
-func names() []string {
+func names(of []scenario) []string {
 	var all []string
-	for _, s := range scenarios {
+	for _, s := range of {
 		all = append(all, s.name)
 	}
 	return all
 }
 
-func run(ctx context.Context, o options) (err error) {
-	some, err := o.chosen()
+func run(ctx context.Context, o options) error {
+	var calls map[string]call
+	if o.records() {
+		fmt.Fprintln(os.Stderr, "what functions allocate")
+		var err error
+		if calls, err = measureCalls(ctx); err != nil { // before this process has only one core
+			return err
+		}
+	}
+	p, err := measureAll(ctx, o)
 	if err != nil {
 		return err
 	}
-	if err := preflight(o); err != nil {
+	if err := write(o, p); err != nil || calls == nil {
 		return err
+	}
+	return p.keep(filepath.Join(filepath.Dir(o.out), recordFile), calls)
+}
+
+// records says that o measures all that check compares.
+func (o options) records() bool {
+	return !o.peers && !o.short && o.only == "" && o.out != "-" && o.gateway == "" && slices.Contains(o.sockets, 100) && slices.Contains(o.sockets, 1000)
+}
+
+// measureAll runs the chosen scenarios.
+func measureAll(ctx context.Context, o options) (_ page, err error) {
+	some, err := o.chosen()
+	if err != nil {
+		return page{}, err
+	}
+	if err := preflight(o); err != nil {
+		return page{}, err
 	}
 	host, err := bench.ReadHost()
 	if err != nil {
-		return err
+		return page{}, err
 	}
 	if o.profile != "" {
 		if err := os.MkdirAll(o.profile, 0o755); err != nil { //nolint:gosec // profiles are no secrets
-			return err
+			return page{}, err
 		}
 	}
 	r, err := newRunner(ctx, o)
 	if err != nil {
-		return err
+		return page{}, err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
 	if err := r.build(o.gateway); err != nil {
-		return err
+		return page{}, err
 	}
 	if err := bench.Pin(r.clientCore); err != nil { // after the build, which wants all cores
-		return err
+		return page{}, err
 	}
 	started := time.Now()
 	var parts []*section
@@ -150,11 +186,11 @@ func run(ctx context.Context, o options) (err error) {
 		r.say("%s", s.name)
 		part, err := s.run(r)
 		if err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
+			return page{}, fmt.Errorf("%s: %w", s.name, err)
 		}
 		parts = append(parts, part)
 	}
-	return write(o, page{host, r, started, time.Since(started), parts})
+	return page{host, r, started, time.Since(started), parts}, nil
 }
 
 // filesNeeded is the most sockets that one process has, and some for everything else: the gateway leaves a tenth unused.
@@ -171,6 +207,9 @@ func preflight(o options) error {
 	programs := []string{"redis-server", "go", "git", "ss"}
 	if o.profile != "" {
 		programs = append(programs, "perf")
+	}
+	if o.peers {
+		programs = append(programs, "node", "npm", "nginx", "haproxy")
 	}
 	if _, err := os.Stat("tools/peers/go.mod"); err != nil {
 		return errors.New("tools/peers is not here: run it from the repository's root")
@@ -191,7 +230,14 @@ func (r *runner) build(gateway string) error {
 	if err := r.buildGateway(gateway); err != nil {
 		return err
 	}
-	return r.command("go", "build", "-C", "tools/peers", "-o", r.dir+"/", "./...")
+	if err := r.command("go", "build", "-C", "tools/peers", "-o", r.dir+"/", "./..."); err != nil || !r.peers {
+		return err
+	}
+	npm := filepath.Join(r.dir, "npmws") // so that nothing is installed in the tree
+	if err := os.CopyFS(npm, os.DirFS(filepath.Join("tools", "peers", "npmws"))); err != nil {
+		return err
+	}
+	return r.command("npm", "ci", "--prefix", npm, "--no-audit", "--no-fund")
 }
 
 func (r *runner) buildGateway(gateway string) error {

@@ -39,8 +39,8 @@ func (o options) cells(n int) (all []cell) {
 	return all
 }
 
-// An echoServer is what a matrix loads.
-type echoServer struct {
+// A server is what a load is for.
+type server struct {
 	name    string
 	process bench.Process
 	gateway *gateway      // whose tickets open the sockets; nil: no tickets
@@ -48,27 +48,40 @@ type echoServer struct {
 	head    []byte        // the upgrade request without a gateway; nil: the server knows no WebSocket
 }
 
+// heads are the upgrade requests of n sockets to s.
+func (r *runner) heads(l *bench.Loop, s *server, n int) ([][]byte, error) {
+	if s.gateway != nil {
+		return r.fetch(l, s.gateway, n)
+	}
+	all := make([][]byte, n)
+	for i := range all {
+		all[i] = s.head
+	}
+	return all, nil
+}
+
+// gate is where s's sockets connect.
+func (s *server) gate() *bench.Target {
+	if s.gateway != nil {
+		return s.gateway.gate
+	}
+	return s.to
+}
+
 // open opens n sockets to s on a client of its own.
-func (r *runner) open(s *echoServer, n int) (*bench.Echo, error) {
+func (r *runner) open(s *server, n int) (*bench.Echo, error) {
 	loop, err := r.loop()
 	if err != nil {
 		return nil, err
 	}
 	e := bench.NewEcho(loop, nil, 1, s.gateway == nil && s.head == nil)
-	switch {
-	case s.gateway != nil:
-		var heads [][]byte
-		if heads, err = r.fetch(loop, s.gateway, n); err == nil {
-			err = r.keep(loop, s.gateway.gate, heads, e.Socket)
-		}
-	case s.head != nil:
-		heads := make([][]byte, n)
-		for i := range heads {
-			heads[i] = s.head
-		}
-		err = r.keep(loop, s.to, heads, e.Socket)
-	default:
+	if s.gateway == nil && s.head == nil {
 		err = r.dial(e, s.to, n)
+	} else {
+		var heads [][]byte
+		if heads, err = r.heads(loop, s, n); err == nil {
+			err = r.keep(loop, s.gate(), heads, e.Socket)
+		}
 	}
 	if err == nil && e.Err == nil && e.Ready() != n {
 		err = errors.New("some closed again")
@@ -109,21 +122,21 @@ func (l *load) on(e *bench.Echo, c cell) {
 	l.done, l.latency, l.failed = func() uint64 { return e.Messages }, &e.Latency, func() error { return e.Err }
 }
 
-// A matrix is what every cell gave: loads[i] are those of cells[i], the gateway's and the bare program's.
+// A matrix is what every cell gave: loads[i] are those of cells[i], one of each server.
 type matrix struct {
 	cells []cell
-	loads [][2]*load
+	loads [][]*load
 }
 
 // measure runs all cells for all numbers of sockets, in turns. title names the cells in profiles.
-func (r *runner) measure(title string, counts []int, servers [2]*echoServer) (*matrix, error) {
+func (r *runner) measure(title string, counts []int, servers []*server) (*matrix, error) {
 	m := new(matrix)
 	for _, n := range counts {
 		first := len(m.cells)
 		for _, c := range r.cells(n) {
-			var loads [2]*load
-			for i, s := range servers {
-				loads[i] = &load{name: s.name, server: s.process, title: title + " " + c.String()}
+			var loads []*load
+			for _, s := range servers {
+				loads = append(loads, &load{name: s.name, server: s.process, title: title + " " + c.String()})
 			}
 			m.cells, m.loads = append(m.cells, c), append(m.loads, loads)
 		}
@@ -139,20 +152,21 @@ func (r *runner) measure(title string, counts []int, servers [2]*echoServer) (*m
 }
 
 // together holds the sockets of both servers open, and takes turns within a cell.
-func (r *runner) together(m *matrix, n int, servers [2]*echoServer) error {
-	var echoes [2]*bench.Echo
-	for i, s := range servers {
-		var err error
-		if echoes[i], err = r.open(s, n); err != nil {
+func (r *runner) together(m *matrix, n int, servers []*server) error {
+	var echoes []*bench.Echo
+	for _, s := range servers {
+		e, err := r.open(s, n)
+		if err != nil {
 			return err
 		}
+		echoes = append(echoes, e)
 	}
 	for i, c := range m.cells {
 		r.say("%s", m.loads[i][0].title)
 		for j, l := range m.loads[i] {
 			l.on(echoes[j], c)
 		}
-		if err := r.compare(r.timed, m.loads[i][:]...); err != nil {
+		if err := r.compare(r.timed, m.loads[i]...); err != nil {
 			return err
 		}
 	}
@@ -161,7 +175,7 @@ func (r *runner) together(m *matrix, n int, servers [2]*echoServer) error {
 
 // apart has descriptors for the sockets of one server only: in each round a server is opened, does all cells, and is closed
 // before the next.
-func (r *runner) apart(m *matrix, n int, servers [2]*echoServer) error {
+func (r *runner) apart(m *matrix, n int, servers []*server) error {
 	for round := range r.rounds {
 		r.say("%s, and its other cells, round %d", m.loads[0][0].title, round+1)
 		for j, s := range servers {
@@ -190,7 +204,7 @@ func (r *runner) apart(m *matrix, n int, servers [2]*echoServer) error {
 }
 
 // hangUpAll closes the client's sockets and waits until the servers have closed theirs.
-func (r *runner) hangUpAll(servers [2]*echoServer) error {
+func (r *runner) hangUpAll(servers []*server) error {
 	err := r.hangUp()
 	for _, s := range servers {
 		err = errors.Join(err, r.quiet(s.process))
@@ -198,7 +212,7 @@ func (r *runner) hangUpAll(servers [2]*echoServer) error {
 	return err
 }
 
-// section shows m: the ratios first, then every figure.
+// section shows m, of the gateway and a bare program: the ratios first, then every figure.
 func (m *matrix) section(title, about string) *section {
 	ours, bare := m.loads[0][0].name, m.loads[0][1].name
 	short := &bench.Table{
@@ -208,9 +222,11 @@ func (m *matrix) section(title, about string) *section {
 	full := &bench.Table{Title: title + ", in full", About: "The same rounds.", Head: append([]string{"what"}, head("message")...)}
 	worst, least := m.cells[0], cheaper{cell: m.cells[0]}
 	var worstRatio bench.Spread
+	s := &section{tables: []*bench.Table{short, full}}
 	for i, c := range m.cells {
 		a, b := m.loads[i][0], m.loads[i][1]
 		rate, cpu := ratios(a, b)
+		s.compared(title+", "+c.String()+": server CPU against "+bare, cpu)
 		if cpu.Median > worstRatio.Median {
 			worst, worstRatio = c, cpu
 		}
@@ -226,7 +242,6 @@ func (m *matrix) section(title, about string) *section {
 			full.Rows = append(full.Rows, append([]string{c.String()}, l.row()...))
 		}
 	}
-	s := &section{tables: []*bench.Table{short, full}}
 	s.goal(title+": server CPU per message against "+bare, "at most 1.10", fmt.Sprintf("%s at worst (%s)", worstRatio, worst))
 	if least.ours > 0 {
 		s.goal(title+": a message, 16 in one read against one by one", "10 times cheaper", fmt.Sprintf("%s times at least (%s; %s: %s)",

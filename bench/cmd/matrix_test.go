@@ -28,7 +28,7 @@ func TestCells(t *testing.T) {
 func sampled(payload int, one, sixteen [2]float64) *matrix {
 	m := &matrix{cells: []cell{{100, payload, 1}, {100, payload, 16}}}
 	for _, cpus := range [][2]float64{one, sixteen} {
-		m.loads = append(m.loads, [2]*load{
+		m.loads = append(m.loads, []*load{
 			{name: "ticketgate", rounds: []sample{{rate: 100, cpu: cpus[0]}}},
 			{name: "bare", rounds: []sample{{rate: 200, cpu: cpus[1]}}},
 		})

@@ -12,7 +12,7 @@ import (
 	"ticketgate/bench"
 )
 
-// A page is RESULTS.md.
+// A page is what one run writes: a part of RESULTS.md, whose other parts stay as they are.
 type page struct {
 	host    bench.Host
 	r       *runner
@@ -24,7 +24,8 @@ type page struct {
 // A section is what a scenario gave.
 type section struct {
 	tables []*bench.Table
-	goals  [][]string // what, what is wanted, what was measured
+	goals  [][]string              // what, what is wanted, what was measured
+	ratios map[string]bench.Spread // what check compares; less is better
 }
 
 func (s *section) goal(what, want, got string) { s.goals = append(s.goals, []string{what, want, got}) }
@@ -40,6 +41,14 @@ to the side that writes. The bare programs (tools/peers) only move the same byte
 a scheduler or a collector: they are a floor, not competitors. One machine, no network card: take ratios from here, and measure your own.
 `
 
+// compared keeps v for check.
+func (s *section) compared(name string, v bench.Spread) {
+	if s.ratios == nil {
+		s.ratios = make(map[string]bench.Spread)
+	}
+	s.ratios[name] = v
+}
+
 // busy is the load average per core from which on the page says that the machine was not quiet.
 const busy = 0.5
 
@@ -52,11 +61,42 @@ func write(o options, p page) error {
 		_, err := fmt.Print(b.String())
 		return err
 	}
-	if err := os.WriteFile(o.out, []byte(b.String()), 0o644); err != nil {
+	old, err := os.ReadFile(o.out)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := os.WriteFile(o.out, []byte(replacePart(string(old), o.part(), b.String())), 0o644); err != nil {
 		return err
 	}
 	p.r.say("wrote %s after %s", o.out, p.took.Round(time.Second))
 	return nil
+}
+
+// partsOfPage are in the order in which they stand.
+var partsOfPage = []string{"bare", "peers"}
+
+func (o options) part() string {
+	if o.peers {
+		return "peers"
+	}
+	return "bare"
+}
+
+// replacePart puts text in the place of a part of page. What is in no part goes.
+func replacePart(page, part, text string) string {
+	var b strings.Builder
+	for _, name := range partsOfPage {
+		begin, end := "<!-- begin "+name+" -->\n", "<!-- end "+name+" -->\n"
+		_, rest, _ := strings.Cut(page, begin)
+		now, _, _ := strings.Cut(rest, end)
+		if name == part {
+			now = text
+		}
+		if now != "" {
+			b.WriteString(begin + now + end)
+		}
+	}
+	return b.String()
 }
 
 func (p page) write(b *strings.Builder) error {
@@ -64,7 +104,11 @@ func (p page) write(b *strings.Builder) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(b, "# Results\n\nWritten by `%s` on %s, in %s. Do not edit.\n\n",
+	title, about := "Results: against the least possible", ""
+	if p.r.peers {
+		title, about = "Results: against other servers", peersAbout+"\n\n"
+	}
+	fmt.Fprintf(b, "# "+title+"\n\n"+about+"Written by `%s` on %s, in %s. Do not edit.\n\n",
 		strings.Join(append([]string{"go", "run", "./bench/cmd"}, os.Args[1:]...), " "), p.started.UTC().Format("2006-01-02 15:04 MST"), p.took.Round(time.Second))
 	fmt.Fprintf(b, "| | |\n|---|---|\n| machine | %s, %d cores, %.1f GiB |\n| kernel | Linux %s |\n| Go | %s |\n| commit | %s |\n",
 		p.host.CPU, p.host.Cores, float64(p.host.Memory)/(1<<30), p.host.Kernel, p.host.Go, commit)

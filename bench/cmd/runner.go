@@ -51,6 +51,9 @@ func newRunner(ctx context.Context, o options) (*runner, error) {
 		clientCore: cores[0], serverCore: cores[len(cores)-1],
 		files: int(min(files.Cur, 1<<30)), // raised by preflight
 	}
+	if o.peers { // there are many
+		r.rounds, r.window = 3, 400*time.Millisecond
+	}
 	if o.short {
 		r.rounds, r.window = 3, 300*time.Millisecond
 	}

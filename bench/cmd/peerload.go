@@ -1,0 +1,449 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"ticketgate/bench"
+)
+
+const peersAbout = "Other servers, in the same run and under the same client, each on one core. They are small programs as the libraries' own documentation would have them (tools/peers): they check no ticket, count nobody and limit nothing; " +
+	"ticketgate does all of that, as in every other measurement here."
+
+// peerScenarios compare with other servers.
+var peerScenarios = []scenario{
+	{"echo", peerEcho},
+	{"relay", peerRelay},
+	{"idle", peerIdle},
+	{"connect", peerConnect},
+	{"fanout", peerFanout},
+	{"growth", peerGrowth},
+}
+
+// peerEcho measures messages out and back.
+func peerEcho(r *runner) (_ *section, err error) {
+	defer func() { err = errors.Join(err, r.end()) }()
+	all, err := r.echoServers()
+	if err != nil {
+		return nil, err
+	}
+	m, err := r.measure("echo", r.sockets, all)
+	if err != nil {
+		return nil, err
+	}
+	s := m.comparison("Echo", "A closed loop: a socket sends 1 or 16 text messages with one write(2), and again when all answers are there; every answer is compared with what was sent. "+
+		"Where the client is the bottleneck (rates above some 100,000 a second with one message a write) only the CPU figures compare."+m.leftOut(r.options))
+	return s, r.plotMatrix(s, m, "echo", all)
+}
+
+// peerRelay measures messages through to a backend and back.
+func peerRelay(r *runner) (_ *section, err error) {
+	defer func() { err = errors.Join(err, r.end()) }()
+	_, backend, err := r.peer(r.clientCore, "wsecho")
+	if err != nil {
+		return nil, err
+	}
+	all, err := r.relays(backend)
+	if err != nil {
+		return nil, err
+	}
+	var counts []int
+	for _, n := range r.sockets {
+		counts = append(counts, min(n, r.socketsMax()/2)) // a relayed client takes two descriptors
+	}
+	m, err := r.measure("relay", counts, all)
+	if err != nil {
+		return nil, err
+	}
+	s := m.comparison("Relay", "As above, through the server to a backend and back. All have the same backend, `wsecho`, on the client's core; nginx has one worker, haproxy one thread. They pass bytes; ticketgate checks frames, limits messages and bytes each way and masks anew."+m.leftOut(r.options))
+	return s, r.plotMatrix(s, m, "relay", all)
+}
+
+// relays starts the gateway and both proxies before backend.
+func (r *runner) relays(backend string) ([]*server, error) {
+	one, err := r.ourServer(setup{backend: backend})
+	if err != nil {
+		return nil, err
+	}
+	all := []*server{one}
+	for _, p := range proxies {
+		one, err := r.startProxy(p, backend)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, one)
+	}
+	return all, nil
+}
+
+// comparison shows m, whose first server is the gateway.
+func (m *matrix) comparison(title, about string) *section {
+	cpu := &bench.Table{Title: title + ": server CPU, µs a message", About: about, Head: []string{"sockets", "bytes", "a write"}}
+	rate := &bench.Table{Title: title + ": messages a second", About: "The same rounds. p99 in ms behind each, of saturation.", Head: slices.Clone(cpu.Head)}
+	for _, l := range m.loads[0] {
+		cpu.Head, rate.Head = append(cpu.Head, l.name), append(rate.Head, l.name)
+	}
+	cpu.Head = append(cpu.Head, "the best other against "+ours)
+	for i, c := range m.cells {
+		what := []string{whole(c.sockets), whole(c.payload), fmt.Sprint(c.perWrite)}
+		costs, rates := slices.Clone(what), slices.Clone(what)
+		best, name := 0.0, ""
+		for j, l := range m.loads[i] {
+			spread := l.cpu()
+			costs = append(costs, spread.String())
+			p99 := l.over(func(s sample) float64 { return float64(s.ninetyNine) / 1e6 }).Median
+			rates = append(rates, fmt.Sprintf("%s / %s", bench.Number(l.over(func(s sample) float64 { return s.rate }).Median), bench.Number(p99)))
+			if _, times := ratios(l, m.loads[i][0]); j > 0 && (best == 0 || times.Median < best) {
+				best, name = times.Median, l.name
+			}
+		}
+		cpu.Rows = append(cpu.Rows, append(costs, fmt.Sprintf("%.2f times (%s)", best, name)))
+		rate.Rows = append(rate.Rows, rates)
+	}
+	return &section{tables: []*bench.Table{cpu, rate}}
+}
+
+// plotMatrix draws m over sizes, and over numbers of sockets, with one message a write, beside the page.
+func (r *runner) plotMatrix(s *section, m *matrix, name string, servers []*server) error {
+	middle := m.cells[len(m.cells)/2]
+	for _, one := range []struct {
+		file, title, x string
+		step           func(cell) (string, bool)
+	}{
+		{name + "-sizes.svg", fmt.Sprintf("%s, %s sockets", name, whole(middle.sockets)), "bytes of a message", func(c cell) (string, bool) {
+			return whole(c.payload), c.sockets == middle.sockets
+		}},
+		{name + "-sockets.svg", fmt.Sprintf("%s, %s bytes", name, whole(r.sizes[len(r.sizes)/2])), "sockets", func(c cell) (string, bool) {
+			return whole(c.sockets), c.payload == r.sizes[len(r.sizes)/2]
+		}},
+	} {
+		plot := &bench.Plot{Title: one.title, X: one.x, Panels: []bench.Panel{
+			{Y: "server CPU, µs a message", Ys: make([][]float64, len(servers))}, {Y: "messages a second", Ys: make([][]float64, len(servers))},
+		}}
+		for _, l := range servers {
+			plot.Lines = append(plot.Lines, l.name)
+		}
+		for i, c := range m.cells {
+			step, ok := one.step(c)
+			if !ok || c.perWrite != 1 {
+				continue
+			}
+			plot.Steps = append(plot.Steps, step)
+			for j, l := range m.loads[i] {
+				plot.Panels[0].Ys[j] = append(plot.Panels[0].Ys[j], l.cpu().Median)
+				plot.Panels[1].Ys[j] = append(plot.Panels[1].Ys[j], l.over(func(s sample) float64 { return s.rate }).Median)
+			}
+		}
+		if err := r.draw(s.tables[0], plot, one.file); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// draw writes plot beside the page and shows it under t; not if the page goes to stdout.
+func (r *runner) draw(t *bench.Table, plot *bench.Plot, name string) error {
+	if r.out == "-" || len(plot.Steps)+len(plot.Xs) == 0 {
+		return nil
+	}
+	f, err := os.Create(filepath.Join(filepath.Dir(r.out), name))
+	if err != nil {
+		return err
+	}
+	_, err = plot.WriteTo(f)
+	t.Lines = append(t.Lines, fmt.Sprintf("![%s](%s)", strings.ReplaceAll(plot.Title, "]", ")"), name))
+	return errors.Join(err, f.Close())
+}
+
+// peerCrowd opens sockets of one server.
+func peerCrowd(r *runner, l *bench.Loop, s *server) crowd {
+	if g := s.gateway; g != nil {
+		return &plainCrowd{r, &bench.Admissions{Loop: l, API: g.api, Gate: g.gate, Host: g.host, Mint: g.mint}}
+	}
+	return &plainCrowd{r, &bench.Admissions{Loop: l, Gate: s.to, Heads: slices.Repeat([][]byte{s.head}, r.idlePoints()[1]+idleWarm)}}
+}
+
+// peerIdle measures what an open socket, and a relayed one, costs without traffic.
+func peerIdle(r *runner) (*section, error) {
+	direct := r.idlePoints()
+	relayed := [2]int{direct[0] / 2, direct[1] / 2}
+	head := func(at [2]int) []string {
+		return []string{"server", "bytes a socket", fmt.Sprintf("slope %s to %s", whole(at[0]), whole(at[1])), "of it anonymous", "kernel slabs, all ends"}
+	}
+	t := &bench.Table{
+		Title: "Idle sockets", Head: head(direct),
+		About: fmt.Sprintf("Growth of the server's resident memory a socket, from none to %s that stay open, after %d that came and went; kernel slabs of the whole machine, with the client's end. A new server each round.", whole(direct[1]), idleWarm),
+	}
+	relay := &bench.Table{
+		Title: "Idle relayed sockets", Head: head(relayed),
+		About: fmt.Sprintf("The same, through to the backend: %s clients, each with a second connection; its memory, and the kernel's for all four ends.", whole(relayed[1])),
+	}
+	for _, kind := range []struct {
+		table *bench.Table
+		at    [2]int
+		names []string
+		start func(name string) (*server, error)
+	}{
+		{t, direct, peerNames(), r.startEcho},
+		{relay, relayed, []string{ours, proxies[0].name, proxies[1].name}, r.startRelay},
+	} {
+		for _, name := range kind.names {
+			var all []idleRound
+			for range min(r.rounds, 2) {
+				r.say("%s: %s", strings.ToLower(kind.table.Title), name)
+				one, err := r.idleRound(kind.at, func(r *runner, l *bench.Loop) (bench.Process, crowd, error) {
+					s, err := kind.start(name)
+					if err != nil {
+						return bench.Process{}, nil, err
+					}
+					return s.process, peerCrowd(r, l, s), nil
+				})
+				if err != nil {
+					return nil, fmt.Errorf("%s: %w", name, err)
+				}
+				all = append(all, one)
+			}
+			kind.table.Rows = append(kind.table.Rows, idleRow(name, all))
+		}
+	}
+	return &section{tables: []*bench.Table{t, relay}}, nil
+}
+
+// peerNames are the gateway and the peers that have an echo.
+func peerNames() []string {
+	all := []string{ours}
+	for _, p := range peers {
+		if p.echo != "" {
+			all = append(all, p.name)
+		}
+	}
+	return all
+}
+
+func (r *runner) startEcho(name string) (*server, error) {
+	if name == ours {
+		return r.ourServer(setup{})
+	}
+	p := peers[slices.IndexFunc(peers, func(p peer) bool { return p.name == name })]
+	return r.startPeer(p, p.echo)
+}
+
+func (r *runner) startRelay(name string) (*server, error) {
+	_, backend, err := r.peer(r.clientCore, "wsecho")
+	if err != nil {
+		return nil, err
+	}
+	if name == ours {
+		return r.ourServer(setup{backend: backend})
+	}
+	return r.startProxy(proxies[slices.IndexFunc(proxies, func(p proxy) bool { return p.name == name })], backend)
+}
+
+// peerConnect measures accept to 101.
+func peerConnect(r *runner) (_ *section, err error) {
+	defer func() { err = errors.Join(err, r.end()) }()
+	all, err := r.echoServers()
+	if err != nil {
+		return nil, err
+	}
+	loop, err := r.loop()
+	if err != nil {
+		return nil, err
+	}
+	var loads []*load
+	for _, s := range all {
+		a := &bench.Admissions{Loop: loop, Gate: s.gate(), Keep: true}
+		l := admitLoad(s.name, s.process, a)
+		l.prepare = func() error {
+			heads, err := r.heads(loop, s, r.gateRound())
+			a.Again(heads)
+			return errors.Join(err, r.quiet(s.process))
+		}
+		l.after = func() error {
+			if a.Lost > 0 {
+				return fmt.Errorf("%d sockets did not stay open", a.Lost)
+			}
+			a.HangUp()
+			return r.quiet(s.process)
+		}
+		loads = append(loads, l)
+	}
+	if err := r.compare(r.counted, loads...); err != nil {
+		return nil, err
+	}
+	t := &bench.Table{
+		Title: "Connecting",
+		About: fmt.Sprintf("%d sockets a round, %d at once: TCP connect, upgrade, 101; ticketgate's with tickets that were fetched before. They stay open and are closed after the round, which is not counted.", r.gateRound(), lanes),
+		Head:  head("socket"),
+	}
+	for _, l := range loads {
+		t.Rows = append(t.Rows, l.row())
+	}
+	return &section{tables: []*bench.Table{t}}, nil
+}
+
+// peerGrowth measures memory and processor time as sockets grow, at a constant load.
+func peerGrowth(r *runner) (*section, error) {
+	points := []int{1000, 4000, 8000, 12000, 16000}
+	if r.short {
+		points = []int{500, 1000, 2000}
+	}
+	plot := &bench.Plot{Title: fmt.Sprintf("Sockets in one process, %s messages a second", whole(growthRate)), X: "open sockets", Lines: peerNames(),
+		Panels: []bench.Panel{{Y: "resident memory, MiB"}, {Y: "server CPU, ms a second"}, {Y: "p99, µs"}}}
+	t := &bench.Table{
+		Title: "Growth",
+		About: fmt.Sprintf("Sockets of one process become more, with %s messages of %d B a second through the echo, over all in turn, at fixed times, for %s at each number. Resident MiB / CPU ms a second / p99 µs.",
+			whole(growthRate), len(growthMessage), r.growthWatch()),
+		Head: append([]string{"sockets"}, peerNames()...),
+	}
+	for _, n := range points {
+		plot.Xs = append(plot.Xs, float64(n))
+		t.Rows = append(t.Rows, []string{whole(n)})
+	}
+	for i, name := range peerNames() {
+		r.say("growth: %s", name)
+		curve, err := r.growthOf(name, points)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		for p := range plot.Panels {
+			plot.Panels[p].Ys = append(plot.Panels[p].Ys, nil)
+		}
+		for j, one := range curve {
+			for p, v := range []float64{float64(one.memory.Resident) / (1 << 20), float64(one.cpu) / 1e6, float64(one.p99) / 1e3} {
+				plot.Panels[p].Ys[i] = append(plot.Panels[p].Ys[i], v)
+			}
+			t.Rows[j] = append(t.Rows[j], fmt.Sprintf("%s / %s / %s", mib(one.memory.Resident), bench.Number(float64(one.cpu)/1e6), bench.Number(float64(one.p99)/1e3)))
+		}
+	}
+	return &section{tables: []*bench.Table{t}}, r.draw(t, plot, "growth-peers.svg")
+}
+
+func (r *runner) growthOf(name string, points []int) (_ []growthPoint, err error) {
+	defer func() { err = errors.Join(err, r.end()) }()
+	l, err := r.loop()
+	if err != nil {
+		return nil, err
+	}
+	s, err := r.startEcho(name)
+	if err != nil {
+		return nil, err
+	}
+	p := bench.NewPace(l, []byte(growthMessage), growthRate)
+	var curve []growthPoint
+	for _, n := range points {
+		one, err := r.growTo(s, p, n)
+		if err != nil {
+			return nil, fmt.Errorf("%d sockets: %w", n, err)
+		}
+		curve = append(curve, one)
+	}
+	return curve, nil
+}
+
+// fanoutCells are subscribers, bytes of a message, and the time between two.
+func (o options) fanoutCells() []fanoutCell {
+	if o.short {
+		return []fanoutCell{{500, 128, 20 * time.Millisecond}}
+	}
+	return []fanoutCell{
+		{1000, 128, 20 * time.Millisecond}, {1000, 1024, 20 * time.Millisecond},
+		{10000, 128, 200 * time.Millisecond}, {10000, 1024, 200 * time.Millisecond},
+	}
+}
+
+type fanoutCell struct {
+	sockets, payload int
+	every            time.Duration
+}
+
+// clockFrame is how many bytes of the clock's message are not padding.
+const clockFrame = 50
+
+// peerFanout measures one message to many subscribers.
+func peerFanout(r *runner) (_ *section, err error) {
+	const about = "The server sends each subscriber the same text message at fixed times, 50,000 deliveries a second in all; it makes the message itself. CPU is that of the server for one delivery, the latency runs from the time in the message to its arrival at each subscriber. " +
+		"Servers take turns, each alone with its subscribers."
+	t := &bench.Table{Title: "Fan-out", About: about, Head: append([]string{"subscribers", "bytes"}, head("delivery")...)}
+	for _, c := range r.fanoutCells() {
+		loads, err := r.fanout(c)
+		if err != nil {
+			return nil, fmt.Errorf("%d subscribers, %d B: %w", c.sockets, c.payload, err)
+		}
+		for _, l := range loads {
+			t.Rows = append(t.Rows, append([]string{whole(c.sockets), whole(c.payload)}, l.row()...))
+		}
+		best := ""
+		for _, l := range loads[1:] {
+			_, cpu := ratios(l, loads[0])
+			best += fmt.Sprintf("; %s %s", l.name, cpu)
+		}
+		t.Lines = append(t.Lines, fmt.Sprintf("%s subscribers, %s B: CPU a delivery, in times of %s's%s. A core of %s delivers %s a second.", whole(c.sockets), whole(c.payload), ours, best, ours, bench.Number(1e6/loads[0].cpu().Median)))
+	}
+	return &section{tables: []*bench.Table{t}}, nil
+}
+
+// fanout measures one cell on all servers, in turns.
+func (r *runner) fanout(c fanoutCell) (loads []*load, err error) {
+	defer func() { err = errors.Join(err, r.end()) }()
+	one, err := r.ourServer(setup{feed: c.payload - clockFrame, every: c.every})
+	if err != nil {
+		return nil, err
+	}
+	servers, hellos := []*server{one}, []string{""}
+	for _, p := range peers {
+		one, err := r.startPeer(p, p.feed, "--every", c.every.String(), "--bytes", fmt.Sprint(c.payload))
+		if err != nil {
+			return nil, err
+		}
+		servers, hellos = append(servers, one), append(hellos, p.hello)
+	}
+	for _, s := range servers {
+		loads = append(loads, &load{name: s.name, server: s.process, title: "fanout", start: func() {}, stop: func() {}, idle: func() bool { return true }})
+	}
+	for round := range r.rounds {
+		r.say("fan-out: %d subscribers, %d B, round %d", c.sockets, c.payload, round+1)
+		for i, s := range servers {
+			if err := r.fanoutRound(loads[i], s, c, hellos[i]); err != nil {
+				return nil, fmt.Errorf("%s: %w", s.name, err)
+			}
+		}
+	}
+	return loads, nil
+}
+
+const (
+	fanoutWarm  = 500 * time.Millisecond
+	fanoutWatch = 2 * time.Second
+	fanoutLeast = 0.95 // of the deliveries that are due: with fewer the round is not what it says
+)
+
+func (r *runner) fanoutRound(l *load, s *server, c fanoutCell, hello string) error {
+	loop, err := r.loop()
+	if err != nil {
+		return err
+	}
+	a := bench.NewAudience(loop, []byte(hello), time.Now)
+	heads, err := r.heads(loop, s, c.sockets)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(r.keep(loop, s.gate(), heads, a.Socket), loop.RunFor(r.ctx, fanoutWarm), a.Err); err != nil {
+		return err
+	}
+	l.loop, l.latency, l.failed = loop, &a.Latency, func() error { return a.Err }
+	l.done = func() uint64 { return a.Messages }
+	first := a.Messages
+	if err := r.round(l, func() error { return loop.RunFor(r.ctx, fanoutWatch) }); err != nil {
+		return err
+	}
+	if due := float64(c.sockets) * float64(fanoutWatch/c.every); float64(a.Messages-first) < fanoutLeast*due {
+		return fmt.Errorf("%d of %.0f deliveries came", a.Messages-first, due)
+	}
+	return errors.Join(r.hangUp(), r.quiet(s.process))
+}

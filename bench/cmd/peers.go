@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"text/template"
+	"time"
+
+	"ticketgate/bench"
+)
+
+// A peer is another WebSocket server, written as its library's documentation would have it (tools/peers).
+type peer struct {
+	name       string
+	library    string
+	program    []string // and arguments that it always needs
+	echo, feed string   // paths; "": it has none
+	hello      string   // first message of a subscriber; "": none
+}
+
+var peers = []peer{
+	{name: "gws", library: "github.com/lxzan/gws", program: []string{"gws"}, echo: "/echo", feed: "/feed"},
+	{name: "gobwas/ws", library: "github.com/gobwas/ws on net, a goroutine a socket", program: []string{"gobwas"}, echo: "/echo", feed: "/feed"},
+	{name: "gorilla", library: "github.com/gorilla/websocket", program: []string{"gorilla"}, echo: "/echo", feed: "/feed"},
+	{name: "coder", library: "github.com/coder/websocket", program: []string{"coder"}, echo: "/echo", feed: "/feed"},
+	{name: "ws (node)", library: "npm ws on Node.js", program: []string{"node", "npmws/main.js"}, echo: "/echo", feed: "/feed"},
+	{name: "centrifuge", library: "github.com/centrifugal/centrifuge", program: []string{"centrifuge"}, feed: "/connection/websocket", hello: `{"id":1,"connect":{}}`},
+}
+
+// ours is the gateway, as a peer.
+const ours = "ticketgate"
+
+// startPeer starts p on the server's core; path is the one that its sockets open.
+func (r *runner) startPeer(p peer, path string, args ...string) (*server, error) {
+	program := filepath.Join(r.dir, p.program[0])
+	var all []string
+	if len(p.program) > 1 { // an interpreter
+		program = p.program[0]
+		for _, file := range p.program[1:] {
+			all = append(all, filepath.Join(r.dir, file))
+		}
+	}
+	c, err := r.start(r.serverCore, program, append(all, args...)...)
+	if err != nil {
+		return nil, err
+	}
+	address, err := c.Address(r.ctx)
+	if err != nil {
+		return nil, err
+	}
+	to, err := bench.NewTarget(address)
+	if err != nil {
+		return nil, err
+	}
+	return &server{name: p.name, process: c.Process, to: to, head: bench.AppendUpgrade(nil, address, []byte(path), nil)}, nil
+}
+
+// ourServer starts a gateway to compare with.
+func (r *runner) ourServer(s setup) (*server, error) {
+	g, err := r.gatewayWith(s)
+	if err != nil {
+		return nil, err
+	}
+	return &server{name: ours, process: g.Process, gateway: g}, nil
+}
+
+// echoServers starts the gateway and all peers that have an echo.
+func (r *runner) echoServers() ([]*server, error) {
+	one, err := r.ourServer(setup{})
+	if err != nil {
+		return nil, err
+	}
+	all := []*server{one}
+	for _, p := range peers {
+		if p.echo == "" {
+			continue
+		}
+		one, err := r.startPeer(p, p.echo)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, one)
+	}
+	return all, nil
+}
+
+// A proxy relays WebSockets, and is configured by a file.
+type proxy struct {
+	name    string
+	config  string // in tools/peers
+	command func(file, dir string) []string
+}
+
+var proxies = []proxy{
+	{"nginx", "nginx/nginx.conf", func(file, dir string) []string { return []string{"nginx", "-p", dir, "-c", file} }},
+	{"haproxy", "haproxy/haproxy.cfg", func(file, _ string) []string { return []string{"haproxy", "-f", file} }},
+}
+
+// startProxy starts p on the server's core, before backend.
+func (r *runner) startProxy(p proxy, backend string) (*server, error) {
+	t, err := template.ParseFiles(filepath.Join("tools", "peers", p.config))
+	if err != nil {
+		return nil, err
+	}
+	ports, err := freePorts(1)
+	if err != nil {
+		return nil, err
+	}
+	address := fmt.Sprintf("127.0.0.1:%d", ports[0])
+	file := filepath.Join(r.dir, filepath.Base(p.config))
+	f, err := os.Create(file)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(t.Execute(f, map[string]string{"Listen": address, "Backend": backend, "Dir": r.dir}), f.Close()); err != nil {
+		return nil, err
+	}
+	command := p.command(file, r.dir)
+	c, err := r.start(r.serverCore, command[0], command[1:]...)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Ready(r.ctx, func(ctx context.Context) error { return reached(ctx, address) }); err != nil {
+		return nil, err
+	}
+	to, err := bench.NewTarget(address)
+	if err != nil {
+		return nil, err
+	}
+	return &server{name: p.name, process: c.Process, to: to, head: bench.AppendUpgrade(nil, address, []byte("/"), nil)}, nil
+}
+
+func reached(ctx context.Context, address string) error {
+	c, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp4", address)
+	if err != nil {
+		return err
+	}
+	return c.Close()
+}
