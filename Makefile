@@ -17,7 +17,7 @@ MODULES       := . tools/peers
 .PHONY: ktls pgo million bench-peers bench-check bench-million help run build test check lint bench fuzz fuzz-heads exam clean needs
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build ## Build and start "ticketgate dev" (ARGS="--port 9000")
 	@exec bin/ticketgate dev $(ARGS)

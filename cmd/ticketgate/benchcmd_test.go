@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 
+	"ticketgate/bench"
 	"ticketgate/bench/load"
 	"ticketgate/tools/rig"
 )
@@ -244,15 +246,7 @@ func TestBenchInterrupted(t *testing.T) {
 	errs, err := c.StderrPipe()
 	must(t, err)
 	must(t, c.Start())
-	seen := make([]byte, 0, 4<<10)
-	for !bytes.Contains(seen, []byte("run ")) {
-		part := make([]byte, 512)
-		n, err := errs.Read(part)
-		seen = append(seen, part[:n]...)
-		if err != nil {
-			t.Fatalf("%v: %s", err, seen)
-		}
-	}
+	awaitRun(t, errs)
 	workers := childrenOf(t, c.Process.Pid)
 	must(t, c.Process.Signal(syscall.SIGINT))
 	_ = c.Wait()
@@ -266,6 +260,47 @@ func TestBenchInterrupted(t *testing.T) {
 		if err := syscall.Kill(pid, 0); err != syscall.ESRCH {
 			t.Errorf("worker %d: %v", pid, err)
 		}
+	}
+}
+
+// awaitRun reads what bench says until its run has begun.
+func awaitRun(t *testing.T, errs io.Reader) {
+	t.Helper()
+	seen := make([]byte, 0, 4<<10)
+	for !bytes.Contains(seen, []byte("run ")) {
+		part := make([]byte, 512)
+		n, err := errs.Read(part)
+		seen = append(seen, part[:n]...)
+		if err != nil {
+			t.Fatalf("%v: %s", err, seen)
+		}
+	}
+}
+
+// TestBenchStarved: a client that gets no processor says that its run is INVALID, even where all requirements are met.
+func TestBenchStarved(t *testing.T) {
+	b := newBenchRange(t)
+	cores, err := bench.Cores()
+	must(t, err)
+	core := fmt.Sprint(cores[0])
+	c := exec.CommandContext(t.Context(), "taskset", "-c", core, "nice", "-n", "19", b.bin, "bench", "echo", "-c", "20", "--rate", "4000", "-d", "3s", "--require", "errors<=100%", "--plain", b.plain)
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var out bytes.Buffer
+	c.Stdout = &out
+	errs, err := c.StderrPipe()
+	must(t, err)
+	must(t, c.Start())
+	awaitRun(t, errs)
+	thief := exec.CommandContext(t.Context(), "taskset", "-c", core, "sh", "-c", "while :; do :; done")
+	thief.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	must(t, thief.Start())
+	_, err = io.Copy(io.Discard, errs)
+	must(t, err)
+	_ = c.Wait()
+	must(t, thief.Process.Kill())
+	_ = thief.Wait()
+	if code := c.ProcessState.ExitCode(); code != codeFailed || !strings.Contains(out.String(), "INVALID") || !strings.Contains(out.String(), "invalid: generator saturated: ") {
+		t.Errorf("exit %d\n%s", code, out.String())
 	}
 }
 
