@@ -106,7 +106,7 @@ func (w *worker) admit(id reactor.ID, s *session, early bool) *Refusal {
 	if e.o.Cache.Get(hash, now).Refuses() {
 		return errSpent
 	}
-	if e.o.Redeemer.Ready() != nil {
+	if w.batch == nil && e.o.Redeemer.Ready() != nil { // those of one round may all be asked for, or none
 		return ErrStore
 	}
 	if r := w.room(id); r != nil {
@@ -155,7 +155,7 @@ func (w *worker) ask(id reactor.ID, s *session, loc *ticket.Locator, h ticket.Ha
 	if w.batch == nil {
 		w.batch = w.freshBatch()
 		w.batch.Since = w.l.Now()
-		if !w.l.Reactor().TryPost(w.l.Index(), reactor.Work{Op: opHand}) {
+		if !w.l.Later(reactor.Work{Op: opHand}) {
 			defer w.hand() // the ring is full: a batch of one
 		}
 	}

@@ -51,6 +51,7 @@ type Loop struct {
 	live       int
 	top        uint32 // highest slot used
 	stopping   bool
+	unfinished bool // Later has put work into the ring
 
 	// Any goroutine.
 	ring     *ring

@@ -273,7 +273,9 @@ func (k *virtual) turn() bool {
 	for _, e := range k.batch {
 		k.l.event(e.fd, e.ready)
 	}
-	return woken || len(k.batch) > 0
+	unfinished := k.l.unfinished
+	k.l.endRound()
+	return woken || unfinished || len(k.batch) > 0
 }
 
 // ready is what epoll would report of p, of what is watched.

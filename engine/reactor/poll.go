@@ -105,6 +105,10 @@ func (k *linux) run(l *Loop) error {
 				return nil
 			}
 		}
+		l.endRound()
+		if l.stopping {
+			return nil
+		}
 	}
 }
 

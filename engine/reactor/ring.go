@@ -81,6 +81,26 @@ func (r *Reactor) Post(loop int, w Work) {
 // TryPost is Post that reports false instead of waiting. Any goroutine, a loop's too.
 func (r *Reactor) TryPost(loop int, w Work) bool { return r.loops[loop].post(&w) }
 
+// Later is TryPost to this loop, which comes to w when the poller's round is over and all its events had their turn: it saves the
+// three system calls of a wake. On the loop only.
+func (l *Loop) Later(w Work) bool {
+	if !l.ring.push(&w) {
+		return false
+	}
+	l.unfinished = true
+	return true
+}
+
+// endRound does the work that callbacks have put off to the end of the round.
+func (l *Loop) endRound() {
+	if l.unfinished {
+		l.unfinished = false
+		l.now = 0
+		l.drain(workBatch)
+		l.settle()
+	}
+}
+
 func (l *Loop) post(w *Work) bool {
 	if !l.ring.push(w) {
 		return false

@@ -646,6 +646,47 @@ func TestPost(t *testing.T) {
 	}
 }
 
+// TestLater: what a callback puts off is done when the round is over, and nobody has to wake the loop for it.
+func TestLater(t *testing.T) {
+	const rounds = 100
+	done := make(chan reactor.ID, 1)
+	work := func(_ *reactor.Loop, w *reactor.Work) { done <- reactor.ID(w.N) }
+	h := &script{data: func(l *reactor.Loop, id reactor.ID, in []byte) int {
+		if !l.Later(reactor.Work{N: int64(id)}) {
+			t.Error("no room")
+		}
+		return len(in)
+	}}
+	r, addr := serve(t, reactor.Options{Loops: 1, Work: work}, h)
+	c := dial(t, addr)
+	before := stats(r)
+	for range rounds {
+		if _, err := c.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		event(t, done)
+	}
+	if s := stats(r); s.Work-before.Work != rounds || s.Wakes != before.Wakes {
+		t.Errorf("%d units, %d wakes", s.Work-before.Work, s.Wakes-before.Wakes)
+	}
+}
+
+// TestLaterOrder: all events of a round come before what they have put off.
+func TestLaterOrder(t *testing.T) {
+	d := new(diary)
+	h := &script{data: func(l *reactor.Loop, _ reactor.ID, in []byte) int {
+		d.add("%s", in)
+		l.Later(reactor.Work{N: int64(in[0])})
+		return len(in)
+	}}
+	m, _ := twin(t, reactor.Options{Work: func(_ *reactor.Loop, w *reactor.Work) { d.add("later-%c", w.N) }}, h)
+	for _, text := range []string{"a", "b", "c"} {
+		m.Connect(client).Write([]byte(text))
+	}
+	m.Run()
+	d.expect(t, "a b c later-a later-b later-c")
+}
+
 // TestPostWaits: a full ring holds the poster back until the loop has room, or has ended.
 func TestPostWaits(t *testing.T) {
 	hold, held := make(chan struct{}), make(chan struct{}, 1)
