@@ -17,7 +17,8 @@ import (
 const (
 	millionSpare   = 5    // of 100 sockets that a process may hold: the kernel spreads them by chance
 	millionEach    = 100  // sockets of a client
-	millionLanes   = 32   // admissions under way at once, of all client processes; each has one at least
+	millionLanes   = 32   // admissions under way at once, of all client processes
+	millionOpening = 2    // client processes that open sockets at the same time: every one that does costs time of its own
 	millionSources = 40   // addresses that clients come from
 	gateShare      = 0.9  // of its descriptors that a gateway gives to sockets
 	extrapolated   = 10e6 // sockets
@@ -56,16 +57,16 @@ func million(ctx context.Context, o options) (err error) {
 		return err
 	}
 	s := loadtool.Settings{Verb: loadtool.Connect, Target: "http://" + api, Key: key, Stream: "load", Clients: max(o.million/millionEach, 1), Sockets: o.million, Insist: true,
-		InFlight: 1, Duration: o.hold, Settle: time.Second, Lanes: 1, Sources: sources, Seed: 1, PIDs: pids}
+		InFlight: 1, Duration: o.hold, Settle: time.Second, Lanes: millionLanes, Sources: sources, Seed: 1, PIDs: pids}
 	line, missing, err := s.Preflight()
 	if err != nil || len(missing) > 0 {
 		return errors.Join(err, errors.New(strings.Join(missing, "\n")))
 	}
-	s.Lanes = max(millionLanes/s.Procs, 1)
+	s.Lanes = millionLanes / min(s.Procs, millionOpening)
 	r.say("%s", line)
 	worker := func() *exec.Cmd { return exec.Command(r.program, "bench", "worker") }
 	said := time.Now()
-	res, err := loadtool.Run(ctx, s, loadtool.Env{Tool: "bench/cmd", Command: os.Args, Worker: worker, Say: func(p loadtool.Progress) {
+	res, err := loadtool.Run(ctx, s, loadtool.Env{Opening: millionOpening, Tool: "bench/cmd", Command: os.Args, Worker: worker, Say: func(p loadtool.Progress) {
 		if time.Since(said) >= 10*time.Second {
 			said = time.Now()
 			r.say("%s", p.Line(false))

@@ -29,6 +29,7 @@ type Env struct {
 	Worker  func() *exec.Cmd // a process that calls Work on its stdin and stdout
 	Say     func(Progress)   // called on Run's goroutine, every half second; nil: nobody listens
 	Pin     bool             // each worker stays on one core
+	Opening int              // workers that open their sockets at the same time: others wait, and cost nothing; 0: all of them
 }
 
 // Progress is what there is to say while it runs.
@@ -193,10 +194,12 @@ func (r *runner) drive(ctx context.Context, jobs []Job) error {
 		if err := r.spawn(j); err != nil {
 			return err
 		}
+		over := func(r *runner) bool { return r.env.Opening == 0 || r.opening() < r.env.Opening }
 		if j.Verb == backend { // it has to listen before the first client comes
-			if err := r.until(ctx, (*runner).allReady); err != nil {
-				return err
-			}
+			over = (*runner).allReady
+		}
+		if err := r.until(ctx, over); err != nil {
+			return err
 		}
 	}
 	if err := r.until(ctx, (*runner).allReady); err != nil {
@@ -221,8 +224,16 @@ func (r *runner) begin(at time.Duration) {
 	r.lastT, r.lastC, r.lastE, r.lastU = at, Counts{}, 0, r.used()
 }
 
-func (r *runner) allReady() bool {
-	return !slices.ContainsFunc(r.procs, func(p *proc) bool { return !p.ready })
+func (r *runner) allReady() bool { return r.opening() == 0 }
+
+// opening is how many workers are not ready.
+func (r *runner) opening() (n int) {
+	for _, p := range r.procs {
+		if !p.ready {
+			n++
+		}
+	}
+	return n
 }
 
 // clientsDone says that all but the backend, which knows no end, are.

@@ -485,6 +485,29 @@ func TestRunConnect(t *testing.T) {
 }
 
 // A socket that is lost while it is held is an error.
+// TestRunOpening: with one worker that opens at a time, all sockets of one come before those of the next.
+func TestRunOpening(t *testing.T) {
+	var mu sync.Mutex
+	var from []string
+	serves := answer(mute)
+	s := serve(t, func(c net.Conn) {
+		mu.Lock()
+		from = append(from, c.RemoteAddr().(*net.TCPAddr).IP.String())
+		mu.Unlock()
+		serves(c)
+	})
+	set := settings(load.Connect, s.address)
+	set.Procs, set.Sockets, set.Sources = 3, 30, []string{"127.0.0.2", "127.0.0.3", "127.0.0.4"}
+	var w workers
+	r, err := load.Run(t.Context(), set, load.Env{Worker: w.start, Opening: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Opening.Opened != 30 || len(from) != 30 || !slices.IsSorted(from) || len(slices.Compact(from)) != 3 {
+		t.Errorf("%d opened, from %v", r.Opening.Opened, from)
+	}
+}
+
 func TestRunConnectLoses(t *testing.T) {
 	t.Parallel()
 	var n atomic.Int64
