@@ -81,16 +81,26 @@ million: ## Show what a garbage collection costs at 1,000,000 sockets, in memory
 clean: ## Remove what was built
 	rm -rf bin .tools
 
-# What tests need beside Go: a Redis, a browser for the demo page, and the race detector's C compiler.
+# What tests need beside Go: a Redis, a browser for the demo page, the race detector's C compiler, and what tools/peers compares
+# with. Debian starts a server when it is installed, unless policy-rc.d says no: tests start their own.
 needs:
-	@missing=; \
+	@missing=; PATH=$$PATH:/usr/sbin; \
 	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
 	command -v chromium >/dev/null || missing="$$missing chromium"; \
 	command -v openssl >/dev/null || missing="$$missing openssl"; \
 	command -v gcc >/dev/null || missing="$$missing gcc libc6-dev"; \
+	command -v node >/dev/null || missing="$$missing nodejs"; \
+	command -v npm >/dev/null || missing="$$missing npm"; \
+	command -v nginx >/dev/null || missing="$$missing nginx"; \
+	command -v haproxy >/dev/null || missing="$$missing haproxy"; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
 		echo "make test needs:$$missing. On Debian: sudo apt-get install$$missing" >&2; exit 1; \
+	fi; \
+	policy=/usr/sbin/policy-rc.d; \
+	if [ ! -e $$policy ]; then \
+		trap "rm -f $$policy" EXIT; trap 'exit 1' HUP INT TERM; \
+		printf '#!/bin/sh\nexit 101\n' > $$policy; chmod 755 $$policy; \
 	fi; \
 	set -x; apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing
 

@@ -2,6 +2,7 @@ package layers_test
 
 import (
 	"bufio"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -93,22 +94,26 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// dependenciesMax is how many direct dependencies there may be.
+// dependenciesMax is how many direct dependencies ticketgate may have.
 const dependenciesMax = 25
 
+var row = regexp.MustCompile("^\\| `([^` ]+)` \\| [^|]+\\S[^|]+\\|")
+
 // TestDependencies: docs/dependencies.md gives a reason for every module that our code imports, tests included, and for no
-// other.
+// other; in sections of their own for the modules that are beside ours.
 func TestDependencies(t *testing.T) {
-	required := lines(t, root+"/go.mod", regexp.MustCompile(`^(?:require )?\s*(\S+\.\S+/\S+|\S+\.\S+) v\S+`))
-	reasons := lines(t, root+"/docs/dependencies.md", regexp.MustCompile("^\\| `([^` ]+)` \\| [^|]+\\S[^|]+\\|"))
-	direct := make(map[string]bool)
-	for path := range imported(t) {
-		if module := longest(required, path); module != "" {
-			direct[module] = true
-		} else {
-			t.Errorf("no module of go.mod has %s", path)
-		}
+	reasons := sections(t)
+	direct := required(t, root)
+	compare(t, direct, reasons[""])
+	if len(direct) > dependenciesMax || len(direct) == 0 {
+		t.Errorf("%d direct dependencies, at most %d", len(direct), dependenciesMax)
 	}
+	compare(t, required(t, root+"/tools/peers"), reasons["tools/peers"])
+	compare(t, packages(t, root+"/tools/peers/npmws"), reasons["tools/peers/npmws"])
+}
+
+func compare(t *testing.T, direct map[string]bool, reasons []string) {
+	t.Helper()
 	for module := range direct {
 		if !slices.Contains(reasons, module) {
 			t.Errorf("docs/dependencies.md has no reason for %s", module)
@@ -119,9 +124,53 @@ func TestDependencies(t *testing.T) {
 			t.Errorf("docs/dependencies.md gives a reason for %s, which nothing imports", module)
 		}
 	}
-	if len(direct) > dependenciesMax || len(direct) == 0 {
-		t.Errorf("%d direct dependencies, at most %d", len(direct), dependenciesMax)
+}
+
+// sections returns what docs/dependencies.md gives reasons for, by heading.
+func sections(t *testing.T) map[string][]string {
+	t.Helper()
+	found, heading := make(map[string][]string), ""
+	for _, line := range lines(t, root+"/docs/dependencies.md", regexp.MustCompile("(.*)")) {
+		if name, ok := strings.CutPrefix(line, "## "); ok {
+			heading = name
+		} else if cells := row.FindStringSubmatch(line); cells != nil {
+			found[heading] = append(found[heading], cells[1])
+		}
 	}
+	return found
+}
+
+// required returns the modules that the code in dir imports.
+func required(t *testing.T, dir string) map[string]bool {
+	t.Helper()
+	modules := lines(t, dir+"/go.mod", regexp.MustCompile(`^(?:require )?\s*(\S+\.\S+/\S+|\S+\.\S+) v\S+`))
+	direct := make(map[string]bool)
+	for path := range imported(t, dir) {
+		if module := longest(modules, path); module != "" {
+			direct[module] = true
+		} else {
+			t.Errorf("no module of go.mod has %s", path)
+		}
+	}
+	return direct
+}
+
+// packages returns the npm packages that dir asks for.
+func packages(t *testing.T, dir string) map[string]bool {
+	t.Helper()
+	text, err := os.ReadFile(dir + "/package.json")
+	var asked struct{ Dependencies map[string]string }
+	if err == nil {
+		err = json.Unmarshal(text, &asked)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct := make(map[string]bool)
+	for name := range asked.Dependencies {
+		direct[name] = true
+	}
+	return direct
 }
 
 // lines returns the first group of each line of a file that matches.
@@ -144,10 +193,10 @@ func lines(t *testing.T, file string, form *regexp.Regexp) (found []string) {
 	return found
 }
 
-// imported is every path with a dot in its first part that a file of the module imports, tests included.
-func imported(t *testing.T) map[string]bool {
+// imported is every path with a dot in its first part that a file of the module in dir imports, tests included.
+func imported(t *testing.T, dir string) map[string]bool {
 	t.Helper()
-	graph, err := layers.ReadAll(root)
+	graph, err := layers.ReadAll(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,7 +40,19 @@ func TestMain(m *testing.M) {
 // start runs a program and returns its address. It ends with the test, by SIGTERM and with 0.
 func start(t *testing.T, name string, args ...string) string {
 	t.Helper()
-	c := exec.Command(filepath.Join(programs, name), args...)
+	address, stop := run(t, name, args...)
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	})
+	return address
+}
+
+// run starts a program. stop sends it SIGTERM and waits for it, and kills what does not end by that; call it once.
+func run(t *testing.T, name string, args ...string) (address string, stop func() error) {
+	t.Helper()
+	c := command(t, name, args...)
 	c.Stderr = os.Stderr
 	out, err := c.StdoutPipe()
 	if err == nil {
@@ -49,16 +61,33 @@ func start(t *testing.T, name string, args ...string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	stop = func() error { return end(c) }
 	line, err := bufio.NewReader(out).ReadString('\n')
-	t.Cleanup(func() {
-		if err := errors.Join(c.Process.Signal(syscall.SIGTERM), c.Wait()); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-	})
 	if err != nil {
-		t.Fatal(err)
+		t.Fatal(errors.Join(err, stop()))
 	}
-	return strings.TrimSpace(line)
+	return strings.TrimSpace(line), stop
+}
+
+func end(c *exec.Cmd) error {
+	return errors.Join(c.Process.Signal(syscall.SIGTERM), wait(c))
+}
+
+// wait waits for a program that is about to end.
+func wait(c *exec.Cmd) error {
+	late := time.AfterFunc(10*time.Second, func() { c.Process.Kill() }) //nolint:errcheck // Wait says that it was killed
+	defer late.Stop()
+	return c.Wait()
+}
+
+func command(t *testing.T, name string, args ...string) *exec.Cmd {
+	t.Helper()
+	c := exec.Command(filepath.Join(programs, name), args...)
+	if name == "npmws" {
+		c = exec.Command(installed(t, "node"), append([]string{npmws(t)}, args...)...)
+	}
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // it outlives no test that panics
+	return c
 }
 
 func dial(t *testing.T, address string) net.Conn {
@@ -122,13 +151,18 @@ func TestEchoStops(t *testing.T) {
 	}
 }
 
-const upgrade = "GET /t/x HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n" +
+const upgrade = " HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n" +
 	"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 
 // switched sends the upgrade in two pieces and reads the 101.
 func switched(t *testing.T, c net.Conn) *bufio.Reader {
 	t.Helper()
-	for _, part := range []string{upgrade[:20], upgrade[20:]} {
+	return switchedAt(t, c, "/t/x")
+}
+
+func switchedAt(t *testing.T, c net.Conn, path string) *bufio.Reader {
+	t.Helper()
+	for _, part := range []string{"GET " + path + upgrade[:20], upgrade[20:]} {
 		if _, err := io.WriteString(c, part); err != nil {
 			t.Fatal(err)
 		}
@@ -140,7 +174,8 @@ func switched(t *testing.T, c net.Conn) *bufio.Reader {
 		if err != nil || first && !strings.HasPrefix(line, "HTTP/1.1 101 ") {
 			t.Fatalf("%q, %v", line, err)
 		}
-		if line == "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" { // RFC 6455 1.3
+		name, value, _ := strings.Cut(line, ": ")
+		if strings.EqualFold(name, "Sec-WebSocket-Accept") && value == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" { // RFC 6455 1.3
 			accepted = true
 		}
 		if line == "\r\n" && !accepted {

@@ -9,7 +9,8 @@ import (
 
 const (
 	guid    = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11" // RFC 6455 1.3
-	headMax = 16 << 10                               // bytes of a request
+	keyName = "\r\nsec-websocket-key: "
+	headMax = 16 << 10 // bytes of a request
 	opClose = 0x8
 	opPing  = 0x9
 	masked  = 0x80
@@ -115,11 +116,11 @@ func (s *socket) upgrade(b []byte) ([]byte, bool) {
 		s.part = b
 		return nil, len(b) < headMax
 	}
-	_, key, found := bytes.Cut(b[:end+2], []byte("\r\nSec-WebSocket-Key: "))
-	key, _, _ = bytes.Cut(key, []byte("\r\n"))
-	if !found || len(b) > end+4 { // a client says nothing before its 101
+	at := bytes.Index(bytes.ToLower(b[:end+2]), []byte(keyName)) // HAProxy writes names in lower case
+	if at < 0 || len(b) > end+4 {                                // a client says nothing before its 101
 		return nil, false
 	}
+	key, _, _ := bytes.Cut(b[at+len(keyName):], []byte("\r\n"))
 	s.part, s.open = nil, true
 	sum := sha1.Sum(append(bytes.Clone(key), guid...)) //nolint:gosec // see above
 	out := []byte("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ")

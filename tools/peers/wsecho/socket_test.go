@@ -21,6 +21,9 @@ func TestUpgrade(t *testing.T) {
 			t.Fatalf("cut at %d: %q, %t", cut, out, ok)
 		}
 	}
+	if out, ok := new(socket).answer([]byte(strings.ToLower(request[:80]) + request[80:])); len(out) == 0 || !ok {
+		t.Errorf("names in lower case: %q, %t", out, ok)
+	}
 	for _, bad := range []string{"GET / HTTP/1.1\r\nHost: h\r\n\r\n", request + "x", strings.Repeat("x", headMax)} {
 		if out, ok := new(socket).answer([]byte(bad)); ok || len(out) > 0 {
 			t.Errorf("%.40q: %q, %t", bad, out, ok)
