@@ -42,27 +42,29 @@ func (a *Audience) Ready() int { return a.ready }
 
 var timeKey = []byte(`"time":"`)
 
-// hear counts a message, if it is one to count.
+// hear counts the messages in text: some protocols have several in one frame.
 func (a *Audience) hear(text []byte) error {
-	i := bytes.Index(text, timeKey)
-	if i < 0 {
-		return nil
-	}
-	text = text[i+len(timeKey):]
-	n := bytes.IndexByte(text, '"')
-	if n < 0 {
-		return fmt.Errorf("bench: a time without an end: %.60q", text)
-	}
-	if told := text[:n]; !bytes.Equal(told, a.heard) {
-		at, err := time.Parse(time.RFC3339Nano, string(told))
-		if err != nil {
-			return fmt.Errorf("bench: %w", err)
+	for {
+		i := bytes.Index(text, timeKey)
+		if i < 0 {
+			return nil
 		}
-		a.heard, a.at = append(a.heard[:0], told...), at
+		text = text[i+len(timeKey):]
+		n := bytes.IndexByte(text, '"')
+		if n < 0 {
+			return fmt.Errorf("bench: a time without an end: %.60q", text)
+		}
+		if told := text[:n]; !bytes.Equal(told, a.heard) {
+			at, err := time.Parse(time.RFC3339Nano, string(told))
+			if err != nil {
+				return fmt.Errorf("bench: %w", err)
+			}
+			a.heard, a.at = append(a.heard[:0], told...), at
+		}
+		a.Messages++
+		a.Latency.Record(max(a.wall().Sub(a.at), 0))
+		text = text[n:]
 	}
-	a.Messages++
-	a.Latency.Record(max(a.wall().Sub(a.at), 0))
-	return nil
 }
 
 type listener struct{ audience *Audience }

@@ -23,6 +23,7 @@ func TestAudience(t *testing.T) {
 	}{
 		{"plain", []string{`{"time":"2026-01-02T03:04:04.5Z"}`, `{"time":"2026-01-02T03:04:04.5Z","pad":"..."}`}, 2, "closed"},
 		{"wrapped", []string{`{"id":1,"connect":{}}`, `{"push":{"pub":{"data":{"time":"2026-01-02T03:04:04.500000000Z"}}}}`, `{}`}, 1, "closed"},
+		{"several", []string{`{"time":"2026-01-02T03:04:04.5Z"}` + "\n" + `{"time":"2026-01-02T03:04:04.7Z"}`}, 2, "closed"},
 		{"no time", []string{`{"time":"noon"}`}, 0, "cannot parse"},
 		{"no end", []string{`{"time":"2026`}, 0, "without an end"},
 	} {

@@ -108,8 +108,8 @@ func (c *Child) Ready(ctx context.Context, ask func(context.Context) error) erro
 	}
 }
 
-// Stop ends the child with SIGTERM, or SIGKILL after 10 s, and reaps it. An error says that it did not end by itself or
-// not with 0. Stopping again is harmless.
+// Stop ends the child with SIGTERM, or SIGKILL after 10 s, and reaps it. An error says that it did not end of that, or neither
+// with 0 nor by the signal. Stopping again is harmless.
 func (c *Child) Stop() error {
 	if err := c.cmd.Process.Signal(unix.SIGTERM); err != nil {
 		<-c.end // it ended before
@@ -124,10 +124,11 @@ func (c *Child) Stop() error {
 		<-c.end
 		return errors.Join(fmt.Errorf("%s did not end within %s of SIGTERM", c.name, stopWait), err)
 	}
-	if c.err != nil {
-		return c.died()
+	var exit *exec.ExitError
+	if errors.As(c.err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == unix.SIGTERM {
+		return nil // a program that lets the signal end it
 	}
-	return nil
+	return c.died()
 }
 
 func (c *Child) died() error {

@@ -209,10 +209,17 @@ func preflight(o options) error {
 		programs = append(programs, "perf")
 	}
 	if o.peers {
-		programs = append(programs, "node", "npm", "nginx", "haproxy")
+		programs = append(programs, "node", "npm")
 	}
 	if _, err := os.Stat("tools/peers/go.mod"); err != nil {
 		return errors.New("tools/peers is not here: run it from the repository's root")
+	}
+	if o.peers {
+		for _, p := range proxies {
+			if _, err := daemon(p.name); err != nil {
+				return fmt.Errorf("%s is not installed: apt-get install %s", p.name, p.name)
+			}
+		}
 	}
 	return ready(bench.Needs{Files: o.filesNeeded(), Programs: programs})
 }
@@ -237,7 +244,7 @@ func (r *runner) build(gateway string) error {
 	if err := os.CopyFS(npm, os.DirFS(filepath.Join("tools", "peers", "npmws"))); err != nil {
 		return err
 	}
-	return r.command("npm", "ci", "--prefix", npm, "--no-audit", "--no-fund")
+	return r.command("npm", "ci", "--prefix", npm, "--ignore-scripts", "--no-audit", "--no-fund")
 }
 
 func (r *runner) buildGateway(gateway string) error {

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"ticketgate/bench"
@@ -23,6 +24,7 @@ type load struct {
 	failed  func() error
 	prepare func() error // before each round; nil: nothing
 	after   func() error // after each round, and not counted; nil: nothing
+	note    string       // beside its row
 	rounds  []sample
 }
 
@@ -188,9 +190,9 @@ func (l *load) row() []string {
 		us := l.over(func(s sample) float64 { return float64(f(s).Nanoseconds()) / 1e3 }).Median
 		return bench.Number(us) + " µs"
 	}
-	note := ""
+	note := l.note
 	if l.over(func(s sample) float64 { return s.clientWanted }).Median >= clientBound {
-		note = "client-bound"
+		note = strings.TrimPrefix(note+"; client-bound", "; ")
 	}
 	return []string{
 		l.name,

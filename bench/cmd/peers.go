@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"text/template"
 	"time"
@@ -96,8 +97,8 @@ type proxy struct {
 }
 
 var proxies = []proxy{
-	{"nginx", "nginx/nginx.conf", func(file, dir string) []string { return []string{"nginx", "-p", dir, "-c", file} }},
-	{"haproxy", "haproxy/haproxy.cfg", func(file, _ string) []string { return []string{"haproxy", "-f", file} }},
+	{"nginx", "nginx/nginx.conf", func(file, dir string) []string { return []string{"nginx", "-p", dir, "-c", file, "-e", "stderr"} }},
+	{"haproxy", "haproxy/haproxy.cfg", func(file, _ string) []string { return []string{"haproxy", "-db", "-f", file} }},
 }
 
 // startProxy starts p on the server's core, before backend.
@@ -120,6 +121,9 @@ func (r *runner) startProxy(p proxy, backend string) (*server, error) {
 		return nil, err
 	}
 	command := p.command(file, r.dir)
+	if command[0], err = daemon(command[0]); err != nil {
+		return nil, err
+	}
 	c, err := r.start(r.serverCore, command[0], command[1:]...)
 	if err != nil {
 		return nil, err
@@ -132,6 +136,15 @@ func (r *runner) startProxy(p proxy, backend string) (*server, error) {
 		return nil, err
 	}
 	return &server{name: p.name, process: c.Process, to: to, head: bench.AppendUpgrade(nil, address, []byte("/"), nil)}, nil
+}
+
+// daemon finds a program that is not in every user's PATH.
+func daemon(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return exec.LookPath("/usr/sbin/" + name)
+	}
+	return path, nil
 }
 
 func reached(ctx context.Context, address string) error {
