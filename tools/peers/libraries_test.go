@@ -168,7 +168,7 @@ func hearPushes(t *testing.T, c net.Conn) func() []byte {
 		if len(waiting) == 0 {
 			lines, err := receive(in)
 			if err != nil {
-				return nil // a slow client is cut off
+				t.Fatal(err)
 			}
 			waiting = bytes.Split(bytes.TrimSpace(lines), []byte("\n"))
 		}
@@ -186,9 +186,6 @@ func hearPushes(t *testing.T, c net.Conn) func() []byte {
 	}
 	return func() []byte {
 		line := next()
-		if line == nil {
-			return nil
-		}
 		var got struct {
 			Push struct {
 				Channel string
@@ -244,13 +241,14 @@ func TestLibrariesFeed(t *testing.T) {
 	}
 }
 
-// A subscriber that reads nothing loses messages, or is closed, and others hear all of them.
+// A subscriber that reads nothing loses messages, or is closed, and others stay. That of centrifuge is the library's own doing, and
+// closes whoever did not take a write within a second: on a busy machine also the one that reads.
 func TestLibrariesFeedSlow(t *testing.T) {
 	const (
 		size  = 64 << 10
 		count = 400 // 25 MiB: more than a server's queue and both kernels' buffers hold
 	)
-	for name, hear := range feeds {
+	for _, name := range libraries {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			address := start(t, name, "--every", "6ms", "--bytes", fmt.Sprint(size))
