@@ -53,7 +53,7 @@ func peerRelay(r *runner) (_ *section, err error) {
 	}
 	var counts []int
 	for _, n := range r.sockets {
-		counts = append(counts, min(n, r.socketsMax()/2)) // a relayed client takes two descriptors
+		counts = append(counts, min(n, r.files*2/5/100*100)) // a relayed client takes two descriptors, and the proxies some for themselves
 	}
 	m, err := r.measure("relay", counts, all)
 	if err != nil {
