@@ -170,7 +170,7 @@ func compareCalls(w io.Writer, was, now map[string]call) (worse int) {
 		a, known := was[name]
 		b := now[name]
 		slack := max(bytesSlack, bytesShare*a.Bytes)
-		verdict := ""
+		var verdict string
 		switch {
 		case !known:
 			verdict = "new"
