@@ -17,7 +17,7 @@ import (
 
 const (
 	startWait = 10 * time.Second
-	stopWait  = 10 * time.Second
+	stopWait  = time.Minute
 	pollEvery = 20 * time.Millisecond
 	saidMax   = 2 << 10 // of what a child says on stderr: enough to explain a failure
 )
@@ -108,7 +108,7 @@ func (c *Child) Ready(ctx context.Context, ask func(context.Context) error) erro
 	}
 }
 
-// Stop ends the child with SIGTERM, or SIGKILL after 10 s, and reaps it. An error says that it did not end of that, or neither
+// Stop ends the child with SIGTERM, or SIGKILL after a minute, and reaps it. An error says that it did not end of that, or neither
 // with 0 nor by the signal. Stopping again is harmless.
 func (c *Child) Stop() error {
 	if err := c.cmd.Process.Signal(unix.SIGTERM); err != nil {

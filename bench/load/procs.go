@@ -141,9 +141,20 @@ func (r *runner) hear(s said) error {
 	return errors.Join(to.merge(report.Hists), r.part.merge(report.Hists))
 }
 
-// end ends all workers and waits for them.
+// endPatience is how long workers may take to end by themselves.
+const endPatience = 10 * time.Second
+
+// end ends all workers and waits for them. One that has said all may be killed over the sockets that it has to close: a million
+// of them take their time, and the kernel closes them as well.
 func (r *runner) end() error {
 	err := r.order(order{Stop: true})
+	killed := false
+	failed := func(s said) error {
+		if s.err == io.EOF || killed && r.procs[s.from].done {
+			return nil
+		}
+		return s.err
+	}
 	for _, p := range r.procs {
 		_ = p.in.Close() // a worker that is gone has closed its end
 	}
@@ -152,22 +163,19 @@ func (r *runner) end() error {
 		r.reads.Wait()
 		close(over)
 	}()
-	patience := time.NewTimer(10 * time.Second)
+	patience := time.NewTimer(endPatience)
 	defer patience.Stop()
 	for {
 		select {
 		case s := <-r.lines:
-			if s.err != nil && s.err != io.EOF {
-				err = errors.Join(err, s.err)
-			}
+			err = errors.Join(err, failed(s))
 		case <-over:
 			for len(r.lines) > 0 {
-				if s := <-r.lines; s.err != nil && s.err != io.EOF {
-					err = errors.Join(err, s.err)
-				}
+				err = errors.Join(err, failed(<-r.lines))
 			}
 			return err
 		case <-patience.C:
+			killed = true
 			for _, p := range r.procs {
 				_ = p.cmd.Process.Kill()
 			}
