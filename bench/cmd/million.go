@@ -19,7 +19,7 @@ const (
 	millionEach    = 100  // sockets of a client
 	millionLanes   = 32   // admissions under way at once, of all client processes
 	millionOpening = 2    // client processes that open sockets at the same time: every one that does costs time of its own
-	millionSources = 40   // addresses that clients come from
+	millionSources = 102  // addresses that clients come from: beyond half of an address's ports the kernel searches long for a free one
 	gateShare      = 0.9  // of its descriptors that a gateway gives to sockets
 	extrapolated   = 10e6 // sockets
 )
