@@ -17,7 +17,7 @@ import (
 const (
 	millionSpare   = 5    // of 100 sockets that a process may hold: the kernel spreads them by chance
 	millionEach    = 100  // sockets of a client
-	millionLanes   = 32   // admissions under way at once, of all client processes
+	millionLanes   = 600  // admissions under way at once, of all client processes: so many that a gateway has several when it wakes
 	millionOpening = 2    // client processes that open sockets at the same time: every one that does costs time of its own
 	millionSources = 102  // addresses that clients come from: beyond half of an address's ports the kernel searches long for a free one
 	gateShare      = 0.9  // of its descriptors that a gateway gives to sockets
