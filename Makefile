@@ -50,7 +50,7 @@ bench-peers: needs ## Measure next to other servers, and write their part of ben
 bench-check: ## Compare allocations exactly, and ratios within their spread, with what "make bench" recorded
 	go run ./bench/cmd -check $(ARGS)
 
-bench-million: ## Hold 1,000,000 sockets for 10 minutes, and write bench/MILLION.md (half an hour, 16 GiB; SOCKETS, HOLD)
+bench-million: ## Hold 1,000,000 sockets for 10 minutes, and write bench/MILLION.md (45 minutes on 2 cores, 16 GiB; SOCKETS, HOLD)
 	go run ./bench/cmd -million $(or $(SOCKETS),1000000) -hold $(or $(HOLD),10m) $(ARGS)
 
 pgo: PROFILES := $(shell mktemp -u)

@@ -37,7 +37,7 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "scenarios, by comma: "+strings.Join(names(scenarios), ", ")+"; with -peers "+strings.Join(names(peerScenarios), ", ")+" (default: all)")
 	flag.IntVar(&o.million, "million", 0, "instead of all this: hold so many sockets, on as many gateways as they need")
 	flag.DurationVar(&o.hold, "hold", 10*time.Minute, "how long -million holds them")
-	flag.DurationVar(&o.ping, "ping", 3*time.Minute, "how often -million pings each")
+	flag.DurationVar(&o.ping, "ping", 10*time.Minute, "how often -million pings each")
 	flag.Parse()
 	o.complete()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
