@@ -2,6 +2,7 @@ package main
 
 import (
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -47,14 +48,27 @@ func TestCompareCalls(t *testing.T) {
 
 func TestCompareRatios(t *testing.T) {
 	was := map[string]bench.Spread{"a": {Median: 1.1, Min: 1.0, Max: 1.2}, "b": {Median: 1.1, Min: 1.0, Max: 1.2}, "c": {Median: 1.1, Min: 1.0, Max: 1.2}}
-	now := map[string]bench.Spread{"a": {Median: 1.3, Min: 1.25, Max: 1.5}, "b": {Median: 1.4, Min: 1.27, Max: 1.5}, "c": {Median: 0.8, Min: 0.7, Max: 0.9}, "d": {}}
+	now := map[string]bench.Spread{"a": {Median: 1.3, Min: 1.25, Max: 1.5}, "b": {Median: 1.4, Min: 1.33, Max: 1.5}, "c": {Median: 0.8, Min: 0.7, Max: 0.9}, "d": {}}
 	var b strings.Builder
-	if got := compareRatios(&b, was, now); got != 1 {
-		t.Errorf("%d worse:\n%s", got, b.String())
+	if got := compareRatios(&b, was, now); !slices.Equal(got, []string{"b"}) {
+		t.Errorf("%q worse:\n%s", got, b.String())
 	}
 	for _, want := range []string{"same    a", "WORSE   b", "better  c", "new     d"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in\n%s", want, b.String())
 		}
+	}
+}
+
+func TestScenariosOf(t *testing.T) {
+	if got := scenariosOf([]string{"Relay, 100 sockets", "Idle, ticketgate", "Relay, 1000 sockets"}); got != "idle,relay" {
+		t.Error(got)
+	}
+}
+
+func TestFewest(t *testing.T) {
+	got := fewest(map[string]call{"a": {18, 100}, "b": {1, 1}}, map[string]call{"a": {17, 120}, "c": {2, 2}})
+	if want := (map[string]call{"a": {17, 100}, "b": {1, 1}, "c": {2, 2}}); !maps.Equal(got, want) {
+		t.Error(got)
 	}
 }
