@@ -6,6 +6,7 @@
 //	post.go      Caller           keep-alive HTTP, tickets
 //	echo.go      Echo             messages out and back, latency
 //	admit.go     Admissions       ticket, open, close
+//	audience.go  Audience         what a feed says
 //	host.go      Process, ...     memory and CPU of a server from /proc
 //	report.go    Table, Spread    medians and what they hide
 package bench

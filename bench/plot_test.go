@@ -12,7 +12,7 @@ import (
 
 func TestPlot(t *testing.T) {
 	p := &bench.Plot{
-		Title: "memory & time <here>", X: "sockets", Xs: []float64{1000, 18000},
+		Title: "memory & time <here>", X: "sockets", Xs: []float64{1000, 18000}, Lines: []string{"only"},
 		Panels: []bench.Panel{{Y: "MiB", Ys: [][]float64{{10, 90}}}, {Y: "ms", Ys: [][]float64{{0, 0}}}},
 	}
 	var b strings.Builder

@@ -47,13 +47,13 @@ func TestCompareCalls(t *testing.T) {
 }
 
 func TestCompareRatios(t *testing.T) {
-	was := map[string]bench.Spread{"a": {Median: 1.1, Min: 1.0, Max: 1.2}, "b": {Median: 1.1, Min: 1.0, Max: 1.2}, "c": {Median: 1.1, Min: 1.0, Max: 1.2}}
-	now := map[string]bench.Spread{"a": {Median: 1.3, Min: 1.25, Max: 1.5}, "b": {Median: 1.4, Min: 1.33, Max: 1.5}, "c": {Median: 0.8, Min: 0.7, Max: 0.9}, "d": {}}
+	was := map[string]bench.Spread{"a": {Median: 1.1, Min: 1.0, Max: 1.2}, "b": {Median: 1.1, Min: 1.0, Max: 1.2}, "c": {Median: 1.1, Min: 1.0, Max: 1.2}, "e": {Median: 1.1, Min: 1.0, Max: 1.2}}
+	now := map[string]bench.Spread{"a": {Median: 1.3, Min: 1.25, Max: 1.5}, "b": {Median: 1.4, Min: 1.33, Max: 1.5}, "c": {Median: 0.8, Min: 0.7, Max: 0.9}, "d": {}, "e": {Median: 1.4, Min: 1.1, Max: 1.5}}
 	var b strings.Builder
 	if got := compareRatios(&b, was, now); !slices.Equal(got, []string{"b"}) {
 		t.Errorf("%q worse:\n%s", got, b.String())
 	}
-	for _, want := range []string{"same    a", "WORSE   b", "better  c", "new     d"} {
+	for _, want := range []string{"same    a", "WORSE   b", "better  c", "new     d", "same    e"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in\n%s", want, b.String())
 		}

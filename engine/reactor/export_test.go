@@ -57,3 +57,6 @@ func OpenRealKernel() (RealKernel, error) {
 
 func (r RealKernel) Watch(fd int, had, want uint8) syscall.Errno { return r.k.watch(fd, had, want) }
 func (r RealKernel) End()                                        { r.k.end() }
+
+// TryPost is Post that reports false instead of waiting.
+func (r *Reactor) TryPost(loop int, w Work) bool { return r.loops[loop].post(&w) }

@@ -78,11 +78,8 @@ func (r *Reactor) Post(loop int, w Work) {
 	}
 }
 
-// TryPost is Post that reports false instead of waiting. Any goroutine, a loop's too.
-func (r *Reactor) TryPost(loop int, w Work) bool { return r.loops[loop].post(&w) }
-
-// Later is TryPost to this loop, which comes to w when the poller's round is over and all its events had their turn: it saves the
-// three system calls of a wake. On the loop only.
+// Later brings w to this loop when the poller's round is over and all its events had their turn, without the three system calls
+// of a wake; false: the ring is full. On the loop only.
 func (l *Loop) Later(w Work) bool {
 	if !l.ring.push(&w) {
 		return false
