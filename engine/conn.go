@@ -204,6 +204,13 @@ func (c Conn) Send(op frame.Op, b []byte) Outbound {
 // Queued is how many bytes wait for a slow client.
 func (c Conn) Queued() int { return c.w.l.Queued(c.id) }
 
+// HighWater is how many bytes may wait for a socket of the loop, client or backend, before the source of them is not read any
+// more: a quarter of what may wait at all, 64 KiB at most.
+func (c Conn) HighWater() int { return min(64<<10, c.w.l.QueueMax()/4) }
+
+// Flush sends what the callback under way has queued so far, and returns how many bytes the client's kernel did not take.
+func (c Conn) Flush() int { return c.w.l.Flush(c.id) }
+
 // Blocked reports whether the client has not taken all that was sent, so that Stream.Drained is still to come.
 func (c Conn) Blocked() bool { return c.w.l.Blocked(c.id) }
 

@@ -68,6 +68,7 @@ type Options struct {
 	Assembly     time.Duration // a fragmented message must be complete within
 	Queue        int           // bytes that may wait for one slow client
 	SendBuffer   int           // SO_SNDBUF of each socket, 0: as the kernel likes
+	Single       bool          // see reactor.Options
 	NodeQueue    int64         // bytes that may wait for all
 	HoldMax      int64         // bytes of incomplete messages held for all, and of what inflates them
 	Compression  bool          // permessage-deflate is agreed to with clients that offer it
@@ -186,14 +187,21 @@ func newEngine(o Options) *Engine {
 	return e
 }
 
+// readBuffer is how much is read at once, if queue bytes may wait for one socket. What one reading becomes may have to wait behind
+// what waits already, so it is half of that: streams do not read on while more than a quarter waits for where the bytes go
+// (Conn.HighWater). The heads of eight frames of 16 KiB have room beside them, so that such messages are not cut.
+func readBuffer(queue int) int { return min(128<<10, max(queue/2, 16<<10)) + 512 }
+
 func (e *Engine) reactorOptions() reactor.Options {
 	return reactor.Options{
 		Loops:        e.o.Loops,
 		Handlers:     append([]reactor.Handler{(*handler)(e)}, e.o.Handlers...),
 		QueueMax:     e.o.Queue,
+		ReadBuffer:   readBuffer(cmp.Or(e.o.Queue, reactor.QueueDefault)),
 		NodeQueueMax: e.o.NodeQueue,
 		MaxConns:     e.o.MaxConns,
 		SendBuffer:   e.o.SendBuffer,
+		Single:       e.o.Single,
 		Clock:        e.o.Clock,
 		Work:         e.work,
 		Log:          e.o.Log,

@@ -26,8 +26,8 @@ func (w *worker) frames(id reactor.ID, s *session, in []byte) int {
 	return n
 }
 
-// turnFrames is how many frames one socket may have served before the others get their turn: a reading of 64 KiB can hold
-// 10,000 of them, each of which may be a message that costs much more than its bytes.
+// turnFrames is how many frames one socket may have served before the others get their turn: a reading of 128 KiB can hold
+// 20,000 of them, each of which may be a message that costs much more than its bytes.
 const turnFrames = 1024
 
 func (w *worker) eachFrame(id reactor.ID, s *session, reader *frame.Reader, rules *frame.Rules, in []byte) int {
@@ -44,6 +44,9 @@ func (w *worker) eachFrame(id reactor.ID, s *session, reader *frame.Reader, rule
 				return len(in)
 			}
 			continue
+		}
+		if rest := in[pos:]; w.l.ReadsOn(len(rest)) && reader.Partial(rest) {
+			break // the rest of it follows at once: then it need not be put together elsewhere
 		}
 		ev := &w.found
 		n, err := reader.Read(ev, rules, in[pos:])

@@ -128,6 +128,9 @@ type LimitStats struct {
 	Allow, Refuse, Soft uint64
 }
 
+// Batched reports whether many sockets are read and written in one system call, and if not, why; nil: Options.Single.
+func (e *Engine) Batched() (bool, error) { return e.r.Batched() }
+
 // Stats adds up the loops' counts; any goroutine may call it.
 func (e *Engine) Stats() *Stats {
 	t := &Stats{Rejected: map[string]uint64{}, Ended: map[Ended]uint64{}, Redeemed: map[ticket.RedeemResult]uint64{}, Took: map[ticket.RedeemResult]*stat.Snapshot{},

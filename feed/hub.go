@@ -5,7 +5,7 @@
 //	Drained   loop            a reader that was behind goes on from where it stopped, or from what is left of it
 //
 // Nothing is queued for a reader that does not keep up: it keeps its place in the loop's ring of last messages, which all
-// readers of the topic share, and costs what its kernel has not taken of one write, 64 KiB and a message at most. When the
+// readers of the topic share, and costs what its kernel has not taken of one write, 144 KiB (or half of the queue) and a message at most. When the
 // ring has gone past its place, the rule of its stream decides; see Slow.
 package feed
 

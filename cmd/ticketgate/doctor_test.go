@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"ticketgate/bench/load"
@@ -42,7 +43,7 @@ func hostOf(t *testing.T, files map[string]string) *host {
 			t.Fatal(err)
 		}
 	}
-	return &host{root: root, files: 4 << 20, synced: func() (bool, error) { return true, nil }, target: 1_000_000, relays: true, sources: 20}
+	return &host{root: root, files: 4 << 20, synced: func() (bool, error) { return true, nil }, uring: func() error { return nil }, target: 1_000_000, relays: true, sources: 20}
 }
 
 func TestDoctor(t *testing.T) {
@@ -72,6 +73,8 @@ func TestDoctor(t *testing.T) {
 		{"memory measured", nil, func(h *host) { h.measured = measured }, "memory", doctorOK, "125.0 GiB, 7.8 GiB for the target at 8400 bytes a socket (as measured on gw-1)"},
 		{"clock", nil, func(h *host) { h.synced = func() (bool, error) { return false, nil } }, "clock", doctorWarn, "nothing keeps the wall clock right"},
 		{"clock unknown", nil, func(h *host) { h.synced = func() (bool, error) { return false, os.ErrPermission } }, "clock", doctorWarn, "adjtimex: "},
+		{"io_uring", nil, func(h *host) { h.uring = func() error { return os.NewSyscallError("io_uring_setup", syscall.EPERM) } }, "io_uring", doctorWarn,
+			"a system call of its own: io_uring_setup: operation not permitted"},
 		{"ktls", map[string]string{"proc/sys/net/ipv4/tcp_available_ulp": "espintcp mptcp"}, nil, "ktls", doctorWarn, "no TLS"},
 		{"interrupts", map[string]string{"sys/class/net/eth0/queues/rx-1/rps_cpus": "", "sys/class/net/wlan0/queues/rx-0/rps_cpus": "00"}, nil, "interrupts", doctorWarn, "no RPS: eth0, wlan0"},
 	} {

@@ -287,7 +287,7 @@ func (g *gateway) buildEngine(streams []engine.StreamEntry, handlers []reactor.H
 		Control: c.WebSocket.Control, ControlBurst: 2 * c.WebSocket.Control.N, Assembly: c.WebSocket.Assembly,
 		Queue: int(max(c.WebSocket.Queue, c.WebSocket.MaxMessage+frame.MaxHeader)), NodeQueue: outbound - outbound/allocatorShare, HoldMax: outbound,
 		Compression: c.WebSocket.Compression == "on", InflateRatio: c.WebSocket.InflateRatio,
-		SendBuffer: sendBuffer, Loops: loops, MaxSessions: int64(c.Listen.Gate.Admit.Connections),
+		SendBuffer: sendBuffer, Loops: loops, Single: c.Node.IOUring == "off", MaxSessions: int64(c.Listen.Gate.Admit.Connections),
 		AdmitConns: admitConns(), AdmitRate: c.Listen.Gate.Admit.Rate, HeadsMax: headsMax, Addresses: limits, Overloaded: g.memory.Refuses,
 		Log: func(msg string, args ...any) { g.log.Warn(msg, args...) }, Event: g.events.hook(),
 		Proxy: c.Listen.Gate.ProxyProtocol.Policy(), TLS: tls,

@@ -57,6 +57,9 @@ func portHint(err error, what string) error {
 func (g *gateway) logServing() {
 	g.log.Info("serving", "node", g.c.Node.Name, "handshake", place(g.handshakeAddr), "gate", place(g.gateAddrs...),
 		"admin", place(g.admin.Addr()), "store", g.c.Store.Kind, "version", version)
+	if batched, why := g.engine.Batched(); !batched && why != nil {
+		g.log.Info("every read and write of a socket is a system call of its own", "io_uring", why.Error())
+	}
 }
 
 // newLog returns a log of the configured format and level on w.

@@ -188,7 +188,7 @@ func (ev *Event) InPlace(h Header) (frame []byte, ok bool) {
 
 // Join makes one slice of a and b if b lies right behind a in the same buffer, as frames do that InPlace has made of one read.
 func Join(a, b []byte) (both []byte, ok bool) {
-	if len(a) == 0 || len(b) == 0 || unsafe.Add(unsafe.Pointer(unsafe.SliceData(a)), len(a)) != unsafe.Pointer(unsafe.SliceData(b)) {
+	if len(a) == 0 || len(b) == 0 || uintptr(unsafe.Pointer(unsafe.SliceData(a)))+uintptr(len(a)) != uintptr(unsafe.Pointer(unsafe.SliceData(b))) {
 		return nil, false
 	}
 	return unsafe.Slice(unsafe.SliceData(a), len(a)+len(b)), true

@@ -39,3 +39,12 @@ func (r *Reader) Count(in []byte) (messages, bytes int64) {
 		pos += n + int(h.Len)
 	}
 }
+
+// Partial reports whether in, which is what Next will get next, begins with a part of a message in one frame, or of a header.
+func (r *Reader) Partial(in []byte) bool {
+	if r.fault != 0 || r.Open() {
+		return false
+	}
+	h, n, err := Parse(in)
+	return err == nil && (n == 0 || h.Fin && !h.Op.Control() && h.Len > int64(len(in)-n))
+}

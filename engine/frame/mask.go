@@ -25,6 +25,25 @@ func mask(b []byte, key uint32) (high uint64) {
 	return maskWords(b, key)
 }
 
+// high says of b what mask says of what it has masked.
+func high(b []byte) uint64 {
+	if len(b) > maskShort {
+		return highLong(b)
+	}
+	return highWords(b)
+}
+
+func highWords(b []byte) (high uint64) {
+	for len(b) >= 8 {
+		high |= binary.LittleEndian.Uint64(b)
+		b = b[8:]
+	}
+	for _, c := range b {
+		high |= uint64(c)
+	}
+	return high & topBits
+}
+
 const topBits = 0x8080808080808080
 
 func maskWords(b []byte, key uint32) (high uint64) {

@@ -45,3 +45,38 @@ done:
 	MOVL      AX, high+24(FP)
 	VZEROUPPER
 	RET
+
+// func highBlocks(p *byte, n int) (high uint32)
+TEXT ·highBlocks(SB), NOSPLIT, $0-20
+	MOVQ  p+0(FP), DI
+	MOVQ  n+8(FP), CX
+	VPXOR Y1, Y1, Y1
+	SUBQ  $128, CX
+	JB    rest
+
+four:
+	VMOVDQU (DI), Y2
+	VMOVDQU 64(DI), Y3
+	VPOR    32(DI), Y2, Y2
+	VPOR    96(DI), Y3, Y3
+	VPOR    Y2, Y1, Y1
+	VPOR    Y3, Y1, Y1
+	ADDQ    $128, DI
+	SUBQ    $128, CX
+	JAE     four
+
+rest:
+	ADDQ $128, CX
+	JZ   done
+
+one:
+	VPOR (DI), Y1, Y1
+	ADDQ $32, DI
+	SUBQ $32, CX
+	JNZ  one
+
+done:
+	VPMOVMSKB Y1, AX
+	MOVL      AX, high+16(FP)
+	VZEROUPPER
+	RET

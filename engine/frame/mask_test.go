@@ -51,6 +51,9 @@ func TestMask(t *testing.T) {
 			if high := frame.MaskHigh(text, word); (high != 0) != (odd >= 0) {
 				t.Fatalf("%d bytes, not ASCII at %d: %x", n, odd, high)
 			}
+			if high := frame.High(text); (high != 0) != (odd >= 0) {
+				t.Fatalf("%d bytes that were not masked, not ASCII at %d: %x", n, odd, high)
+			}
 		}
 	}
 }

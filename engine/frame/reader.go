@@ -181,14 +181,16 @@ func (r *Reader) Whole(ev *Event, ru *Rules, in []byte) (n int, err error) {
 	}
 	n = lead + size
 	p := in[lead:n:n]
-	high := uint64(1)
+	ascii := false
 	if masked {
-		high = mask(p, binary.LittleEndian.Uint32(in[lead-4:]))
+		ascii = mask(p, binary.LittleEndian.Uint32(in[lead-4:])) == 0
+	} else if op == Text {
+		ascii = high(p) == 0
 	}
 	r.message, r.flags = int64(size), isFin
 	if op == Text {
 		r.flags |= isText
-		if high != 0 && !utf8.Valid(p) {
+		if !ascii && !utf8.Valid(p) {
 			return 0, r.fail(ErrText)
 		}
 	}
@@ -261,16 +263,16 @@ func (r *Reader) part(ev *Event, in []byte, n int) (int, error) {
 	}
 	end := n + int(min(r.left, int64(len(in)-n)))
 	p := in[n:end:end]
-	high := uint64(1)
+	ascii := false
 	if r.mask != [4]byte{} { // a zero key (or none, of a server) changes nothing
-		high = mask(p, bits.RotateLeft32(binary.LittleEndian.Uint32(r.mask[:]), -8*int((r.frameLen-r.left)&3)))
+		ascii = 0 == mask(p, bits.RotateLeft32(binary.LittleEndian.Uint32(r.mask[:]), -8*int((r.frameLen-r.left)&3)))
 	}
 	r.left -= int64(len(p))
 	fin, tail := r.flags&isFin != 0, r.left == 0
 	op := Binary
 	if r.flags&isText != 0 {
 		op = Text
-		if r.flags&isCompressed == 0 && (!r.text.add(p, high == 0) || tail && fin && !r.text.Whole()) {
+		if r.flags&isCompressed == 0 && (!r.text.add(p, ascii) || tail && fin && !r.text.Whole()) {
 			return 0, r.fail(ErrText)
 		}
 	}

@@ -23,13 +23,18 @@ type burst struct {
 	row    *row
 	n      int             // bytes in pieces
 	pieces []syscall.Iovec // into stage, or the loop's input buffer
-	stage  []byte          // its length is what is used
+	stage  []byte          // its length is what is used,
+	off    int             // up to here by what was put off
 	lent   bool            // a piece lies in the input buffer
 }
 
 func newBurst() burst {
-	return burst{pieces: make([]syscall.Iovec, 0, vectorMax), stage: make([]byte, 0, stageSize)}
+	return burst{pieces: make([]syscall.Iovec, 0, vectorMax), stage: apart(stageSize)[:0]}
 }
+
+// apart returns n bytes that no other memory begins right behind, so that pieces of a burst that lie right behind each other lie
+// in the same one.
+func apart(n int) []byte { return make([]byte, n+1)[:n:n] }
 
 // bursts reports whether n more bytes for r may join the burst, or begin one.
 func (l *Loop) bursts(r *row) bool {
@@ -59,7 +64,7 @@ func (l *Loop) join(id ID, r *row, p []byte) {
 	b.n += len(p)
 	if k := len(b.pieces) - 1; k >= 0 {
 		last := &b.pieces[k]
-		if unsafe.Add(unsafe.Pointer(last.Base), last.Len) == unsafe.Pointer(unsafe.SliceData(p)) {
+		if uintptr(unsafe.Pointer(last.Base))+uintptr(last.Len) == uintptr(unsafe.Pointer(unsafe.SliceData(p))) { // see apart
 			last.SetLen(int(last.Len) + len(p))
 			return
 		}
@@ -82,11 +87,11 @@ func (l *Loop) Pass(id ID, b []byte) error {
 	if err := l.admit(id, r, len(b), l.o.QueueMax); err != nil {
 		return err
 	}
-	if !l.bursts(r) { // admit has sent the burst, and the kernel did not take all of it
+	if !l.bursts(r) { // admit has sent what was in front, and the kernel did not take all of it
 		return l.append(id, r, b, l.o.QueueMax)
 	}
 	l.join(id, r, b)
-	l.burst.lent = true
+	l.burst.lent = l.burst.lent || !l.batch.serving // a slot stays as it is until all that was put off is sent
 	l.wrote(id, r, len(b))
 	return nil
 }
@@ -94,7 +99,7 @@ func (l *Loop) Pass(id ID, b []byte) error {
 // wrote counts n bytes of the burst, and sends it when it is long enough.
 func (l *Loop) wrote(id ID, r *row, n int) {
 	l.unsent += n
-	if l.burst.n > eagerFrom {
+	if l.burst.n > l.eager {
 		l.flush(id, r)
 	}
 }
@@ -140,5 +145,5 @@ func (l *Loop) enqueueRest(r *row, n int) {
 func (l *Loop) endBurst() {
 	b := &l.burst
 	b.row, b.n, b.lent = nil, 0, false
-	b.pieces, b.stage = b.pieces[:0], b.stage[:0]
+	b.pieces, b.stage = b.pieces[:0], b.stage[:b.off]
 }

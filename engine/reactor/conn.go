@@ -80,21 +80,22 @@ const (
 )
 
 const (
-	flagDirty   uint16 = 1 << iota // in the dirty list: to be flushed before the loop goes on
-	flagBlocked                    // the kernel took no more: waits for writability
-	flagPaused                     // Pause
-	flagFull                       // more than LeftoverMax was left over: waits for Rerun or Resume
-	flagRerun                      // in the soon list by Rerun
-	flagResumed                    // in the soon list by Resume
-	flagLinked                     // in the wheel
-	flagFinSent                    // closing: shutdown is done
-	flagFinSeen                    // the peer has sent FIN
-	flagReset                      // the descriptor is closed with RST
-	flagNoPeer                     // no address: a unix socket
-	flagLate                       // closing took longer than Linger
-	flagGone                       // Closed has begun
-	flagSaid                       // the filter has said that nothing follows
-	flagOffload                    // the kernel does TLS
+	flagDirty    uint16 = 1 << iota // in the dirty list: to be flushed before the loop goes on
+	flagBlocked                     // the kernel took no more: waits for writability
+	flagPaused                      // Pause
+	flagFull                        // more than LeftoverMax was left over: waits for Rerun or Resume
+	flagRerun                       // in the soon list by Rerun
+	flagResumed                     // in the soon list by Resume
+	flagLinked                      // in the wheel
+	flagFinSent                     // closing: shutdown is done
+	flagFinSeen                     // the peer has sent FIN
+	flagReset                       // the descriptor is closed with RST
+	flagLate                        // closing took longer than Linger
+	flagGone                        // Closed has begun
+	flagSaid                        // the filter has said that nothing follows
+	flagOffload                     // the kernel does TLS
+	flagLong                        // its last reading of a batch filled its slot
+	flagDeferred                    // in batch.outs: something is about to be sent
 )
 
 // What a row asks of the poller, as a mask.
@@ -159,8 +160,6 @@ func (l *Loop) enter(fd int, k Kind, state uint8, peer netip.AddrPort) (ID, *row
 	r.kind = k
 	if peer.IsValid() {
 		r.peer, r.port = peer.Addr().As16(), peer.Port()
-	} else {
-		r.flags |= flagNoPeer
 	}
 	l.live++
 	l.stat.conns.Store(int64(l.live))
@@ -195,7 +194,7 @@ func (l *Loop) Alive(id ID) bool {
 // Peer returns the remote address, unmapped, until Closed has returned; zero for unix sockets and stale IDs. On the loop only.
 func (l *Loop) Peer(id ID) netip.AddrPort {
 	r := l.row(id)
-	if r == nil || r.flags&flagNoPeer != 0 {
+	if r == nil || r.peer == [16]byte{} { // ::, which nobody has
 		return netip.AddrPort{}
 	}
 	return netip.AddrPortFrom(netip.AddrFrom16(r.peer).Unmap(), r.port)
@@ -267,6 +266,9 @@ func (l *Loop) bury() {
 }
 
 func (l *Loop) buryOne(id ID, r *row) {
+	if r.flags&flagDeferred != 0 {
+		l.submit()
+	}
 	slot := id.Slot()
 	r.due, r.inner = 0, 0
 	l.unlink(slot, r)
@@ -275,6 +277,9 @@ func (l *Loop) buryOne(id ID, r *row) {
 	r.flags |= flagGone
 	l.stat.closed[r.cause].Add(1)
 	l.call(opClosed, id, r, nil)
+	if l.burst.row == r { // written by another's Closed, after which it has died as well
+		l.endBurst()
+	}
 	if r.filter != 0 {
 		l.withFilter(id, r, func(f Filter) { f.Gone(l, id) })
 		l.dropFilter(r)
@@ -322,6 +327,7 @@ const discardMax = 1 << 10
 
 // discard reads for a closing socket: only its FIN matters.
 func (l *Loop) discard(id ID, r *row) {
+	l.takeBack()
 	n, errno := l.sys.read(int(id.Slot()), l.in)
 	switch {
 	case errno == syscall.EAGAIN || errno == syscall.EINTR:

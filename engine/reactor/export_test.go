@@ -60,3 +60,103 @@ func (r RealKernel) End()                                        { r.k.end() }
 
 // TryPost is Post that reports false instead of waiting.
 func (r *Reactor) TryPost(loop int, w Work) bool { return r.loops[loop].post(&w) }
+
+// Of batches.
+const (
+	BatchMax  = batchMax
+	SlotBytes = slotBytes
+	StageSize = stageSize
+)
+
+// Calls are what one loop asks of its kernel.
+type Calls struct {
+	Read, Write         int   // calls for one socket; sendmsg, too
+	ReadMany, WriteMany []int // the sockets of each call for many
+	Interrupt           int   // so many of the next transfers of calls for many come to EINTR
+}
+
+// observed is a kernel that notes what it is asked.
+type observed struct {
+	kernel
+	Calls
+	inside bool // a call for many, which is made of calls for one
+}
+
+// Observe notes what the loop asks of its kernel from now on. Before Start.
+func (r *Reactor) Observe(loop int) *Calls {
+	l := r.loops[loop]
+	k := &observed{kernel: l.sys}
+	l.sys = k
+	return &k.Calls
+}
+
+func (k *observed) read(fd int, p []byte) (int, syscall.Errno) {
+	k.Read++
+	return k.kernel.read(fd, p)
+}
+
+func (k *observed) write(fd int, p []byte) (int, syscall.Errno) {
+	if !k.inside {
+		k.Write++
+	}
+	return k.kernel.write(fd, p)
+}
+
+func (k *observed) writev(fd int, v []syscall.Iovec) (int, syscall.Errno) {
+	k.Write++
+	return k.kernel.writev(fd, v)
+}
+
+func (k *observed) readMany(t []transfer) {
+	k.ReadMany = append(k.ReadMany, len(t))
+	k.kernel.readMany(k.interrupted(t))
+}
+
+func (k *observed) writeMany(t []transfer) {
+	k.WriteMany = append(k.WriteMany, len(t))
+	k.inside = true
+	k.kernel.writeMany(k.interrupted(t))
+	k.inside = false
+}
+
+// interrupted answers the first of t with EINTR, as Interrupt says, and returns the rest.
+func (k *observed) interrupted(t []transfer) []transfer {
+	n := min(k.Interrupt, len(t))
+	k.Interrupt -= n
+	for i := range t[:n] {
+		t[i].n, t[i].errno = 0, syscall.EINTR
+	}
+	return t[n:]
+}
+
+// Turn turns one loop, as if its goroutine ran while another's is in a callback.
+func (m *Memory) Turn(loop int) { m.kernels[loop].turn() }
+
+// A Transfer is one read or write of a call for many.
+type Transfer struct {
+	FD    int
+	P     []byte
+	N     int
+	Errno syscall.Errno
+}
+
+// OpenUring gives k an io_uring.
+func (r RealKernel) OpenUring() (err error) {
+	r.k.uring, err = openUring()
+	return err
+}
+
+// ReadMany and WriteMany do t with calls for many, at most BatchMax at once.
+func (r RealKernel) ReadMany(t []Transfer)  { transfers(t, r.k.readMany) }
+func (r RealKernel) WriteMany(t []Transfer) { transfers(t, r.k.writeMany) }
+
+func transfers(t []Transfer, do func([]transfer)) {
+	list := make([]transfer, len(t))
+	for i, x := range t {
+		list[i] = transfer{fd: int32(x.FD), p: x.P}
+	}
+	do(list)
+	for i := range t {
+		t[i].N, t[i].Errno = int(list[i].n), list[i].errno
+	}
+}

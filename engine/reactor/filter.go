@@ -55,6 +55,9 @@ func (l *Loop) SetFilter(id ID, f Filter) {
 	if r == nil {
 		return
 	}
+	if r.flags&flagDeferred != 0 {
+		l.submit()
+	}
 	if r.filter != 0 {
 		l.seal(id, r)
 		l.dropFilter(r)
@@ -77,7 +80,6 @@ func (l *Loop) dropFilter(r *row) {
 func (l *Loop) SetPeer(id ID, peer netip.AddrPort) {
 	if r := l.row(id); r != nil && peer.IsValid() {
 		r.peer, r.port = peer.Addr().As16(), peer.Port()
-		r.flags &^= flagNoPeer
 	}
 }
 

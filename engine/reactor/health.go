@@ -40,6 +40,12 @@ func (l *Loop) event(fd int, ready uint32) {
 	h.served += sampleEvery * l.o.Clock.Now().Sub(begun)
 }
 
+// batch notes that n descriptors were served in took.
+func (h *health) batch(n int, took time.Duration) {
+	h.events += uint64(n)
+	h.served += took
+}
+
 // woke notes that the loop has come to a timer that was due then.
 func (h *health) woke(due, now mono.Time) {
 	h.stall.Observe(now.Sub(due))

@@ -21,6 +21,7 @@ type Loop struct {
 	sys   kernel
 	real  *linux // sys, or nil when the kernel is a virtual one
 	rows  *Slab[row]
+	eager int // see eagerFrom
 
 	// The loop's goroutine.
 	in         []byte // LeftoverMax, then ReadBuffer bytes
@@ -38,7 +39,10 @@ type Loop struct {
 	segments   arena[segment]
 	queues     arena[queue]
 	burst      burst
+	batch      batch
 	filters    arena[filtered]
+	more       bool   // the callback under way has got a full reading, and another follows
+	carried    int    // bytes of it that lie right in front of where that goes
 	wire       []byte // ReadBuffer bytes for sockets with a filter, from the first one on
 	sealing    ID     // whose filter is encoding
 	wheel      wheel

@@ -7,6 +7,8 @@ import (
 	"time"
 	"unsafe"
 
+	"golang.org/x/sys/unix"
+
 	"ticketgate/internal/mono"
 )
 
@@ -24,6 +26,7 @@ type Memory struct {
 	unused  []uint32
 	lowest  int // no number below it is free
 	onDial  func(netip.AddrPort) (*Pipe, error)
+	many    int // transfers that the kernel takes at once
 	next    int // loop of the next Connect
 }
 
@@ -73,6 +76,9 @@ const windowDefault = 256 << 10
 func NewMemory(o Options, clock *mono.Manual) *Memory {
 	o.Clock = clock
 	m := &Memory{clock: clock, pipes: make([]*Pipe, 2)}
+	if !o.Single {
+		m.many = batchMax
+	}
 	m.pipes[endQuiet] = &Pipe{m: m, quiet: true}
 	if o.MaxConns == 0 {
 		o.MaxConns = 1 << 20
@@ -242,12 +248,7 @@ type virtual struct {
 	listener *Pipe
 	woken    bool
 	ticking  bool
-	batch    []virtualEvent
-}
-
-type virtualEvent struct {
-	fd    int
-	ready uint32
+	batch    []unix.EpollEvent
 }
 
 // turn serves one batch, taken before its first event is served, as epoll_wait does.
@@ -267,15 +268,12 @@ func (k *virtual) turn() bool {
 			continue
 		}
 		if ready := p.ready(e.watch); ready != 0 {
-			k.batch = append(k.batch, virtualEvent{fd, ready})
+			k.batch = append(k.batch, unix.EpollEvent{Fd: int32(fd), Events: ready})
 		}
 	}
-	for _, e := range k.batch {
-		k.l.event(e.fd, e.ready)
-	}
-	unfinished := k.l.unfinished
-	k.l.endRound()
-	return woken || unfinished || len(k.batch) > 0
+	work := k.l.stat.work.Load()
+	k.l.round(k.batch)
+	return woken || len(k.batch) > 0 || k.l.stat.work.Load() != work
 }
 
 // ready is what epoll would report of p, of what is watched.
@@ -341,6 +339,17 @@ func (k *virtual) writev(fd int, v []syscall.Iovec) (sum int, errno syscall.Errn
 	}
 	return sum, 0
 }
+
+func (k *virtual) many() int { return k.m.many }
+
+func (k *virtual) readMany(t []transfer) {
+	for i := range t {
+		n, errno := k.read(int(t[i].fd), t[i].p)
+		t[i].n, t[i].errno = int32(n), errno
+	}
+}
+
+func (k *virtual) writeMany(t []transfer) { k.l.writeEach(t) }
 
 func (k *virtual) accept(fd int) (int, netip.AddrPort, syscall.Errno) {
 	ln := k.m.at(fd)

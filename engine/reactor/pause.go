@@ -83,7 +83,12 @@ func (l *Loop) rerun() {
 
 // readsMax is how often a socket is read in its turn while each reading fills the buffer: what else lies in the kernel is read
 // at once while all that it needs is at hand, which is worth a seventh of an echo of long messages. The others wait for 256 KiB.
-const readsMax = 4
+const readsMax = 2
+
+const _ = uint(readsMax - 2) // carry counts on a second one
+
+// flagStops are the reasons not to read a socket on in its turn.
+const flagStops = flagPaused | flagFull | flagRerun | flagResumed
 
 // readable reads and hands on what came.
 func (l *Loop) readable(id ID, r *row) {
@@ -95,25 +100,57 @@ func (l *Loop) readable(id ID, r *row) {
 	if r.filter != 0 {
 		to = l.wireBuffer()[:l.o.ReadBuffer]
 	}
-	for reads := 1; l.read(id, r, to) && reads < readsMax; reads++ {
-		if r.state != stateOpen || r.filter != 0 || r.flags&(flagPaused|flagFull|flagRerun|flagResumed) != 0 {
-			return
-		}
+	plain := r.filter == 0
+	n := l.read(id, r, to, true)
+	if n < l.batch.slot {
+		r.flags &^= flagLong
+	}
+	if n == len(to) && plain { // to is not the place for what comes next if a filter has left
+		l.readOn(id, r, to)
 	}
 }
 
-// read reads once, and reports whether there may be more.
-func (l *Loop) read(id ID, r *row, to []byte) (more bool) {
+// readOn goes on after a reading that filled its buffer.
+func (l *Loop) readOn(id ID, r *row, to []byte) {
+	for n, reads := len(to), 1; n == len(to) && reads < readsMax; reads++ {
+		if r.state != stateOpen || r.filter != 0 || r.flags&flagStops != 0 {
+			l.carried = 0 // unless it has ended there is nothing: see keep
+			return
+		}
+		n = l.read(id, r, to, reads < readsMax-1)
+	}
+}
+
+// ReadsOn reports whether the Data callback under way may leave rest bytes unused for nothing: its reading was full, so another
+// follows at once, and they are not copied away but lie in front of it. On the loop only.
+func (l *Loop) ReadsOn(rest int) bool { return l.more && rest <= l.o.LeftoverMax }
+
+// read reads once, and returns how many bytes came. on: if to is full, another reading follows.
+func (l *Loop) read(id ID, r *row, to []byte, on bool) int {
 	l.takeBack()
 	n, errno := l.sys.read(int(id.Slot()), to)
+	if n == 0 {
+		l.nothing(id, r, errno)
+		return 0
+	}
+	l.stat.read(n)
+	if r.filter != 0 {
+		l.arrived(id, r, n)
+		return n
+	}
+	l.more = on && n == len(to)
+	l.feed(id, r, n)
+	l.more = false
+	return n
+}
+
+// nothing draws the consequences of a reading that brought nothing.
+func (l *Loop) nothing(id ID, r *row, errno syscall.Errno) {
+	if n := l.carried; n > 0 { // the reading before this one was full by chance
+		l.carried = 0
+		l.deliver(id, r, l.in[l.o.LeftoverMax-n:l.o.LeftoverMax])
+	}
 	switch {
-	case n > 0:
-		l.stat.read(n)
-		if r.filter != 0 {
-			l.arrived(id, r, n)
-		} else {
-			l.feed(id, r, n)
-		}
 	case errno == syscall.EAGAIN || errno == syscall.EINTR: // a stale hint
 	case errno == syscall.EIO && r.flags&flagOffload != 0:
 		l.record(id, r)
@@ -123,7 +160,6 @@ func (l *Loop) read(id ID, r *row, to []byte) (more bool) {
 		r.flags |= flagFinSeen
 		l.finished(id, r)
 	}
-	return n == len(to)
 }
 
 // finished ends a socket whose peer sends nothing more. One that only half closed may still take what is queued for it; one
@@ -131,7 +167,7 @@ func (l *Loop) read(id ID, r *row, to []byte) (more bool) {
 func (l *Loop) finished(id ID, r *row) {
 	switch {
 	case r.state != stateOpen:
-	case r.out == 0 && r.filter == 0 && r.flags&(flagDirty|flagOffload) == 0:
+	case r.out == 0 && r.filter == 0 && r.flags&(flagDirty|flagDeferred|flagOffload) == 0:
 		l.end(id, r, CauseEOF, 0)
 	default:
 		l.hangUp(id, r, CauseEOF)
@@ -140,7 +176,8 @@ func (l *Loop) finished(id ID, r *row) {
 
 // feed puts the leftover in front of the n bytes just read and calls Data.
 func (l *Loop) feed(id ID, r *row, n int) {
-	from := l.o.LeftoverMax
+	from := l.o.LeftoverMax - l.carried
+	l.carried = 0
 	if r.left != 0 {
 		old := l.segments.items[r.left].b
 		from -= len(old)
@@ -158,6 +195,7 @@ func (l *Loop) deliver(id ID, r *row, in []byte) {
 		return
 	}
 	l.dropLeftover(r) // what is left lies in in, and is the filter's now
+	l.more, l.batch.serving = false, false
 	if rest := in[min(max(used, 0), len(in)):]; len(rest) > 0 && r.state == stateOpen {
 		l.arrived(id, r, copy(l.wireBuffer(), rest))
 	}
@@ -174,6 +212,10 @@ func (l *Loop) wireBuffer() []byte {
 // keep stores what Data did not use. in is the loop's own buffer, changed as Data has left it.
 func (l *Loop) keep(id ID, r *row, in []byte, used int) {
 	rest := in[min(max(used, 0), len(in)):]
+	if len(rest) > 0 && l.ReadsOn(len(rest)) && r.state == stateOpen && r.flags&flagStops == 0 {
+		l.carry(r, rest)
+		return
+	}
 	if r.state != stateOpen || len(rest) == 0 {
 		l.dropLeftover(r)
 	} else {
@@ -189,13 +231,28 @@ func (l *Loop) keep(id ID, r *row, in []byte, used int) {
 	}
 }
 
+// carry moves rest in front of where the next reading goes, which follows at once.
+func (l *Loop) carry(r *row, rest []byte) {
+	l.takeBack()
+	l.dropLeftover(r)
+	l.carried = copy(l.in[l.o.LeftoverMax-len(rest):], rest)
+}
+
+// exactFrom is how long a leftover is that gets a buffer of its own length: it is of a socket that is not read any more, and may
+// stay for long, when one from a pool could be twice as large.
+const exactFrom = 64 << 10
+
 func (l *Loop) setLeftover(r *row, rest []byte) {
 	if r.left != 0 && cap(l.segments.items[r.left].b) < len(rest) {
 		l.dropLeftover(r)
 	}
 	if r.left == 0 {
 		i, s := l.segments.get()
-		s.b = l.pool.get(len(rest))
+		if len(rest) > exactFrom {
+			s.b = make([]byte, 0, len(rest))
+		} else {
+			s.b = l.pool.get(len(rest))
+		}
 		r.left = i
 	}
 	s := &l.segments.items[r.left]

@@ -21,6 +21,9 @@ type kernel interface {
 	read(fd int, p []byte) (int, syscall.Errno)
 	write(fd int, p []byte) (int, syscall.Errno)
 	writev(fd int, v []syscall.Iovec) (int, syscall.Errno)
+	many() int // transfers that the next two take at once; 0: the kernel has nothing of the kind
+	readMany(t []transfer)
+	writeMany(t []transfer)
 	accept(fd int) (int, netip.AddrPort, syscall.Errno)
 	shed(fd int) bool                                                    // accept and close with the spare descriptor
 	dial(to netip.AddrPort, from netip.Addr) (int, syscall.Errno, error) // the errno is the connect's, when it failed at once
@@ -47,6 +50,7 @@ type linux struct {
 	waker  int
 	spare  int                    // an open /dev/null for shed; -1 while it could not be had
 	target netpoll.PollAttachment // the poller reads nothing of it but FD
+	uring  *uring                 // nil: every call is made by itself
 
 	sendBuffer int // Options.SendBuffer
 }
@@ -98,14 +102,7 @@ func (k *linux) run(l *Loop) error {
 		if err != nil && err != unix.EINTR {
 			return fmt.Errorf("reactor: loop %d: %w", l.index, os.NewSyscallError("epoll_wait", err))
 		}
-		for i := range max(n, 0) {
-			ev := &k.events[i]
-			l.event(int(ev.Fd), ev.Events)
-			if l.stopping {
-				return nil
-			}
-		}
-		l.endRound()
+		l.round(k.events[:max(n, 0)])
 		if l.stopping {
 			return nil
 		}
@@ -117,6 +114,9 @@ func (k *linux) end() {
 		if fd >= 0 {
 			_ = unix.Close(fd)
 		}
+	}
+	if k.uring != nil {
+		k.uring.close()
 	}
 	if k.poller != nil {
 		_ = k.poller.Close()

@@ -30,7 +30,7 @@ type Handler interface {
 	Open(l *Loop, id ID)
 	// Data gets what was left over and behind it what has arrived, and returns how many bytes it is done with; the rest
 	// comes again in front of the next. in may be changed in place and is good until Data returns. Data is called when bytes
-	// arrive and after Rerun, Yield or Resume, never just because something is left over.
+	// arrive and after Rerun, Yield or Resume; and because something is left over only if ReadsOn had promised more than came.
 	Data(l *Loop, id ID, in []byte) (used int)
 	// Drained: the queue is empty again after the kernel had left something in it.
 	Drained(l *Loop, id ID)
@@ -42,6 +42,9 @@ type Handler interface {
 	// Fault: a callback for id has panicked with v. A last frame may be written; then the socket is closed in order.
 	Fault(l *Loop, id ID, v any)
 }
+
+// QueueDefault is how many bytes may wait for one socket unless Options say otherwise.
+const QueueDefault = 256 << 10
 
 // ReserveDefault is how many descriptors are left to the rest of the process unless Options say otherwise.
 const ReserveDefault = 64
@@ -59,6 +62,7 @@ type Options struct {
 	Linger       time.Duration // what Close gives the queue and the peer's FIN: 5 s
 	MaxConns     int           // accepted and dialed sockets at once: 95 % of RLIMIT_NOFILE, less Reserve
 	Reserve      int           // descriptors for the rest of the process: 64
+	Single       bool          // one read or write a system call, also where the kernel takes many (io_uring)
 	Clock        mono.Clock    // mono.System
 
 	// Work does a unit that Post brought, on the loop. w is good until it returns. May be nil.
@@ -82,6 +86,8 @@ type Reactor struct {
 	rows  *Slab[row]
 	loops []*Loop
 
+	single error // why loops make a system call for each read and write
+
 	conns  atomic.Int64 // sockets, against MaxConns
 	queued atomic.Int64 // held by queues, against NodeQueueMax
 
@@ -94,7 +100,7 @@ type Reactor struct {
 	stopped bool
 }
 
-// New opens the loops' descriptors (four a loop); nothing runs before Start.
+// New opens the loops' descriptors (five a loop); nothing runs before Start.
 func New(o Options) (*Reactor, error) {
 	return build(o, func(l *Loop) (kernel, error) {
 		k, err := openLinux()
@@ -102,6 +108,9 @@ func New(o Options) (*Reactor, error) {
 			return nil, err
 		}
 		k.sendBuffer = o.SendBuffer
+		if !o.Single {
+			k.uring, l.r.single = openUring()
+		}
 		l.real = k
 		l.claim(k.timer, stateTimer)
 		l.claim(k.waker, stateWaker)
@@ -117,8 +126,8 @@ func build(o Options, open func(*Loop) (kernel, error)) (*Reactor, error) {
 	r := &Reactor{o: o, base: o.Clock.Now(), rows: NewSlab[row](), done: make(chan struct{}), failed: make(chan error, 1)}
 	for i := range o.Loops {
 		l := &Loop{
-			r: r, index: i, o: &r.o, rows: r.rows,
-			in:       make([]byte, o.LeftoverMax+o.ReadBuffer),
+			r: r, index: i, o: &r.o, rows: r.rows, eager: min(eagerFrom, r.o.QueueMax/2),
+			in:       apart(o.LeftoverMax + o.ReadBuffer),
 			segments: newArena[segment](), queues: newArena[queue](), filters: newArena[filtered](), burst: newBurst(),
 			ring: newRing(), room: make(chan struct{}, 1), ended: make(chan struct{}),
 		}
@@ -127,6 +136,7 @@ func build(o Options, open func(*Loop) (kernel, error)) (*Reactor, error) {
 			_ = r.Stop(context.Background())
 			return nil, err
 		}
+		l.batch = newBatch(&r.o, l.sys.many())
 		r.loops = append(r.loops, l)
 	}
 	return r, nil
@@ -141,7 +151,7 @@ func (o *Options) complete() error {
 	}
 	orInt(&o.Loops, runtime.GOMAXPROCS(0))
 	orInt(&o.ReadBuffer, 64<<10)
-	orInt(&o.QueueMax, 256<<10)
+	orInt(&o.QueueMax, QueueDefault)
 	orInt(&o.LeftoverMax, 20<<10)
 	orInt(&o.Reserve, ReserveDefault)
 	if o.NodeQueueMax == 0 {
@@ -181,6 +191,18 @@ func connsFor(reserve int) int {
 		return 0
 	}
 	return int(min(limit.Cur, slotMax)*95/100) - reserve
+}
+
+// Batched reports whether the loops read and write many sockets in one system call, and if not, why; nil: Options.Single.
+func (r *Reactor) Batched() (bool, error) { return r.loops[0].batch.max > 0, r.single }
+
+// CanBatch is nil if this kernel lets this process read and write many sockets in one system call.
+func CanBatch() error {
+	u, err := openUring()
+	if err == nil {
+		u.close()
+	}
+	return err
 }
 
 // Loops is how many loops there are.

@@ -35,6 +35,7 @@ func (c *counters) wrote(n int) {
 type Stats struct {
 	Conns    int64            // sockets now: accepted and dialed, until Closed has returned
 	PerLoop  []LoopStats      // reused if it is long enough
+	Batched  bool             // see Reactor.Batched
 	Queued   int64            // bytes of buffers behind what sockets have waiting to be sent, now
 	Offload  int64            // sockets now whose TLS is the kernel's
 	Accepted uint64           // connections accepted
@@ -68,6 +69,7 @@ type LoopStats struct {
 // Stats fills s. Any goroutine; each number is exact, though not all are of the same moment.
 func (r *Reactor) Stats(s *Stats) {
 	*s = Stats{Queued: r.queued.Load(), PerLoop: s.PerLoop[:0]}
+	s.Batched, _ = r.Batched()
 	for i, l := range r.loops {
 		c := &l.stat
 		s.PerLoop = append(s.PerLoop, LoopStats{

@@ -1162,8 +1162,22 @@ func TestLeave(t *testing.T) {
 }
 
 // TestAFullReadIsFollowedByAnother: who sends more than the buffer holds is read on at once, but not so long that the others wait
-// for all of it; and not when the callback pauses, yields or closes.
+// for all of it; and not when the callback pauses, yields or closes. With batches it is read by itself from then on, behind
+// the others, until a reading is short.
 func TestAFullReadIsFollowedByAnother(t *testing.T) {
+	bothWays(t, func(t *testing.T, single bool) {
+		longest := "a64 a64 b1 a64 a64 a64 a64 a64 a64 a64 a24"
+		if single {
+			fullReads(t, true, longest, "a64 b1", "a20 b1", "a20 b1")
+		} else {
+			fullReads(t, false, longest, "b1 a64", "b1 a20", "a20 b1")
+		}
+	})
+}
+
+// fullReads wants that for 600, 64, 20 and again 20 bytes of a, and a byte of b.
+func fullReads(t *testing.T, single bool, want ...string) {
+	t.Helper()
 	var d diary
 	names := map[reactor.ID]string{}
 	act := func(*reactor.Loop, reactor.ID) {}
@@ -1176,18 +1190,15 @@ func TestAFullReadIsFollowedByAnother(t *testing.T) {
 		},
 		closed: func(_ *reactor.Loop, id reactor.ID, _ reactor.Cause, _ error) { d.add("%s-closed", names[id]) },
 	}
-	m, _ := twin(t, reactor.Options{ReadBuffer: 64, Work: work}, h)
+	m, _ := twin(t, reactor.Options{ReadBuffer: 64, Work: work, Single: single}, h)
 	a, b := m.Connect(client), m.Connect(client)
 	m.Run()
-	both := func(n int) {
+	for i, n := range []int{600, 64, 20, 20} {
 		a.Write(make([]byte, n))
 		b.Write(make([]byte, 1))
 		m.Run()
+		d.expect(t, want[i])
 	}
-	both(600)
-	d.expect(t, "a64 a64 a64 a64 b1 a64 a64 a64 a64 a64 a24")
-	both(64)
-	d.expect(t, "a64 b1")
 	var id reactor.ID
 	act = func(l *reactor.Loop, who reactor.ID) { l.Pause(who); id = who }
 	a.Write(make([]byte, 200))

@@ -9,22 +9,22 @@ import (
 // Outbound, in the order of this file:
 //
 //	Write, Reserve   in a callback    copies behind what waits, marks the socket dirty
-//	flush            between callbacks, and inside one when more than 64 KiB waits: one send(2) for all
+//	flush            between callbacks, and inside one when more than eagerFrom waits: one send(2) for all
 //	writable         the kernel has room again: the rest, then Drained
 //	account          what stays queued is counted for the node
 //
 // The sum of what waits is bounded twice: QueueMax bytes a socket, NodeQueueMax bytes of buffers over all sockets.
 const (
-	eagerFrom  = 64 << 10 // waiting bytes from which a flush does not wait for the end of the callback
-	directFrom = 8 << 10  // a write at least so long goes out without a copy when nothing is in front of it
-	unsentMax  = 1 << 20  // bytes that one callback may spread over many sockets before all are flushed
-	lastExtra  = 256      // what WriteLast may add to a full queue: a close frame is 129 bytes at most
-	vectorMax  = 64       // segments a sendmsg takes
-	graceShare = 16       // NodeQueueMax may be passed by 1/16 by sockets that begin to queue, before they are closed
+	eagerFrom  = 144 << 10 // waiting bytes from which a flush does not wait for the end of the callback; or half of QueueMax
+	directFrom = 8 << 10   // a write at least so long goes out without a copy when nothing is in front of it
+	unsentMax  = 1 << 20   // bytes that one callback may spread over many sockets before all are flushed
+	lastExtra  = 256       // what WriteLast may add to a full queue: a close frame is 129 bytes at most
+	vectorMax  = 64        // segments a sendmsg takes
+	graceShare = 16        // NodeQueueMax may be passed by 1/16 by sockets that begin to queue, before they are closed
 )
 
 // Write copies b behind what waits for id. All that one callback writes leaves in one send(2) when it returns, or at once
-// when more than 64 KiB waits. When QueueMax or NodeQueueMax would be passed it takes nothing and returns ErrSlow; for a
+// when more than 144 KiB, or half of QueueMax, wait. When QueueMax or NodeQueueMax would be passed it takes nothing and returns ErrSlow; for a
 // closing, dying or unknown id, ErrGone. What is written before a dial has connected is sent then. On the loop only.
 func (l *Loop) Write(id ID, b []byte) error {
 	r := l.active(id)
@@ -33,7 +33,7 @@ func (l *Loop) Write(id ID, b []byte) error {
 		return ErrGone
 	case r.filter != 0:
 		return l.writeFiltered(id, r, b, l.o.QueueMax)
-	case len(b) >= directFrom && r.out == 0 && l.burst.row != r && r.flags&flagBlocked == 0 && len(b) <= l.o.QueueMax:
+	case len(b) >= directFrom && r.out == 0 && l.burst.row != r && r.flags&(flagBlocked|flagDeferred) == 0 && len(b) <= l.o.QueueMax:
 		return l.writeDirect(id, r, b)
 	}
 	return l.append(id, r, b, l.o.QueueMax)
@@ -97,10 +97,14 @@ func (l *Loop) QueueMax() int { return l.o.QueueMax }
 
 // Queued is how many bytes wait for id, not counting what the kernel has taken. On the loop only.
 func (l *Loop) Queued(id ID) int {
-	if r := l.row(id); r != nil {
-		return l.waits(r)
+	r := l.row(id)
+	if r == nil {
+		return 0
 	}
-	return 0
+	if r.flags&flagDeferred != 0 {
+		l.submit()
+	}
+	return l.waits(r)
 }
 
 // Blocked reports whether the kernel has left something of what was written to id, so that Drained is still to come. On the
@@ -116,6 +120,9 @@ func (l *Loop) Flush(id ID) int {
 	r := l.active(id)
 	if r == nil {
 		return 0
+	}
+	if r.flags&flagDeferred != 0 {
+		l.submit()
 	}
 	if r.flags&(flagBlocked|flagDirty) == flagDirty {
 		l.flush(id, r)
@@ -140,7 +147,10 @@ func (l *Loop) admit(id ID, r *row, n, limit int) error {
 	if l.unsent+n > unsentMax {
 		l.flushDirty()
 	}
-	if wait := l.waits(r); wait+n > limit || wait > eagerFrom {
+	if r.flags&flagDeferred != 0 { // what the kernel leaves of it has to be in front of what comes now
+		l.submit()
+	}
+	if wait := l.waits(r); wait+n > limit || wait > l.eager {
 		if r.flags&(flagBlocked|flagDirty) == flagDirty {
 			l.flush(id, r)
 		}
@@ -171,7 +181,7 @@ func (l *Loop) append(id ID, r *row, b []byte, limit int) error {
 	l.soil(id, r)
 	l.enqueue(r, b)
 	l.unsent += len(b)
-	if l.queues.items[r.out].wait > eagerFrom && r.flags&flagBlocked == 0 {
+	if int(l.queues.items[r.out].wait) > l.eager && r.flags&flagBlocked == 0 {
 		l.flush(id, r)
 	}
 	return nil
@@ -269,16 +279,23 @@ func (l *Loop) addSegment(q *queue, n int) *segment {
 // flushDirty sends what callbacks have written.
 func (l *Loop) flushDirty() {
 	l.unsent = 0
+	alone := len(l.dirty) == 1 && !l.batch.open
 	for _, id := range l.dirty {
-		if r := l.row(id); r != nil && r.flags&flagDirty != 0 {
+		if r := l.row(id); r != nil && r.flags&flagDirty != 0 && (alone || !l.putOff(id, r)) {
 			l.flush(id, r)
 		}
 	}
 	l.dirty = l.dirty[:0]
+	if !l.batch.open {
+		l.submit()
+	}
 }
 
 // flush sends until the queue is empty or the kernel takes no more.
 func (l *Loop) flush(id ID, r *row) {
+	if r.flags&flagDeferred != 0 {
+		l.submit()
+	}
 	if r.filter != 0 && r.state != stateDying {
 		l.seal(id, r)
 	}

@@ -7,7 +7,7 @@ import "math/bits"
 // has come of it.
 const (
 	classMin  = 9                       // 512 bytes
-	classMax  = 17                      // 128 KiB: one reading of the reactor and one record
+	classMax  = 18                      // 256 KiB: one reading of the reactor and one record
 	classes   = classMax - classMin + 1 // powers of two
 	classKeep = 256 << 10               // free bytes kept a class and loop
 )

@@ -14,9 +14,6 @@ type Echo struct{}
 
 var _ engine.Runner = Echo{}
 
-// highWater is how many bytes may wait for a client before it is not read any more; it is read again once all are gone.
-const highWater = 64 << 10
-
 // What a socket's word says.
 const (
 	started  = 1 << iota // a part of the message under way has gone back
@@ -47,11 +44,7 @@ func (Echo) ReceiveRun(c engine.Conn, run []frame.Event) {
 
 // hold stops reading a client for which too much waits.
 func hold(c engine.Conn) {
-	if c.Queued() <= highWater {
-		return
-	}
-	c.Body(nil) // sends what the kernel takes now: what still waits then is what Drained will tell of
-	if c.Queued() > highWater {
+	if high := c.HighWater(); c.Queued() > high && c.Flush() > high { // what waits then is what Drained will tell of
 		c.SetWord(c.Word() | waiting)
 		c.Pause()
 	}

@@ -15,8 +15,5 @@ func (r *Relay) Held(n uint32) (sum int) {
 	return sum
 }
 
-// HighWater is how many bytes may wait before the other side is paused.
-const HighWater = highWater
-
 // Kind is the kind that tests give the relay's sockets.
 const Kind reactor.Kind = 1

@@ -57,8 +57,8 @@ func (r *Relay) failed(l *reactor.Loop, id reactor.ID, w *row, c engine.Conn, er
 
 // stop stops reading the client while the backend does not keep up.
 func (r *Relay) stop(l *reactor.Loop, id reactor.ID, w *row, c engine.Conn) {
-	if l.Queued(id) > highWater && w.flags&flagStops == 0 {
-		w.flags |= flagStops // until the backend's Drained: more than 64 KiB only wait when the kernel took no more
+	if high := c.HighWater(); w.flags&flagStops == 0 && l.Queued(id) > high && l.Flush(id) > high {
+		w.flags |= flagStops // until the backend's Drained
 		c.Pause()
 	}
 }
@@ -126,6 +126,9 @@ func (r *Relay) frames(l *reactor.Loop, id reactor.ID, w *row, in []byte) int {
 			if pos += n; n > 0 {
 				continue
 			}
+		}
+		if rest := in[pos:]; l.ReadsOn(len(rest)) && w.in.Partial(rest) {
+			break // the rest of it follows at once
 		}
 		show := w.ready(in[pos:])
 		if show == 0 {
@@ -197,8 +200,13 @@ func (r *Relay) pass(l *reactor.Loop, id reactor.ID, w *row, c engine.Conn, ev *
 	if ev.Last {
 		w.flags &^= flagStarted | flagDropping | flagGathers
 	}
-	if c.Queued() > highWater {
-		w.halt(l, id, flagWaits) // until the client's Drained: more than 64 KiB only wait when the kernel took no more
+	r.waits(l, id, w, c)
+}
+
+// waits stops reading the backend until the client's Drained, if too much waits for it.
+func (r *Relay) waits(l *reactor.Loop, id reactor.ID, w *row, c engine.Conn) {
+	if high := c.HighWater(); c.Queued() > high && c.Flush() > high {
+		w.halt(l, id, flagWaits)
 	}
 }
 

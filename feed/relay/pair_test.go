@@ -15,7 +15,7 @@ import (
 )
 
 // perSide is what relay.go allows one side of a pair to hold with the default limits: queue and leftover.
-const perSide = 64<<10 + 144<<10 + 80<<10
+const perSide = 64<<10 + 128<<10 + 512 + 20<<10
 
 // TestSlowClientStallsTheBackend: what the client does not take stays with the backend, and nothing is lost.
 func TestSlowClientStallsTheBackend(t *testing.T) {
@@ -94,12 +94,12 @@ func TestBackendThatNeverReads(t *testing.T) {
 	c.Expect(feedtest.Closing(frame.CloseBackendTimeout, "backend-timeout"))
 	k.over(c, b)
 
-	// The queue is full before the client could be stopped.
-	k = newRig(t, options(), feedtest.Options{Queue: 80 << 10})
+	// The queue is full before the client could be stopped: one reading brings more than may wait.
+	k = newRig(t, options(), feedtest.Options{Queue: 8 << 10})
 	c, b = k.pair()
 	b.Window(0)
-	for range 2 {
-		c.Text(strings.Repeat("m", 60_000))
+	for range 20 {
+		c.Text(strings.Repeat("m", 1000))
 	}
 	c.Expect(feedtest.Closing(frame.CloseBackendTimeout, "backend-timeout"))
 	k.over(c, b)

@@ -78,18 +78,14 @@ type row struct {
 const _ = uint(72 - unsafe.Sizeof(row{}))
 
 // Bytes that one pair may hold at worst, with the defaults of the engine: queue 256 KiB, message limit 64 KiB, read buffer
-// 64 KiB.
+// 128 KiB.
 //
 //	client to backend   a message not yet complete         64 KiB   engine
-//	                    queue                             192 KiB   highWater, then at most one read and one message more
-//	backend to client   what a paused read had brought     80 KiB   one read behind pieceMin, in the reactor's leftover
-//	                    queue                             144 KiB   highWater, then at most that once more
+//	                    queue and leftover                226 KiB   HighWater, then at most one read behind 20 KiB left over: 213;
+//	                                                                and a sixteenth that the queue's buffers may be longer
+//	backend to client   queue and leftover                226 KiB   the same
 //	                    a message that must be whole       64 KiB   lane.gathered
-//	                                                      544 KiB   of 2 messages + 512 KiB = 640 KiB
-
-// highWater is how many bytes may wait for a slow side before the other is not read any more; it is read again once all of
-// them are gone.
-const highWater = 64 << 10
+//	                                                      580 KiB   of 2 messages + 512 KiB = 640 KiB
 
 // pieceMin is the least part in bytes of a frame from the backend that is passed on before the frame is whole. It keeps a
 // backend that drips from making a frame of each byte, and it is under what the reactor keeps for a socket.

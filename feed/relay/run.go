@@ -98,9 +98,7 @@ func (r *Relay) run(l *reactor.Loop, id reactor.ID, w *row, c engine.Conn, in []
 			at += used
 		}
 		c.PassBody(in[from:pos]) // whole frames of a server are the same on both sides
-		if c.Queued() > highWater {
-			w.halt(l, id, flagWaits)
-		}
+		r.waits(l, id, w, c)
 		return pos
 	}
 	at := 0

@@ -75,6 +75,7 @@ var (
 	loopQueue      = family("loop_queue_bytes", "Bytes that wait for slow sockets of an event loop.", "loop")
 	loopBusy       = family("loop_busy_ratio", "Share of its time that an event loop served sockets in the last second.", "loop")
 	loopStall      = family("loop_stall_seconds", "How long what became ready waited for its event loop, as seen at its timers.", "loop")
+	loopBatched    = family("loop_batched", "1 if event loops read and write many sockets in one system call (io_uring).")
 	panics         = family("panics_total", "Panics while a socket was served; each closed that socket alone.")
 	tlsHandshakes  = family("tls_handshakes_total", "TLS handshakes at the gate: ok, or why not.", "result")
 	tlsResumed     = family("tls_resumed_total", "TLS handshakes that a session ticket made short.")
@@ -93,7 +94,7 @@ var (
 var all = []*prometheus.Desc{
 	buildInfo, connections, opened, closed, acceptErrors, rejected, issued, ticketsRefused, redeemed, issueSeconds,
 	redeemSeconds, redeemAge, messages, messageBytes, lasted, decisions, configured, slowConsumers, queueBytes, backendUp,
-	backendConns, backendDial, storeUp, storeDegraded, storeOps, openFiles, openFilesLimit, goroutines, loopConns, loopQueue, loopBusy, loopStall, panics, draining, memoryUsed, memoryLimit,
+	backendConns, backendDial, storeUp, storeDegraded, storeOps, openFiles, openFilesLimit, goroutines, loopConns, loopQueue, loopBusy, loopStall, loopBatched, panics, draining, memoryUsed, memoryLimit,
 	memoryState, tlsHandshakes, tlsResumed, tlsRunning, tlsProcess, tlsKernel, tlsOffloaded, tlsOffload, certNotAfter,
 }
 
@@ -235,6 +236,7 @@ func (s *sink) reactor(r *reactor.Stats) {
 		s.gauge(loopBusy, l.Busy, loop)
 		s.histogram(loopStall, &l.Stall, loop)
 	}
+	s.gauge(loopBatched, flag(r.Batched))
 	for i, n := range r.Refused {
 		s.counter(acceptErrors, n, reactor.Refused(i).String())
 	}

@@ -50,8 +50,9 @@ type Config struct {
 
 // Node says who this process is.
 type Node struct {
-	Name string   `yaml:"name" form:"node"` // the host's name if the file has none
-	_    struct{} `later:"region"`
+	Name    string   `yaml:"name" form:"node"`                         // the host's name if the file has none
+	IOUring string   `yaml:"io_uring" default:"auto" oneof:"auto off"` // many sockets a system call, where the kernel lets us
+	_       struct{} `later:"region"`
 }
 
 // Listen is where the gateway listens.
