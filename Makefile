@@ -14,7 +14,7 @@ GOLANGCI_LINT := .tools/golangci-lint-$(GOLANGCI_LINT_VERSION)/golangci-lint
 MODULES       := . tools/peers
 
 .DEFAULT_GOAL := help
-.PHONY: ktls pgo million bench-peers bench-check bench-million help run build test check lint bench fuzz fuzz-heads exam clean needs
+.PHONY: bench-idle-programs ktls pgo million bench-peers bench-check bench-million help run build test check lint bench fuzz fuzz-heads exam clean needs
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,12 @@ bench: ## Measure, and write bench/RESULTS.md (ARGS="-short")
 
 bench-peers: needs ## Measure next to other servers, and write their part of bench/RESULTS.md (20 minutes)
 	go run ./bench/cmd -peers $(ARGS)
+
+bench-idle-programs: ## Build bin/idle: what measures idle sockets on a machine without Go, one with TLS in the kernel (bin/idle/cmd -programs bin/idle)
+	mkdir -p bin/idle
+	CGO_ENABLED=0 go build -o bin/idle/ ./cmd/ticketgate ./bench/cmd
+	CGO_ENABLED=0 go build -C tools/peers -o $(CURDIR)/bin/idle/ ./epollaccept
+	git rev-parse --short=12 HEAD > bin/idle/commit
 
 bench-check: ## Compare allocations exactly, and ratios within their spread, with what "make bench" recorded
 	go run ./bench/cmd -check $(ARGS)

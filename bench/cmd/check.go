@@ -107,7 +107,7 @@ func readRecord(file string) (record, error) {
 
 // keep writes what p found.
 func (p page) keep(file string, calls map[string]call) error {
-	name, err := commit()
+	name, err := commit("")
 	if err != nil {
 		return err
 	}

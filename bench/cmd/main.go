@@ -35,6 +35,7 @@ func main() {
 	flag.BoolVar(&o.check, "check", false, "compare with what the last whole run recorded, and fail if something is worse")
 	flag.BoolVar(&o.peers, "peers", false, "compare with other servers instead of bare programs")
 	flag.StringVar(&o.only, "only", "", "scenarios, by comma: "+strings.Join(names(scenarios), ", ")+"; with -peers "+strings.Join(names(peerScenarios), ", ")+" (default: all)")
+	flag.StringVar(&o.programs, "programs", "", "folder of \"make bench-idle-programs\": measure idle sockets with what is in it, where there is no Go, and write that part of bench/RESULTS.md")
 	flag.IntVar(&o.million, "million", 0, "instead of all this: hold so many sockets, on as many gateways as they need")
 	flag.DurationVar(&o.hold, "hold", 10*time.Minute, "how long -million holds them")
 	flag.DurationVar(&o.ping, "ping", 10*time.Minute, "how often -million pings each")
@@ -64,15 +65,20 @@ type options struct {
 	check   bool
 	profile string
 	million int
-	hold    time.Duration
-	ping    time.Duration
-	sockets numbers
-	sizes   numbers
+
+	programs string
+	hold     time.Duration
+	ping     time.Duration
+	sockets  numbers
+	sizes    numbers
 }
 
 // complete fills in what the flags left open.
 func (o *options) complete() {
 	o.out = cmp.Or(o.out, filepath.Join("bench", map[bool]string{false: "RESULTS.md", true: "MILLION.md"}[o.million > 0]))
+	if o.programs != "" {
+		o.only, o.gateway = "idle", filepath.Join(o.programs, "ticketgate")
+	}
 	if len(o.sockets) > 0 {
 		return
 	}
@@ -204,6 +210,9 @@ func (o options) filesNeeded() int {
 const filesBeside = 500
 
 func preflight(o options) error {
+	if o.programs != "" {
+		return ready(bench.Needs{Files: o.filesNeeded()})
+	}
 	programs := []string{"redis-server", "go", "git", "ss"}
 	if o.profile != "" {
 		programs = append(programs, "perf")
@@ -234,7 +243,7 @@ func ready(n bench.Needs) error {
 
 // build makes the gateway, unless there is one, and the programs it is compared with.
 func (r *runner) build(gateway string) error {
-	if err := r.buildGateway(gateway); err != nil {
+	if err := r.buildGateway(gateway); err != nil || r.programs != "" {
 		return err
 	}
 	if err := r.command("go", "build", "-C", "tools/peers", "-o", r.dir+"/", "./..."); err != nil || !r.peers {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -73,13 +74,17 @@ func write(o options, p page) error {
 }
 
 // partsOfPage are in the order in which they stand.
-var partsOfPage = []string{"bare", "peers"}
+var partsOfPage = []string{"bare", "idle", "peers"}
 
 func (o options) part() string {
-	if o.peers {
+	switch {
+	case o.peers:
 		return "peers"
+	case o.programs != "":
+		return "idle"
+	default:
+		return "bare"
 	}
-	return "bare"
 }
 
 // replacePart puts text in the place of a part of page. What is in no part goes.
@@ -100,13 +105,16 @@ func replacePart(page, part, text string) string {
 }
 
 func (p page) write(b *strings.Builder) error {
-	commit, err := commit()
+	commit, err := commit(p.r.programs)
 	if err != nil {
 		return err
 	}
 	title, about := "Results: against the least possible", ""
-	if p.r.peers {
+	switch p.r.part() {
+	case "peers":
 		title, about = "Results: against other servers", peersAbout+"\n\n"
+	case "idle":
+		title, about = "Results: idle sockets on another machine", idleAbout+"\n\n"
 	}
 	fmt.Fprintf(b, "# "+title+"\n\n"+about+"Written by `%s` on %s, in %s. Do not edit.\n\n",
 		strings.Join(append([]string{"go", "run", "./bench/cmd"}, os.Args[1:]...), " "), p.started.UTC().Format("2006-01-02 15:04 MST"), p.took.Round(time.Second))
@@ -138,8 +146,18 @@ func (p page) write(b *strings.Builder) error {
 	return nil
 }
 
+const idleAbout = "What an idle socket takes where the kernel seals and opens TLS records, which the machine of the other parts does not. " +
+	"Only bytes are to be taken from here: the machine may be an emulated one. `make bench-idle-programs` makes what to take there."
+
+// commitFile names the commit in a folder of programs.
+const commitFile = "commit"
+
 // commit names what was measured.
-func commit() (string, error) {
+func commit(programs string) (string, error) {
+	if programs != "" {
+		name, err := os.ReadFile(filepath.Join(programs, commitFile))
+		return strings.TrimSpace(string(name)), err
+	}
 	head, err := exec.Command("git", "rev-parse", "--short=12", "--verify", "HEAD").Output()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {

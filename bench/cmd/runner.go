@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -105,7 +106,7 @@ func (r *runner) start(core int, program string, args ...string) (*bench.Child, 
 
 // peer starts one of tools/peers on a core, and returns its address.
 func (r *runner) peer(core int, name string, args ...string) (*bench.Child, string, error) {
-	c, err := r.start(core, filepath.Join(r.dir, name), args...)
+	c, err := r.start(core, filepath.Join(cmp.Or(r.programs, r.dir), name), args...)
 	if err != nil {
 		return nil, "", err
 	}

@@ -265,7 +265,7 @@ func (r *Reader) part(ev *Event, in []byte, n int) (int, error) {
 	p := in[n:end:end]
 	ascii := false
 	if r.mask != [4]byte{} { // a zero key (or none, of a server) changes nothing
-		ascii = 0 == mask(p, bits.RotateLeft32(binary.LittleEndian.Uint32(r.mask[:]), -8*int((r.frameLen-r.left)&3)))
+		ascii = mask(p, bits.RotateLeft32(binary.LittleEndian.Uint32(r.mask[:]), -8*int((r.frameLen-r.left)&3))) == 0
 	}
 	r.left -= int64(len(p))
 	fin, tail := r.flags&isFin != 0, r.left == 0

@@ -300,44 +300,35 @@ func TestBatchEndsOneBehind(t *testing.T) {
 // TestBatchNumberChangesHands: while a batch is served, the number of one that is ready as well, in the same batch or the next
 // one, becomes another loop's. What the former owner had sent is not the new one's, and the new one is the other loop's to read.
 func TestBatchNumberChangesHands(t *testing.T) {
-	for _, between := range []int{0, reactor.BatchMax + 3} {
-		t.Run(fmt.Sprint(between, " between"), func(t *testing.T) {
-			var m *reactor.Memory
-			var d diary
-			var victim, heir reactor.ID
-			h := &script{open: func(_ *reactor.Loop, id reactor.ID) { victim, heir = heir, id }}
-			h.closed = func(_ *reactor.Loop, id reactor.ID, _ reactor.Cause, _ error) { d.add("closed:%v", id == victim) }
+	for _, last := range []int{1, reactor.BatchMax + 3} { // of those on the first loop, who is the victim
+		t.Run(fmt.Sprint(last), func(t *testing.T) {
+			var c *crowd
+			h := &script{closed: func(*reactor.Loop, reactor.ID, reactor.Cause, error) { c.d.add("closed") }}
 			h.data = func(l *reactor.Loop, id reactor.ID, in []byte) int {
 				switch string(in) {
 				case "end":
-					victim = heir
-					l.Abort(victim)
+					l.Abort(c.ids[last])
 					l.Rerun(id)
 					return 1
 				case "nd": // its number is free now
-					p := m.Connect(client)
-					m.Turn(1)
-					p.Write([]byte("new"))
-				case "other":
+					heir := c.m.Connect(client)
+					c.m.Turn(1)
+					heir.Write([]byte("new"))
+				case "bystander":
 				default:
-					d.add("%s on %d", in, l.Index())
+					c.d.add("%s on %d", in, l.Index())
 				}
 				return len(in)
 			}
-			m, _ = twin(t, reactor.Options{Loops: 2}, h)
-			var pipes []*reactor.Pipe
-			for range between + 2 {
-				pipes = append(pipes, m.Connect(client))
-				m.Connect(client) // the other loop's
+			n := 2*last + 1 // every other one is on the second loop, as the next one will be
+			c = gather(t, n, reactor.Options{Loops: 2}, h)
+			c.say(texts(n, func(i int) string {
+				return map[int]string{0: "end", n - 1: "secret"}[i] + map[bool]string{true: "bystander"}[i > 0 && i < n-1]
+			})...)
+			c.d.expect(t, "closed new on 1")
+			if victim, heir := c.ids[last], c.ids[n]; heir.Slot() != victim.Slot() || heir.Loop() != 1 || victim.Loop() != 0 {
+				t.Errorf("%x has not got the number of %x on another loop", uint64(heir), uint64(victim))
 			}
-			m.Turn(1)
-			m.Turn(0) // the last of which is the victim
-			for _, p := range pipes {
-				p.Write([]byte("other"))
-			}
-			pipes[0].Write([]byte(""))
-			m.Run()
-			_ = heir
 		})
 	}
 }
@@ -669,41 +660,80 @@ func behind(t *testing.T, window int, write func(*reactor.Loop, reactor.ID, []by
 	return c
 }
 
-// TestBatchSetsAFilterBehindWhatIsPutOff: what was written before goes out as it is, in front of what the filter makes.
+// TestBatchSetsAFilterBehindWhatIsPutOff: what was written before goes out as it is, in front of what the filter makes, and of
+// what it says by itself.
 func TestBatchSetsAFilterBehindWhatIsPutOff(t *testing.T) {
-	for _, window := range []int{0, 5, 100} {
-		d := &diary{}
-		c := behind(t, window, func(l *reactor.Loop, id reactor.ID, in []byte) error {
-			l.SetFilter(id, &toy{d: d})
-			return l.Write(id, in)
-		}, []byte("text"))
-		if got, want := c.empties(0), "an answer"+string(record("text")); got != want {
-			t.Errorf("window %d: got %q, want %q", window, got, want)
+	for name, say := range map[string]func(l *reactor.Loop, id reactor.ID, b []byte) error{
+		"handler": (*reactor.Loop).Write,
+		"filter":  func(l *reactor.Loop, id reactor.ID, b []byte) error { return l.WriteWire(id, record(string(b))) },
+	} {
+		for _, window := range []int{0, 5, 100} {
+			d := &diary{}
+			c := behind(t, window, func(l *reactor.Loop, id reactor.ID, in []byte) error {
+				l.SetFilter(id, &toy{d: d})
+				return say(l, id, in)
+			}, []byte("text"))
+			if got, want := c.empties(0), "an answer"+string(record("text")); got != want {
+				t.Errorf("%s, window %d: got %q, want %q", name, window, got, want)
+			}
 		}
 	}
 }
 
-// TestBatchQueuedCountsWhatIsPutOff: Queued tells what the kernel has not taken, and Write has room for the rest of QueueMax.
-func TestBatchQueuedCountsWhatIsPutOff(t *testing.T) {
-	bothWays(t, func(t *testing.T, single bool) {
-		const room = 20
-		var c *crowd
-		h := echo()
-		answer := h.data
-		h.data = func(l *reactor.Loop, id reactor.ID, in []byte) int {
-			if id == c.ids[0] {
-				return answer(l, id, in)
-			}
-			queued := l.Queued(c.ids[0])
-			c.d.add("queued:%d", queued)
-			c.d.add("%v", l.Write(c.ids[0], make([]byte, room-queued)))
-			return len(in)
+// An acker is a toy that acknowledges what comes.
+type acker struct{ toy }
+
+func (f *acker) Feed(l *reactor.Loop, id reactor.ID, wire []byte) {
+	f.toy.Feed(l, id, wire)
+	_ = l.WriteWire(id, record("ack"))
+}
+
+// TestBatchOfFiltersWrites: what a filter says by itself, and what a callback writes through it and through another, all goes out.
+func TestBatchOfFiltersWrites(t *testing.T) {
+	var c *crowd
+	c = gather(t, 3, reactor.Options{}, &script{data: func(l *reactor.Loop, _ reactor.ID, in []byte) int {
+		for _, id := range c.ids {
+			_ = l.Write(id, in)
 		}
-		c = gather(t, 2, reactor.Options{QueueMax: room, Single: single}, h)
-		c.pipes[0].Window(0)
-		c.say("answer", "x")
-		c.d.expect(t, "queued:6 <nil>")
+		return len(in)
+	}})
+	run(c.m, func(l *reactor.Loop) {
+		l.SetFilter(c.ids[0], &acker{toy{d: &c.d}})
+		l.SetFilter(c.ids[1], &acker{toy{d: &c.d}})
 	})
+	c.say(string(record("text")), "", "")
+	c.hears(t, 0, string(record("ack"))+string(record("text")))
+	c.hears(t, 1, string(record("text")))
+	c.hears(t, 2, "text")
+}
+
+// TestBatchQueuedCountsWhatIsPutOff: Queued and Flush tell what the kernel has not taken, and Write has room for the rest of
+// QueueMax.
+func TestBatchQueuedCountsWhatIsPutOff(t *testing.T) {
+	for name, queued := range map[string]func(*reactor.Loop, reactor.ID) int{
+		"Queued": (*reactor.Loop).Queued, "Flush": (*reactor.Loop).Flush,
+	} {
+		t.Run(name, func(t *testing.T) {
+			bothWays(t, func(t *testing.T, single bool) {
+				const room = 20
+				var c *crowd
+				h := echo()
+				answer := h.data
+				h.data = func(l *reactor.Loop, id reactor.ID, in []byte) int {
+					if id == c.ids[0] {
+						return answer(l, id, in)
+					}
+					n := queued(l, c.ids[0])
+					c.d.add("%d:%v", n, l.Write(c.ids[0], make([]byte, room-n)))
+					return len(in)
+				}
+				c = gather(t, 2, reactor.Options{QueueMax: room, Single: single}, h)
+				c.pipes[0].Window(0)
+				c.say("answer", "x")
+				c.d.expect(t, "6:<nil>")
+			})
+		})
+	}
 }
 
 // TestBatchClosesBehindWhatIsPutOff: the answer comes before FIN, whoever closes the socket, and when.
@@ -749,6 +779,24 @@ func TestBatchClosesBehindWhatIsPutOff(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestBatchWritesToOneThatCloses: a callback writes to one behind it whose FIN has been read already. It gets all of that.
+func TestBatchWritesToOneThatCloses(t *testing.T) {
+	bothWays(t, func(t *testing.T, single bool) {
+		var c *crowd
+		c = gather(t, 3, reactor.Options{Single: single}, &script{data: func(l *reactor.Loop, _ reactor.ID, in []byte) int {
+			_ = l.Write(c.ids[1], in)
+			return len(in)
+		}})
+		c.pipes[1].Window(3)
+		c.pipes[1].CloseWrite()
+		c.say("farewell", "", "")
+		if got := c.empties(1); got != "farewell" || !c.pipes[1].Closed() || c.pipes[1].WasReset() {
+			t.Errorf("got %q, closed %v, reset %v", got, c.pipes[1].Closed(), c.pipes[1].WasReset())
+		}
+		c.d.expect(t, "b-closed:eof:<nil>")
+	})
 }
 
 // TestBatchAnswersAndCloses: a callback that writes and closes its own socket, one after the other in a batch.

@@ -66,6 +66,7 @@ const (
 	BatchMax  = batchMax
 	SlotBytes = slotBytes
 	StageSize = stageSize
+	OffMax    = offMax
 )
 
 // Calls are what one loop asks of its kernel.
