@@ -130,7 +130,7 @@ func newWorld(t *testing.T, seed uint64, single bool) *world {
 	}
 	o := reactor.Options{Single: single, Work: work, WriteStall: time.Hour, Linger: time.Hour}
 	o.Loops = pick(w.script, 1, 1, 2)
-	o.ReadBuffer = pick(w.script, 64, 700, 4096, 4096, 64<<10)
+	o.ReadBuffer = pick(w.script, 64, 700, 700, 4096, 64<<10)
 	o.LeftoverMax = pick(w.script, 100, 5000, 20<<10)
 	o.QueueMax = pick(w.script, 3*o.ReadBuffer, 256<<10)
 	w.echoes = seed%4 == 0
@@ -215,10 +215,10 @@ func (w *world) move(p *peer) {
 }
 
 // sentMax keeps what one client sends below what a closing socket may still be sent.
-func (w *world) sentMax() int { return 10*w.unit + 2000 }
+func (w *world) sentMax() int { return 6*w.unit + 2000 }
 
 func (w *world) send(p *peer) {
-	n := pick(w.script, 1, 7, 40, 300, 1+w.script.IntN(300), 1+w.script.IntN(w.unit), w.unit, w.unit+1, 2*w.unit, w.unit+w.script.IntN(3*w.unit))
+	n := pick(w.script, 1, 7, 40, 300, 1+w.script.IntN(300), 1+w.script.IntN(w.unit), w.unit, w.unit+1, w.unit+w.script.IntN(2*w.unit))
 	b := some(w.script, n)
 	if len(p.sent)+n > w.sentMax() || p.shut || p.pipe.Closed() {
 		return
@@ -359,7 +359,7 @@ func (w *world) another(l *reactor.Loop, p *peer) *peer {
 // answer writes what came, or a part of it, or something else.
 func (w *world) answer(l *reactor.Loop, to *peer, in []byte) {
 	if len(in) == 0 || w.moods.IntN(3) == 0 {
-		w.write(l, to, some(w.moods, 1+w.moods.IntN(pick(w.moods, 20, 20, w.unit, w.unit, 3*w.unit))), false)
+		w.write(l, to, some(w.moods, 1+w.moods.IntN(pick(w.moods, 20, 20, 20, w.unit, 3*w.unit))), false)
 		return
 	}
 	from := pick(w.moods, 0, 0, w.moods.IntN(len(in)))

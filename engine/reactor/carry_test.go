@@ -90,6 +90,9 @@ func startCarry(t *testing.T, o reactor.Options, h *script) *crowd {
 	data := h.data
 	h.data = func(l *reactor.Loop, id reactor.ID, in []byte) int {
 		if id == c.ids[1] {
+			if string(in) != "x" {
+				t.Errorf("the second one sees %s, want x", brief(string(in)))
+			}
 			return len(in)
 		}
 		return data(l, id, in)
