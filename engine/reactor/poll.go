@@ -19,6 +19,7 @@ import (
 type kernel interface {
 	watch(fd int, had, want uint8) syscall.Errno // masks of watchRead and watchWrite; level-triggered
 	read(fd int, p []byte) (int, syscall.Errno)
+	discard(fd int, p []byte) (int, syscall.Errno) // read, but p may be left as it is
 	write(fd int, p []byte) (int, syscall.Errno)
 	writev(fd int, v []syscall.Iovec) (int, syscall.Errno)
 	many() int // transfers that the next two take at once; 0: the kernel has nothing of the kind
@@ -159,6 +160,12 @@ func (k *linux) watch(fd int, had, want uint8) syscall.Errno {
 // into account on their way, which a socket does not have, and cost an echo 5 % more.
 func (k *linux) read(fd int, p []byte) (int, syscall.Errno) {
 	n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0, 0, 0)
+	return count(n, errno)
+}
+
+// discard has the kernel throw away what it would copy (tcp(7), MSG_TRUNC); other kinds of sockets are read.
+func (k *linux) discard(fd int, p []byte) (int, syscall.Errno) {
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), syscall.MSG_TRUNC, 0, 0)
 	return count(n, errno)
 }
 
