@@ -67,7 +67,7 @@ type Options struct {
 	ControlBurst uint64
 	Assembly     time.Duration // a fragmented message must be complete within
 	Queue        int           // bytes that may wait for one slow client
-	SendBuffer   int           // SO_SNDBUF of each socket, 0: as the kernel likes
+	SendBuffer   int           // SO_SNDBUF of each client's socket, 0: as the kernel likes
 	Single       bool          // see reactor.Options
 	NodeQueue    int64         // bytes that may wait for all
 	HoldMax      int64         // bytes of incomplete messages held for all, and of what inflates them

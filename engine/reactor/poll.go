@@ -52,8 +52,6 @@ type linux struct {
 	spare  int                    // an open /dev/null for shed; -1 while it could not be had
 	target netpoll.PollAttachment // the poller reads nothing of it but FD
 	uring  *uring                 // nil: every call is made by itself
-
-	sendBuffer int // Options.SendBuffer
 }
 
 func openLinux() (_ *linux, err error) {
@@ -248,7 +246,7 @@ func (k *linux) dial(to netip.AddrPort, from netip.Addr) (fd int, pending syscal
 	if fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0); err != nil {
 		return -1, 0, err
 	}
-	if err = tune(fd, k.sendBuffer, true); err == nil && from.IsValid() {
+	if err = tune(fd, 0, true); err == nil && from.IsValid() {
 		// The port is chosen at connect, when the peer is known: 64,511 connections an address pair instead of in all.
 		err = errors.Join(
 			unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1),
@@ -319,7 +317,11 @@ func (k *linux) wake() {
 // an echo of 16 KiB nothing that could be measured.
 const unsentKept = 32 << 10
 
-// tune sets what every TCP socket of ours has; accepted ones inherit it from their listener. A peer that does not acknowledge
+// unsentDialed is the same for a socket that we dial, whose SO_SNDBUF is the kernel's own: a backend is the operator's, and one that
+// has to be waited for after every 32 KiB makes long messages to it a tenth dearer.
+const unsentDialed = 256 << 10
+
+// tune sets what every TCP socket of ours has; accepted ones inherit it from their listener, the others are dialed. A peer that does not acknowledge
 // what was sent to it for 90 s is given up.
 //
 // With keepalive silence is sent something after 60 s, and so a peer that vanished is noticed after 90 s. Sockets that we dial
@@ -327,10 +329,10 @@ const unsentKept = 32 << 10
 // some seconds, would ask thousands of idle ones at the same moment. TCP_USER_TIMEOUT is as long as all probes together take,
 // not less: once a peer has been silent for that long, the kernel gives it up at the first probe without an answer
 // (tcp_keepalive_timer), and with 30 s that was the first that got lost.
-func tune(fd, sendBuffer int, keepalive bool) error {
-	asked := 0
-	if keepalive {
-		asked = 1
+func tune(fd, sendBuffer int, dialed bool) error {
+	asked, unsent := 0, unsentKept
+	if dialed {
+		asked, unsent = 1, unsentDialed
 	}
 	options := [...]struct{ level, name, value int }{
 		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
@@ -339,7 +341,7 @@ func tune(fd, sendBuffer int, keepalive bool) error {
 		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 10},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 3},
 		{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 90_000},
-		{unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentKept},
+		{unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsent},
 		// The poller also asks for urgent data. Out of line, an urgent byte would stay ready for ever and turn the loop.
 		{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
 		{unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer},

@@ -56,7 +56,7 @@ type Options struct {
 	ReadBuffer   int           // bytes read at once, a loop: 64 KiB
 	QueueMax     int           // outbound bytes one socket may have waiting: 256 KiB
 	NodeQueueMax int64         // bytes of buffers behind all that waits: 1 GiB. See Loop.Write and CauseSlow
-	SendBuffer   int           // SO_SNDBUF of TCP sockets: what the kernel holds for a slow peer before QueueMax counts; 0: the kernel's, up to 4 MiB
+	SendBuffer   int           // SO_SNDBUF of accepted TCP sockets: what the kernel holds for a slow peer before QueueMax counts; 0: the kernel's, up to 4 MiB
 	LeftoverMax  int           // unconsumed bytes with which a socket still reads on: 20 KiB. Beyond, only Rerun and Resume help
 	WriteStall   time.Duration // waiting bytes without progress for so long end the socket: 10 s
 	Linger       time.Duration // what Close gives the queue and the peer's FIN: 5 s
@@ -107,7 +107,6 @@ func New(o Options) (*Reactor, error) {
 		if err != nil {
 			return nil, err
 		}
-		k.sendBuffer = o.SendBuffer
 		if !o.Single {
 			k.uring, l.r.single = openUring()
 		}
