@@ -18,7 +18,7 @@ import (
 //	submit      writeMany, and what it came to: when batchMax or enough bytes are put off, before a socket with something put
 //	            off is written to again or closed, and at the end of a batch
 //
-// A socket whose reading fills its slot gets the rest as without batches, by calls of its own, and so from then on.
+// A socket whose reading fills its slot gets the rest as without batches, by calls of its own, and so until one is shorter again.
 const (
 	batchMax  = 32               // sockets
 	batchMin  = 2                // below, a call for each is cheaper
@@ -29,6 +29,8 @@ const (
 	flagBusy  = flagPaused | flagFull | flagBlocked | flagRerun | flagResumed | flagLong | flagDeferred
 )
 
+const _ = uint(2 - batchMin) // submit makes one call where it is below
+
 // A transfer is one read or write of a batch.
 type transfer struct {
 	id    ID
@@ -38,6 +40,9 @@ type transfer struct {
 	errno syscall.Errno // n is 0
 	queue bool          // a write of the first segment of the row's queue; else of what was its burst
 }
+
+// came notes what a call has come to.
+func (x *transfer) came(n int, errno syscall.Errno) { x.n, x.errno = int32(n), errno }
 
 // batch is a loop's.
 type batch struct {
@@ -215,8 +220,8 @@ func (l *Loop) submit() {
 	}
 	outs := b.outs
 	b.outs, b.off = b.outs[:0], 0 // sent puts nothing off
-	if len(outs) < batchMin {
-		l.writeEach(outs)
+	if x := &outs[0]; len(outs) < batchMin {
+		x.came(l.sys.write(int(x.fd), x.p))
 	} else {
 		l.sys.writeMany(outs)
 	}
@@ -253,15 +258,6 @@ func (l *Loop) sent(x *transfer, r *row) {
 	l.flushed(x.id, r, n > 0)
 }
 
-// writeEach and readEach do t by calls of their own.
-func (l *Loop) writeEach(t []transfer) {
-	for i := range t {
-		x := &t[i]
-		n, errno := l.sys.write(int(x.fd), x.p)
-		x.n, x.errno = int32(n), errno
-	}
-}
-
 func (k *linux) many() int {
 	if k.uring == nil {
 		return 0
@@ -273,8 +269,7 @@ func (k *linux) readMany(t []transfer) {
 	done := k.uring.do(uringOpRecv, t)
 	for i := range t {
 		if x := &t[i]; i >= done || x.unfit() {
-			n, errno := k.read(int(x.fd), x.p)
-			x.n, x.errno = int32(n), errno
+			x.came(k.read(int(x.fd), x.p))
 		}
 	}
 }
@@ -283,8 +278,7 @@ func (k *linux) writeMany(t []transfer) {
 	done := k.uring.do(uringOpSend, t)
 	for i := range t {
 		if x := &t[i]; i >= done || x.unfit() {
-			n, errno := k.write(int(x.fd), x.p)
-			x.n, x.errno = int32(n), errno
+			x.came(k.write(int(x.fd), x.p))
 		}
 	}
 }

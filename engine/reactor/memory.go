@@ -346,12 +346,15 @@ func (k *virtual) many() int { return k.m.many }
 
 func (k *virtual) readMany(t []transfer) {
 	for i := range t {
-		n, errno := k.read(int(t[i].fd), t[i].p)
-		t[i].n, t[i].errno = int32(n), errno
+		t[i].came(k.read(int(t[i].fd), t[i].p))
 	}
 }
 
-func (k *virtual) writeMany(t []transfer) { k.l.writeEach(t) }
+func (k *virtual) writeMany(t []transfer) {
+	for i := range t {
+		t[i].came(k.write(int(t[i].fd), t[i].p))
+	}
+}
 
 func (k *virtual) accept(fd int) (int, netip.AddrPort, syscall.Errno) {
 	ln := k.m.at(fd)

@@ -321,8 +321,8 @@ const unsentKept = 32 << 10
 // has to be waited for after every 32 KiB makes long messages to it a tenth dearer.
 const unsentDialed = 256 << 10
 
-// tune sets what every TCP socket of ours has; accepted ones inherit it from their listener, the others are dialed. A peer that does not acknowledge
-// what was sent to it for 90 s is given up.
+// tune sets what every TCP socket of ours has; accepted ones inherit it from their listener, the others are dialed. A peer that
+// does not acknowledge what was sent to it for 90 s is given up.
 //
 // With keepalive silence is sent something after 60 s, and so a peer that vanished is noticed after 90 s. Sockets that we dial
 // have it. Accepted ones do not: their handler asks them for a sign of life, and the kernel's timers, which it rounds to
