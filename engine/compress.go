@@ -27,6 +27,9 @@ type compressor struct {
 	whole    inflating // of a message that is here at once
 	inflated []byte    // and that message; spareMax bytes at most are kept
 
+	round   uint64 // the loop's,
+	inRound int    // and how many bytes it has inflated in it
+
 	begun map[uint32]*inflating // by hold: of messages that are not; sockets without one have none
 	spare []*inflating          // inflatersKept at most
 }
@@ -38,6 +41,14 @@ const inflatersKept = 64
 type inflating struct {
 	z    deflate.Inflater
 	text frame.UTF8
+}
+
+// count notes that n bytes were inflated in a round.
+func (f *compressor) count(round uint64, n int) {
+	if f.round != round {
+		f.round, f.inRound = round, 0
+	}
+	f.inRound += n
 }
 
 func newCompressor() *compressor { return &compressor{begun: map[uint32]*inflating{}} }
@@ -145,6 +156,7 @@ func (w *worker) add(i *inflating, b []byte, ev *frame.Event) (_ []byte, code fr
 	had := len(b)
 	b, err := i.z.Inflate(b, ev.Payload, deflate.Limits{Bytes: int(min(most, left)), Ratio: w.e.o.InflateRatio})
 	w.turn.inflated += len(b) - had
+	w.flate.count(w.l.Round(), len(b)-had)
 	switch {
 	case ev.Op == frame.Text && !i.text.Add(b[had:]): // first, since these bytes come before what err is about
 		return b, frame.CloseInvalid
@@ -158,8 +170,18 @@ func (w *worker) add(i *inflating, b []byte, ev *frame.Event) (_ []byte, code fr
 	return b, 0
 }
 
-// turnInflated is how many bytes one socket may have inflated before the others get their turn: about 1 ms.
-const turnInflated = 1 << 20
+// Inflating makes work out of few bytes, so those who send much of it wait for one another, and not the others for them.
+const (
+	turnInflated  = 1 << 20   // bytes that one socket may have inflated before the others get their turn: about 1 ms
+	roundInflated = 128 << 10 // bytes that a loop inflates between two looks at the poller before long messages yield
+	longPacked    = 4 << 10   // compressed bytes: a message of one frame up to here does not yield
+)
+
+// inflatesLater reports whether the message that in goes on with, or begins with, has to wait for the loop's next rounds.
+func (w *worker) inflatesLater(r *frame.Reader, in []byte) bool {
+	f := w.flate
+	return f.round == w.l.Round() && f.inRound > roundInflated && r.Longer(in, longPacked)
+}
 
 func (i *inflating) reset() {
 	i.z.Reset()

@@ -419,6 +419,42 @@ func TestBombsTakeTurns(t *testing.T) {
 	}
 }
 
+// TestLongBombsWaitForEachOther: when many clients send what is long once it is inflated, who says something short in the same
+// moment, compressed or not, does not wait for all of them. Each of them gets its turn, whatever the others cost.
+func TestLongBombsWaitForEachOther(t *testing.T) {
+	var long string // of which 5 KiB and more have to be sent
+	for n := range 3000 {
+		long += fmt.Sprintf("%x,", n*n*n)
+	}
+	for name, parts := range map[string][][]byte{
+		"in fragments": inParts(shrink(strings.Repeat("long", 15_000)), 2),
+		"in one frame": {shrunk(frame.Text, long)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nil, compressing)
+			var order []int
+			r.stream.onReceive = func(_ engine.Conn, ev *frame.Event) { order = append(order, len(ev.Payload)) }
+			const bombers = 60
+			var pipes []*reactor.Pipe
+			for i := range bombers + 1 {
+				pipes = append(pipes, r.open(ticket.Claims{Client: fmt.Sprint("bob", i)}, offer))
+			}
+			plain := r.open(ticket.Claims{})
+			for _, p := range pipes[:bombers] {
+				p.Write(slices.Concat(parts...))
+			}
+			short := "short and short and short and short and short and short"
+			pipes[bombers].Write(shrunk(frame.Text, short))
+			plain.Write(client(frame.Text, true, short))
+			r.mem.Run()
+			first := slices.Index(order, len(short))
+			if len(order) != bombers+2 || first < 0 || first > 10 || order[first+1] != len(short) {
+				t.Errorf("%d messages, the short ones not first: %v", len(order), order)
+			}
+		})
+	}
+}
+
 func TestCompressedEchoDoesNotAllocate(t *testing.T) {
 	r := newRig(t, map[string]limiter.Options{
 		"messages-in": {Rate: rate(t, "1000000/1second"), Per: limiter.PerClient},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strconv"
 
+	"ticketgate/engine/deflate"
 	"ticketgate/engine/frame"
 	"ticketgate/engine/reactor"
 	"ticketgate/internal/faults"
@@ -33,7 +34,7 @@ const turnFrames = 1024
 func (w *worker) eachFrame(id reactor.ID, s *session, reader *frame.Reader, rules *frame.Rules, in []byte) int {
 	pos := 0
 	for frames := 0; pos < len(in) && s.paused == 0; frames++ {
-		if frames >= turnFrames || w.turn.inflated > turnInflated {
+		if frames >= turnFrames || w.turn.inflated > turnInflated || s.window() != deflate.NoWindow && w.inflatesLater(reader, in[pos:]) {
 			w.l.Yield(id)
 			break
 		}

@@ -40,6 +40,16 @@ func (r *Reader) Count(in []byte) (messages, bytes int64) {
 	}
 }
 
+// Longer reports whether in, which is what Next will get next, goes on with a message under way, or begins one of more than n
+// bytes or of more than one frame. Of a header that is not here in full it says no.
+func (r *Reader) Longer(in []byte, n int64) bool {
+	if r.fault != 0 || r.left > 0 {
+		return r.fault == 0
+	}
+	h, used, err := Parse(in)
+	return err == nil && used > 0 && (!h.Fin || h.Op == Continuation || h.Len > n)
+}
+
 // Partial reports whether in, which is what Next will get next, begins with a part of a message in one frame, or of a header.
 func (r *Reader) Partial(in []byte) bool {
 	if r.fault != 0 || r.Open() {

@@ -61,6 +61,41 @@ func TestCountIsWhatNextFinds(t *testing.T) {
 	}
 }
 
+// TestLonger: what goes on, has several frames or announces more than n bytes is longer.
+func TestLonger(t *testing.T) {
+	rules := &frame.Rules{Role: frame.Server, Opcodes: frame.AllowBoth, MaxMessage: 1 << 20, MaxFragments: 10}
+	text := func(n int) string { return string(make([]byte, n)) }
+	for name, c := range map[string]struct {
+		before, in []byte
+		want       bool
+	}{
+		"nothing":                          {nil, nil, false},
+		"half a header":                    {nil, frametest.Frame(0x82, text(5000))[:3], false},
+		"n bytes":                          {nil, frametest.Frame(0x82, text(4096)), false},
+		"one more":                         {nil, frametest.Frame(0x82, text(4097)), true},
+		"one more, of which none has come": {nil, frametest.Frame(0x82, text(4097))[:8], true},
+		"the first of several":             {nil, frametest.Frame(0x02, "a"), true},
+		"the last of several":              {frametest.Frame(0x02, "a"), frametest.Frame(0x80, "b"), true},
+		"a ping":                           {nil, frametest.Frame(0x89, "ping"), false},
+		"a ping between frames":            {frametest.Frame(0x02, "a"), frametest.Frame(0x89, "ping"), false},
+		"the rest of a frame":              {frametest.Frame(0x82, text(100))[:50], []byte("rest"), true},
+		"behind a message":                 {frametest.Frame(0x82, text(5000)), frametest.Frame(0x82, "a"), false},
+		"behind what broke the rules":      {[]byte{0xff, 0x80, 1, 2, 3, 4}, frametest.Frame(0x82, text(5000)), false},
+	} {
+		var r frame.Reader
+		for before := c.before; len(before) > 0; {
+			_, n, err := r.Next(rules, before)
+			if err != nil {
+				break
+			}
+			before = before[n:]
+		}
+		if got := r.Longer(c.in, 4096); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
 func TestCountOfABrokenStream(t *testing.T) {
 	var r frame.Reader
 	rules := &frame.Rules{Role: frame.Server, Opcodes: frame.AllowBoth, MaxMessage: 1 << 20, MaxFragments: 10}

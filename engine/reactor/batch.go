@@ -72,6 +72,7 @@ func newBatch(o *Options, room int) batch {
 
 // round serves what one wait has named. A round that has made the loop stop is cut short.
 func (l *Loop) round(events []unix.EpollEvent) {
+	l.rounds++
 	for len(events) > 0 && !l.stopping {
 		if l.batch.max == 0 || len(events) == 1 {
 			l.event(int(events[0].Fd), events[0].Events)

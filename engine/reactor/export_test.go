@@ -71,6 +71,7 @@ const (
 
 // Calls are what one loop asks of its kernel.
 type Calls struct {
+	Watch               int   // what the poller was told
 	Read, Write         int   // calls for one socket; sendmsg, too
 	ReadMany, WriteMany []int // the sockets of each call for many
 	Interrupt           int   // so many of the next transfers of calls for many come to EINTR
@@ -89,6 +90,11 @@ func (r *Reactor) Observe(loop int) *Calls {
 	k := &observed{kernel: l.sys}
 	l.sys = k
 	return &k.Calls
+}
+
+func (k *observed) watch(fd int, had, want uint8) syscall.Errno {
+	k.Watch++
+	return k.kernel.watch(fd, had, want)
 }
 
 func (k *observed) read(fd int, p []byte) (int, syscall.Errno) {

@@ -29,9 +29,10 @@ type Loop struct {
 	dirty      []ID // written to in this callback
 	dying      []ID // to be buried after it
 	soon       []ID // Rerun, Resume
-	later      []ID // Yield: for the next round
+	later      []ID // Yield: for the next rounds
 	spare      []ID // the other halves of dying and soon
 	soonSpare  []ID
+	rounds     uint64
 	unsent     int // bytes written since the last flush of all
 	vector     [vectorMax]syscall.Iovec
 	work       Work // the unit in hand
@@ -143,9 +144,8 @@ func (l *Loop) onWake() {
 	l.runCommands()
 	l.drain(workBatch)
 	l.fire()
-	l.soon = append(l.soon, l.later...)
-	l.later = l.later[:0]
 	l.settle()
+	l.putOffTurns()
 }
 
 // settleTurns is how often callbacks may cause callbacks before other sockets get their turn.

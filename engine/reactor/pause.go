@@ -1,6 +1,9 @@
 package reactor
 
-import "syscall"
+import (
+	"syscall"
+	"time"
+)
 
 // Inbound: one recv(2) an event, or up to readsMax while they are full, into the loop's own buffer, behind a copy of what the socket had left over:
 //
@@ -42,7 +45,8 @@ func (l *Loop) Rerun(id ID) {
 }
 
 // Yield is Rerun after the other sockets have had their turn: for a callback that leaves work undone because it took long
-// enough. On the loop only.
+// enough. Until then nothing more of id is read. Of those that yield, as many are served in a round as laterMax allows, the
+// first first, so that what is short does not wait for all that is long. On the loop only.
 func (l *Loop) Yield(id ID) {
 	if r := l.active(id); r != nil && r.flags&(flagRerun|flagResumed) == 0 {
 		r.flags |= flagRerun
@@ -50,6 +54,37 @@ func (l *Loop) Yield(id ID) {
 		l.wake()
 	}
 }
+
+// laterMax is how long those that have yielded are served before the poller is asked for others.
+const laterMax = 500 * time.Microsecond
+
+// putOffTurns serves those that had yielded before: one of them in any case, the rest in this round or the next ones.
+func (l *Loop) putOffTurns() {
+	n := len(l.later)
+	if n == 0 {
+		return
+	}
+	begun, served := l.o.Clock.Now(), 0
+	for served < n && !l.stopping {
+		l.soon = append(l.soon, l.later[served])
+		l.rounds++
+		l.now = 0
+		l.settle()
+		if served++; l.o.Clock.Now().Sub(begun) > laterMax {
+			break
+		}
+	}
+	if l.stopping {
+		return
+	}
+	if l.later = append(l.later[:0], l.later[served:]...); len(l.later) > 0 {
+		l.wake()
+	}
+}
+
+// Round counts what the loop does between two looks at the poller; the turn of one that has yielded counts for itself. It tells
+// callbacks what share of a round they may take. On the loop only.
+func (l *Loop) Round() uint64 { return l.rounds }
 
 func (l *Loop) again(id ID, r *row, flag uint16) {
 	if r.flags&(flagRerun|flagResumed) == 0 {
@@ -90,10 +125,13 @@ const _ = uint(readsMax - 2) // carry counts on a second one
 // flagStops are the reasons not to read a socket on in its turn.
 const flagStops = flagPaused | flagFull | flagRerun | flagResumed
 
-// readable reads and hands on what came.
+// readable reads and hands on what came. One that has yielded, or was cut short, has its turn first.
 func (l *Loop) readable(id ID, r *row) {
 	if r.flags&(flagPaused|flagFull) != 0 {
 		l.watch(id, r)
+		return
+	}
+	if r.flags&flagRerun != 0 {
 		return
 	}
 	to := l.in[l.o.LeftoverMax:]
@@ -222,7 +260,7 @@ func (l *Loop) keep(id ID, r *row, in []byte, used int) {
 		l.setLeftover(r, rest)
 	}
 	full := uint16(0)
-	if len(rest) > l.o.LeftoverMax {
+	if len(rest) > l.o.LeftoverMax && r.flags&flagRerun == 0 { // else its turn comes before it is read again
 		full = flagFull
 	}
 	if r.flags&flagFull != full {

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"compress/flate"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -19,6 +21,7 @@ import (
 
 func init() {
 	tests[9] = test{"inflate bomb: 1009 with the byte that passes the limit, bounded memory, honest sockets as before", inflateBomb}
+	roles["bombs"] = bombCrew
 }
 
 const (
@@ -49,10 +52,6 @@ func inflateBomb(ctx context.Context, x *exam) error {
 	if err != nil {
 		return err
 	}
-	a := &salvos{c: c, n: x.n(bombers, 20)}
-	for range min(a.n, bombCharges) {
-		a.charges = append(a.charges, newCharge(x.rnd))
-	}
 	b, err := c.baseline(ctx, x, sockets)
 	if err != nil {
 		return err
@@ -62,19 +61,93 @@ func inflateBomb(ctx context.Context, x *exam) error {
 		return err
 	}
 	peak, stop := watchMemory(c.nodes[0].PID())
-	h := c.honest(ctx, sockets)
-	err = a.fire(ctx, x, x.lasting(bombTime))
-	h.end()
-	stop()
+	crew, err := startRole("bombs", gently, c.nodes[0].Handshake, c.nodes[0].Gate, c.key.Text, strconv.FormatUint(x.rnd.Uint64(), 10),
+		strconv.Itoa(x.n(bombers, 20)), x.lasting(bombTime).String())
 	if err != nil {
 		return err
 	}
-	a.judge(x)
+	h := c.honest(ctx, sockets)
+	line, err := crew.Hear(ctx)
+	h.end()
+	stop()
+	load := cpuSeconds(crew.PID())
+	if _, stopped := crew.Stop(); errors.Join(err, stopped) != nil {
+		return errors.Join(err, stopped)
+	}
+	var told bombed
+	if err := json.Unmarshal([]byte(line), &told); err != nil {
+		return fmt.Errorf("the bombers tell %q: %w", line, err)
+	}
+	told.judge(x)
+	x.figure("the bombers' own processor time: %.1f s", load)
 	grown := peak.Load() - before
 	x.figure("resident memory %+.1f MiB at its peak", float64(grown)/(1<<20))
 	x.want(grown <= bombGrowth, "memory grew by %d bytes, want at most %d", grown, bombGrowth)
 	h.judge(x, b)
 	return nil
+}
+
+// bombed is what the bombers tell, as JSON.
+type bombed struct {
+	Bombs int // of one salvo
+	Fired int
+	Most  int                         // bytes that the bytes sent up to the verdict inflate to
+	Took  [len(bombs)][]time.Duration // from the last byte needed to the close frame
+	Odd   []string                    // what else happened, oddMax at most
+}
+
+func (b *bombed) odd(format string, args ...any) {
+	if len(b.Odd) < oddMax {
+		b.Odd = append(b.Odd, fmt.Sprintf(format, args...))
+	}
+}
+
+func (b *bombed) judge(x *exam) {
+	for _, odd := range b.Odd {
+		x.want(false, "%s", odd)
+	}
+	x.figure("%d bombs in salvos of %d: what was sent up to the byte that passes the limit inflates to %d bytes at most", b.Fired, b.Bombs, b.Most)
+	x.want(b.Fired >= b.Bombs, "%d bombs of %d: there was no whole salvo", b.Fired, b.Bombs)
+	x.want(b.Most <= bombLimit+bombSlack, "%d bytes inflated, want at most %d", b.Most, bombLimit+bombSlack)
+	for way := range bombs {
+		slowest := quantile(b.Took[way], 1)
+		x.figure("%s: close frame %v to %v after that byte", bombs[way].name, quantile(b.Took[way], 0.5).Round(time.Microsecond), slowest.Round(time.Microsecond))
+		x.wantTime(slowest <= bombWithin, "%s: a close took %v, want at most %v", bombs[way].name, slowest, bombWithin)
+	}
+}
+
+// bombCrew are the bombers, a process of their own: what it costs to make bombs is not to be had from those who are beside
+// them. args: handshake, gate, key, seed, bombs of a salvo, for how long.
+func bombCrew(args []string, hear func() (string, bool), say func(string, ...any)) error {
+	if len(args) != 6 {
+		return errors.New("want: handshake, gate, key, seed, bombs, duration")
+	}
+	seed, err := strconv.ParseUint(args[3], 10, 64)
+	n, err2 := strconv.Atoi(args[4])
+	d, err3 := time.ParseDuration(args[5])
+	if err := errors.Join(err, err2, err3); err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	go func() {
+		for _, more := hear(); more; _, more = hear() {
+		}
+		stop()
+	}()
+	c := &cluster{nodes: []*rig.Node{{Handshake: args[0], Gate: args[1]}}, key: rig.Key{Text: args[2]}, http: newHTTP(openAtOnce), packs: true}
+	a := &salvos{c: c, n: n, told: bombed{Bombs: n}}
+	rnd := rand.New(rand.NewPCG(seed, 9))
+	for range min(a.n, bombCharges) {
+		a.charges = append(a.charges, newCharge(rnd))
+	}
+	if err := a.fire(ctx, d); err != nil {
+		return err
+	}
+	text, err := json.Marshal(&a.told)
+	say("%s", text)
+	<-ctx.Done()
+	return err
 }
 
 // salvos are the bombs that go off at once, again and again.
@@ -83,18 +156,16 @@ type salvos struct {
 	n       int // bombs of one
 	charges []*charge
 
-	mu    sync.Mutex
-	fired int
-	most  int                         // bytes that the bytes sent up to the verdict inflate to
-	took  [len(bombs)][]time.Duration // from the last byte needed to the close frame
+	mu   sync.Mutex
+	told bombed
 }
 
 // fire lets salvos off for d.
-func (a *salvos) fire(ctx context.Context, x *exam, d time.Duration) error {
+func (a *salvos) fire(ctx context.Context, d time.Duration) error {
 	until := time.Now().Add(d)
 	for n := 0; n == 0 || time.Now().Before(until); n++ {
 		next := time.Now().Add(bombEvery)
-		if err := a.salvo(ctx, x); err != nil {
+		if err := a.salvo(ctx); err != nil {
 			return err
 		}
 		if err := rest(ctx, time.Until(next)); err != nil {
@@ -104,7 +175,7 @@ func (a *salvos) fire(ctx context.Context, x *exam, d time.Duration) error {
 	return nil
 }
 
-func (a *salvos) salvo(ctx context.Context, x *exam) error {
+func (a *salvos) salvo(ctx context.Context) error {
 	sockets, err := a.c.openMany(ctx, a.n, "echo")
 	defer closeAll(sockets)
 	if err != nil {
@@ -118,25 +189,19 @@ func (a *salvos) salvo(ctx context.Context, x *exam) error {
 			code, took, err := bombs[way].play(s, g, &ready)
 			a.mu.Lock()
 			defer a.mu.Unlock()
-			x.want(err == nil, "%s: %v", bombs[way].name, err)
-			x.want(err != nil || code == frame.CloseTooBig, "%s: closed with %d, want %d", bombs[way].name, code, frame.CloseTooBig)
-			a.fired++
-			a.most = max(a.most, g.least)
-			a.took[way] = append(a.took[way], took)
+			switch {
+			case err != nil:
+				a.told.odd("%s: %v", bombs[way].name, err)
+			case code != frame.CloseTooBig:
+				a.told.odd("%s: closed with %d, want %d", bombs[way].name, code, frame.CloseTooBig)
+			}
+			a.told.Fired++
+			a.told.Most = max(a.told.Most, g.least)
+			a.told.Took[way] = append(a.told.Took[way], took)
 		})
 	}
 	done.Wait()
 	return nil
-}
-
-func (a *salvos) judge(x *exam) {
-	x.figure("%d bombs in salvos of %d: what was sent up to the byte that passes the limit inflates to %d bytes at most", a.fired, a.n, a.most)
-	x.want(a.most <= bombLimit+bombSlack, "%d bytes inflated, want at most %d", a.most, bombLimit+bombSlack)
-	for way := range bombs {
-		slowest := quantile(a.took[way], 1)
-		x.figure("%s: close frame %v to %v after that byte", bombs[way].name, quantile(a.took[way], 0.5).Round(time.Microsecond), slowest.Round(time.Microsecond))
-		x.wantTime(slowest <= bombWithin, "%s: a close took %v, want at most %v", bombs[way].name, slowest, bombWithin)
-	}
 }
 
 // A charge is a compressed text: an honest beginning, and then the same letter, a thousand to a byte.

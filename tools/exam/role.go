@@ -44,8 +44,10 @@ func play(args []string) (code int, done bool) {
 	return 0, true
 }
 
-// gently is what a crowd of clients runs under, so that it cannot take the processors from those whom it is to disturb.
-var gently = []string{"nice", "-n", "19"}
+// gently is what a crowd of clients runs under, so that it cannot take the processors from those whom it is to disturb: all that
+// they leave idle is the crowd's, and whoever else wakes up has the processor at once. With nice(1) alone a crowd keeps it for
+// some milliseconds first (sched(7)), three times for each honest message.
+var gently = []string{"chrt", "--idle", "0"}
 
 // startRole runs a role in a process of its own, started by the command under, nil: directly.
 func startRole(name string, under []string, args ...string) (*rig.Helper, error) {
