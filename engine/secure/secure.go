@@ -43,7 +43,7 @@ type Options struct {
 	Done func(l *reactor.Loop, id reactor.ID, state *tls.ConnectionState, err error)
 
 	Handshakes int       // running at once, beyond which sockets end by RST with ErrBusy: 1,024 a core
-	Workers    int       // of those, how many compute at once: one a core
+	Workers    int       // of those, how many compute at once: half of the cores, so that who is there already has the others
 	KernelTLS  KernelTLS // Auto
 	// Log gets what an operator should see: why the kernel is not used, panics. It must not block. May be nil.
 	Log func(msg string, args ...any)
@@ -84,12 +84,12 @@ func New(o Options) (*Server, error) {
 	if o.Handshakes < 0 || o.Workers < 0 || o.KernelTLS > Off {
 		return nil, errors.New("secure: Options.Handshakes and Workers must not be negative, and KernelTLS must be Auto or Off")
 	}
-	cores := runtime.GOMAXPROCS(0)
+	cores := runtime.NumCPU() // GOMAXPROCS may be more: see processors in cmd/ticketgate
 	if o.Handshakes == 0 {
 		o.Handshakes = handshakesPerCore * cores
 	}
 	if o.Workers == 0 {
-		o.Workers = cores
+		o.Workers = max(1, cores/2)
 	}
 	s := &Server{o: o, permits: make(chan struct{}, o.Workers), toKernel: (*reactor.Loop).Offload}
 	if o.KernelTLS == Auto {

@@ -29,7 +29,6 @@ const (
 	slowRoom       = time.Second     // earlier or later
 	slowHeadMemory = 512 << 20
 	slowSources    = 1000 // addresses that they come from: each is below its limits
-	slowPace       = 2000 // of them come a second
 	byteEvery      = time.Second
 )
 
@@ -125,7 +124,8 @@ type slowCrowd struct {
 	refused           int // never came in
 }
 
-// slowClients keeps so many slow clients of a kind at a gate until the input ends: for each that is closed another comes.
+// slowClients keeps so many slow clients of a kind at a gate until the input ends: for each that is closed another comes. The
+// first come at the pace of those that follow, so many in the time of a stage: they would come in waves else, and be few between.
 // args: gate, kind, number, and "tls" if the gate has it.
 func slowClients(args []string, hear func() (string, bool), say func(string, ...any)) error {
 	n, err := strconv.Atoi(args[2])
@@ -140,7 +140,7 @@ func slowClients(args []string, hear func() (string, bool), say func(string, ...
 		stop()
 	}()
 	for i := range n {
-		first := time.Duration(i) * time.Second / slowPace
+		first := time.Duration(i) * slowStage / time.Duration(n)
 		c.done.Go(func() {
 			if rest(ctx, first) != nil {
 				return
@@ -203,10 +203,9 @@ func (c *slowCrowd) begin(ctx context.Context, from *net.TCPAddr) (net.Conn, []b
 	case c.kind == "dribble":
 		return conn, slowHead, nil
 	case c.kind == "hello":
-		hello := clientHello()
-		_, err = conn.Write(hello[:len(hello)/2])
+		_, err = conn.Write(halfHello())
 	case c.tls:
-		t := tls.Client(conn, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // who the gate is does not matter here
+		t := tls.Client(conn, carefree)
 		if err := t.HandshakeContext(ctx); err != nil {
 			return nil, nil, errors.Join(err, conn.Close())
 		}
@@ -238,12 +237,18 @@ func wait(ctx context.Context, conn net.Conn, send []byte) (closed bool) {
 	return false
 }
 
-// clientHello is a whole one.
-func clientHello() []byte {
-	var r recorder
-	_ = tls.Client(&r, &tls.Config{InsecureSkipVerify: true}).Handshake() //nolint:gosec // there is no server: it ends behind the hello
-	return r.Bytes()
+// carefree is what costs the crowd least: there are thousands of it, and the processors are to be the gate's.
+var carefree = &tls.Config{
+	InsecureSkipVerify: true, //nolint:gosec // who the gate is does not matter here
+	CurvePreferences:   []tls.CurveID{tls.X25519},
 }
+
+// halfHello is the first half of a ClientHello: the same for all, since nothing comes of it.
+var halfHello = sync.OnceValue(func() []byte {
+	var r recorder
+	_ = tls.Client(&r, carefree).Handshake() // there is no server: it ends behind the hello
+	return r.Bytes()[:r.Len()/2]
+})
 
 // recorder is a connection to nobody.
 type recorder struct {
