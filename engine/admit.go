@@ -374,7 +374,7 @@ func (w *worker) switchProtocols(id reactor.ID, s *session, k *parked) {
 	w.known(id, s)
 	s.endAt = now.after(k.claims.SessionEnd.Sub(stored))
 	s.endCode = frame.CloseExpired
-	s.pingAt = w.nextPing(now, w.spread(w.e.o.Deadlines.Ping))
+	s.pingAt = w.firstPing(now)
 	s.opened, s.last = now, now
 	w.rearm(id, s)
 	w.event(id, s, Event{Kind: EventOpened, Ticket: k.claims.ID})
@@ -450,9 +450,4 @@ func (w *worker) reject(id reactor.ID, s *session, reason, request string, answe
 	w.leave(id, s, End{By: ByGateway})
 	w.releaseSlot(s) // it never carried a message
 	w.l.Close(id)
-}
-
-// spread returns d less up to 20 %, so that what began together does not stay together.
-func (w *worker) spread(d time.Duration) time.Duration {
-	return d - time.Duration(w.rnd.Int64N(int64(d/5)+1))
 }

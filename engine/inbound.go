@@ -247,8 +247,8 @@ func (w *worker) controlFrame(id reactor.ID, s *session, ev *frame.Event) {
 		w.peerClosed(id, s, ev)
 		return
 	}
-	if ev.Kind == frame.KindPong && s.flags&(flagPinged|flagPonged) == flagPinged {
-		s.flags |= flagPonged // we asked for it: an idle client takes nothing from its limits
+	if ev.Kind == frame.KindPong && s.flags&flagPinged != 0 {
+		w.answered(id, s) // we asked for it: an idle client takes nothing from its limits
 		return
 	}
 	if ok, _ := w.e.control.Take(&w.flow(s).control, w.l.Now(), 1); !ok {

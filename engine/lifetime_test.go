@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -613,7 +614,7 @@ func TestPings(t *testing.T) {
 	if p.Closed() {
 		t.Error("given up too early")
 	}
-	r.mem.Advance(1500 * time.Millisecond) // pongs are looked for on a grid of 256 ms
+	r.mem.Advance(3500 * time.Millisecond) // pongs are looked for on a grid of 2,048 ms
 	s := r.engine.Stats()
 	if want := (engine.End{By: engine.ByNetwork, Reason: "no pong"}); len(r.stream.ends) != 1 || r.stream.ends[0] != want || !p.WasReset() {
 		t.Errorf("%+v, reset %v", r.stream.ends, p.WasReset())
@@ -622,6 +623,36 @@ func TestPings(t *testing.T) {
 		t.Errorf("%v", s.Ended)
 	}
 	r.gone()
+}
+
+// TestPingsAreSpread: sockets that were opened one behind the other are pinged together, so many of them, and others at other times.
+func TestPingsAreSpread(t *testing.T) {
+	r := newRig(t, nil, nil)
+	const group, groups = 64, 12
+	var pipes []*reactor.Pipe
+	for i := range group * groups {
+		pipes = append(pipes, r.open(ticket.Claims{Client: fmt.Sprint(i)}))
+	}
+	at := make([]int, len(pipes))
+	for now := 1; now <= 25; now++ {
+		r.mem.Advance(time.Second)
+		for i, p := range pipes {
+			if at[i] == 0 && r.heard(p) == "ping " {
+				at[i] = now
+			}
+		}
+	}
+	moments := map[int]bool{}
+	for g := range groups {
+		all := at[g*group : (g+1)*group]
+		if all[0] < 20 || len(slices.Compact(slices.Clone(all))) > 1 {
+			t.Errorf("group %d: pinged after %v seconds", g, all)
+		}
+		moments[all[0]] = true
+	}
+	if len(moments) < 2 {
+		t.Errorf("all are pinged in second %v", moments)
+	}
 }
 
 // TestAssemblyOfALateMessage: its clock needs no timer that happens to come before.

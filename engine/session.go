@@ -70,7 +70,6 @@ const (
 	flagJoined                    // the stream has seen Join and is owed Gone
 	flagPinged                    // a ping waits for its answer
 	flagHeard                     // something arrived since the ping
-	flagPonged                    // the ping has been answered: a further pong is one that nobody asked for
 	flagPong                      // a pong is owed: worker.pongs has it until nothing waits for the client any more
 	flagDropIn                    // the message under way from the client is dropped
 	flagDropOut                   // a message to the client was dropped, and none has passed since

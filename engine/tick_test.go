@@ -40,10 +40,10 @@ func TestTicks(t *testing.T) {
 	}
 }
 
-// TestPingGrid: pings go out together at moments that lie a 16th to a 32nd of their interval apart.
+// TestPingGrid: pings go out together at moments that lie an 8th to a 16th of their interval apart.
 func TestPingGrid(t *testing.T) {
 	for ping, want := range map[time.Duration]tick{
-		time.Millisecond: 1, 100 * time.Millisecond: 4, time.Second: 32, 25 * time.Second: 1024, time.Hour: 131072,
+		time.Millisecond: 1, 100 * time.Millisecond: 8, time.Second: 64, 25 * time.Second: 2048, time.Hour: 262144,
 	} {
 		e := &Engine{}
 		e.o.Deadlines.Ping = ping

@@ -50,6 +50,9 @@ type worker struct {
 
 	pongs map[uint32][]byte // by slot: what the last ping said, while flagPong
 
+	opened  int           // sockets, ever
+	pinging time.Duration // after which the last of them is pinged: see firstPing
+
 	begun    *offheap.Rows[begun] // see session
 	messages *offheap.Rows[message]
 	flows    *offheap.Rows[flow]

@@ -26,7 +26,7 @@ func pings(r *runner) (*section, error) {
 	t := &bench.Table{
 		Title: "Pings",
 		About: fmt.Sprintf("%s idle sockets, watched for %s after they were opened; the client answers every ping. A server's CPU with pings less that without is what pings cost: writing the ping, reading the pong, the timer. "+
-			"The rest is what an idle server does anyway. epollaccept writes two bytes to the sockets of every 1,024 ms, as the gateway, and reads what comes: it knows no deadline, no traffic that makes a ping needless, and no frame but a pong.", whole(n), watch),
+			"The rest is what an idle server does anyway. epollaccept writes two bytes to the sockets of every 2,048 ms, as the gateway, and reads what comes: it knows no deadline, no traffic that makes a ping needless, and no frame but a pong.", whole(n), watch),
 		Head: []string{"server", "a ping every", "pings answered", "server CPU ms", "µs a connection and second"},
 	}
 	per := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 / float64(n) / watch.Seconds() }

@@ -79,6 +79,17 @@ func (l *Loop) Arm(id ID, at mono.Time) {
 	}
 }
 
+// Move is Arm for a moment that will seldom be put off again: id does not even stay in the list of the earlier one, which would
+// be looked at for nothing. On the loop only.
+func (l *Loop) Move(id ID, at mono.Time) {
+	if r := l.active(id); r != nil {
+		slot := id.Slot()
+		l.unlink(slot, r)
+		r.due = l.tickAt(at)
+		l.link(slot, r, r.earliest())
+	}
+}
+
 // Disarm takes the timer back. On the loop only.
 func (l *Loop) Disarm(id ID) {
 	if r := l.active(id); r != nil {
@@ -213,6 +224,11 @@ func (l *Loop) nextAlarm() {
 // fire empties the lists up to now, fireBatch rows at most; the rest follows after the sockets had their turn.
 func (l *Loop) fire() {
 	w, now := &l.wheel, uint32(l.ticks())
+	l.batch.open = true // what they write goes out together
+	defer func() {
+		l.batch.open = false
+		l.submit()
+	}()
 	for n := 0; ; {
 		for ; w.heads[firing] != 0; n++ {
 			if n == fireBatch {
@@ -221,6 +237,7 @@ func (l *Loop) fire() {
 			}
 			slot := uint32(w.heads[firing] - 1)
 			l.visit(slot, l.rows.At(slot), now)
+			l.flushDirty()
 		}
 		next, ok := w.next()
 		if !ok || !passed(next, now) {

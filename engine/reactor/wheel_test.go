@@ -19,7 +19,11 @@ func timers(t *testing.T, seed uint64, age time.Duration) {
 	spans := []time.Duration{0, time.Millisecond, 20 * time.Millisecond, time.Second, 80 * time.Second, 85 * time.Second, time.Hour}
 	arm := func(l *reactor.Loop, id reactor.ID) {
 		at := l.Now().Add(time.Duration(rnd.Int64N(int64(spans[rnd.IntN(len(spans))]) + 1)))
-		l.Arm(id, at)
+		if rnd.IntN(2) == 0 {
+			l.Arm(id, at)
+		} else {
+			l.Move(id, at)
+		}
 		armed[id] = at
 	}
 	h := &script{
@@ -88,6 +92,29 @@ func FuzzTimers(f *testing.F) {
 	}
 	f.Add(uint64(5), int64((1<<32)*20*time.Millisecond-2*time.Minute))
 	f.Fuzz(func(t *testing.T, seed uint64, age int64) { timers(t, seed, time.Duration(age&math.MaxInt64)/1024) })
+}
+
+// TestMoveKeepsTheStall: a timer that moves away does not take the end of a socket that makes no progress with it.
+func TestMoveKeepsTheStall(t *testing.T) {
+	var id reactor.ID
+	var d diary
+	h := &script{
+		open: func(l *reactor.Loop, i reactor.ID) {
+			id = i
+			l.Arm(id, l.Now().Add(5*time.Second))
+			_ = l.Write(id, make([]byte, 100))
+		},
+		closed: func(_ *reactor.Loop, _ reactor.ID, why reactor.Cause, _ error) { d.add("%v", why) },
+	}
+	m, _ := twin(t, reactor.Options{Work: work, WriteStall: 10 * time.Second}, h)
+	m.Connect(client).Window(0)
+	m.Run()
+	m.Advance(4 * time.Second)
+	run(m, func(l *reactor.Loop) { l.Move(id, l.Now().Add(time.Hour)) })
+	m.Advance(5 * time.Second)
+	d.expect(t, "")
+	m.Advance(2 * time.Second)
+	d.expect(t, "stalled")
 }
 
 func TestFarTimers(t *testing.T) {

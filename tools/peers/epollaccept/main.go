@@ -23,7 +23,7 @@ const (
 	pong    = 0x8a // the first byte of one
 	pongMax = 6    // bytes: one without payload, masked
 
-	pingStep = 1024 * time.Millisecond // sockets that are due within it are pinged together, as by the gateway
+	pingStep = 2048 * time.Millisecond // sockets that are due within it are pinged together, as by the gateway
 )
 
 func main() {
