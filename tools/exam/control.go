@@ -52,7 +52,7 @@ func controlFlood(ctx context.Context, x *exam) error {
 		return err
 	}
 	n := x.n(floodSockets, 20)
-	flood, err := startRole("pings", gently, c.nodes[0].Handshake, c.nodes[0].Gate, c.key.Text, strconv.Itoa(n))
+	flood, err := startRole("pings", x.gently(), c.nodes[0].Handshake, c.nodes[0].Gate, c.key.Text, strconv.Itoa(n))
 	if err != nil {
 		return err
 	}

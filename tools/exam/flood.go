@@ -75,7 +75,7 @@ func (c *cluster) floodFrom(ctx context.Context, x *exam, b baseline, sockets []
 		return err
 	}
 	peak, stop := watchMemory(pid)
-	flood, err := startRole("connects", gently, c.nodes[0].Gate, strconv.Itoa(rate), strconv.Itoa(addresses))
+	flood, err := startRole("connects", x.gently(), c.nodes[0].Gate, strconv.Itoa(rate), strconv.Itoa(addresses))
 	if err != nil {
 		return err
 	}

@@ -61,7 +61,7 @@ func inflateBomb(ctx context.Context, x *exam) error {
 		return err
 	}
 	peak, stop := watchMemory(c.nodes[0].PID())
-	crew, err := startRole("bombs", gently, c.nodes[0].Handshake, c.nodes[0].Gate, c.key.Text, strconv.FormatUint(x.rnd.Uint64(), 10),
+	crew, err := startRole("bombs", x.gently(), c.nodes[0].Handshake, c.nodes[0].Gate, c.key.Text, strconv.FormatUint(x.rnd.Uint64(), 10),
 		strconv.Itoa(x.n(bombers, 20)), x.lasting(bombTime).String())
 	if err != nil {
 		return err

@@ -84,7 +84,7 @@ func slowAt(ctx context.Context, x *exam, s *secured, kinds map[string]int) erro
 	}
 	var crowds []*rig.Helper
 	for kind, n := range kinds {
-		crowd, err := startRole("slow", gently, append([]string{c.nodes[0].Gate, kind, strconv.Itoa(n)}, args...)...)
+		crowd, err := startRole("slow", x.gently(), append([]string{c.nodes[0].Gate, kind, strconv.Itoa(n)}, args...)...)
 		if err != nil {
 			return err
 		}
