@@ -95,7 +95,7 @@ func (r *runner) configure(s setup, node string, ports ...int) (file string, err
 		Node, Dir, Store, Stream, Backend, Ping, PongWait, FeedEvery, Cert, Key string
 		Pad                                                                     int
 	}{
-		Ports: ports, Node: node, Dir: r.dir, Store: cmp.Or(s.store, "{ kind: memory }"), Stream: "{ backend: load }", Backend: "{ kind: echo }",
+		Ports: ports, Node: node, Dir: r.dir, Store: cmp.Or(s.store, "{ kind: memory, timeout: 5s }"), Stream: "{ backend: load }", Backend: "{ kind: echo }",
 		Pad: s.feed, FeedEvery: cmp.Or(s.every, 10*time.Millisecond).String(), Ping: every.String(), PongWait: cmp.Or(s.pong, min(10*time.Second, every/2)).String(), // a pong is awaited before the next ping
 	}
 	if s.backend != "" {
