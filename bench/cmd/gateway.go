@@ -42,7 +42,7 @@ tls:
 {{- end}}
 store: {{.Store}}
 secrets: { ticket_keys: "${file:{{.Dir}}/ticket.keys}", key_hash: "${file:{{.Dir}}/key.hash}" }
-tickets: { ttl: 30s, outstanding: 1000 }
+tickets: { ttl: 120s, outstanding: 1000 }
 auth: { keys: { source: ["{{.Dir}}/keys.yaml"] } }
 products:
   load: { streams: [load], plans: [load] }
