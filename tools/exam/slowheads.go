@@ -214,27 +214,26 @@ func (c *slowCrowd) begin(ctx context.Context, from *net.TCPAddr) (net.Conn, []b
 	return conn, nil, err
 }
 
-// wait sends a byte every second until the other side ends conn (true), or ctx or all patience does.
+// wait sends a byte every second until the other side ends conn (true), or ctx or all patience does. Ten thousand of these take
+// processor time from those whom they are to disturb: each reads once, and its bytes need no goroutine that waits.
 func wait(ctx context.Context, conn net.Conn, send []byte) (closed bool) {
 	end := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer end()
-	buf := make([]byte, 512)
-	for patience := time.Now().Add(2 * (slowStage + slowRoom)); time.Now().Before(patience); {
-		if err := conn.SetReadDeadline(time.Now().Add(byteEvery)); err != nil || ctx.Err() != nil {
-			return false
-		}
-		n, err := conn.Read(buf)
-		switch {
-		case n > 0 || err != nil && !errors.Is(err, os.ErrDeadlineExceeded):
-			return true // an answer, FIN or RST
-		case len(send) > 0:
-			if _, err := conn.Write(send[:1]); err != nil {
-				return !errors.Is(err, os.ErrDeadlineExceeded)
-			}
+	if err := conn.SetReadDeadline(time.Now().Add(2 * (slowStage + slowRoom))); err != nil || ctx.Err() != nil {
+		return false
+	}
+	var next func()
+	next = func() {
+		if _, err := conn.Write(send[:1]); err == nil && len(send) > 1 { // an error is for Read to find
 			send = send[1:]
+			time.AfterFunc(byteEvery, next)
 		}
 	}
-	return false
+	if len(send) > 0 {
+		time.AfterFunc(byteEvery, next)
+	}
+	_, err := conn.Read(make([]byte, 1))
+	return !errors.Is(err, os.ErrDeadlineExceeded) // an answer, FIN or RST
 }
 
 // carefree is what costs the crowd least: there are thousands of it, and the processors are to be the gate's.
