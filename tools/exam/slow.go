@@ -112,6 +112,7 @@ func slowPolicy(ctx context.Context, x *exam, then string) error {
 	x.figure("%s: resident memory %+.1f MiB at its peak, budget %d MiB", then, float64(grown)/(1<<20), slowBudget>>20)
 	x.want(left == 0, "%s: %d stalled sockets still open after %v", then, left, took)
 	x.want(gone == 0 && lost == 0, "%s: healthy: %d messages missed, %d sockets lost", then, lost, gone)
+	x.want(len(lags) > 0, "%s: healthy: no message was sent while they listened", then)
 	x.wantTime(p99 <= slowLag, "%s: healthy lag p99 %v, want at most %v", then, p99, slowLag)
 	x.want(grown <= slowBudget+slowBudget/10, "%s: memory grew by %d bytes, want at most the budget and a tenth", then, grown)
 	if then == "close" {
@@ -160,6 +161,8 @@ func (c *cluster) untilGone(ctx context.Context, have, want int) (left int, took
 
 // ears are subscribers that read.
 type ears struct {
+	from time.Time // messages of before had to wait until somebody listened
+
 	mu    sync.Mutex
 	lags  []time.Duration
 	heard [][]int64 // by socket: time stamps of its messages
@@ -169,7 +172,7 @@ type ears struct {
 
 // listen reads all sockets until ctx ends and notes how late each message is.
 func listen(ctx context.Context, sockets []*socket) *ears {
-	e := new(ears)
+	e := &ears{from: time.Now()}
 	for _, s := range sockets {
 		e.done.Go(func() { e.one(ctx, s) })
 	}
@@ -194,7 +197,9 @@ func (e *ears) one(ctx context.Context, s *socket) {
 			continue
 		}
 		stamps = append(stamps, stamp.UnixNano())
-		lags = append(lags, now.Sub(stamp))
+		if stamp.After(e.from) {
+			lags = append(lags, now.Sub(stamp))
+		}
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
