@@ -253,7 +253,7 @@ func TestDeadlines(t *testing.T) {
 	if got := r.heard(p); got != "ping " {
 		t.Errorf("after 25 s: %q", got)
 	}
-	r.mem.Advance(10400 * time.Millisecond) // and up to 256 ms, so that many are looked at together
+	r.mem.Advance(10400 * time.Millisecond) // rounded up to the grid of 2,048 ms, so that many are looked at together
 	if !p.Closed() {
 		t.Error("no pong within 10 s: still open")
 	}

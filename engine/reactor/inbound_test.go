@@ -1,8 +1,10 @@
 package reactor_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"ticketgate/engine/reactor"
 )
@@ -204,4 +206,71 @@ func fullReads(t *testing.T, single bool, want ...string) {
 	a.Close()
 	m.Run()
 	d.expect(t, "a-closed")
+}
+
+// TestYieldsTakeTurnsWithOthers: of many that have yielded a round serves only so much as its time allows, and what comes in the
+// meantime does not wait for the rest. What a client sends before its own turn has come is in that turn's next reading.
+func TestYieldsTakeTurnsWithOthers(t *testing.T) {
+	bothWays(t, func(t *testing.T, single bool) {
+		var c *crowd
+		c = gather(t, 6, reactor.Options{Single: single}, &script{data: func(l *reactor.Loop, id reactor.ID, in []byte) int {
+			c.d.add("%s:%s", c.name(id), in)
+			switch {
+			case in[0] == 'y':
+				l.Yield(id)
+				return 1
+			case c.name(id) == "b":
+				c.pipes[5].Write([]byte("short"))
+				c.pipes[4].Write([]byte("+"))
+			}
+			c.clock.Advance(300 * time.Microsecond)
+			return len(in)
+		}})
+		c.say("y1", "y2", "y3", "y4", "y5")
+		c.d.expect(t, "a:y1 b:y2 c:y3 d:y4 e:y5 a:1 b:2 f:short c:3 d:4 e:5 e:+")
+	})
+}
+
+// TestYieldCountsRounds: each turn of one that has yielded is a round of its own, all that one look at the poller names is one.
+func TestYieldCountsRounds(t *testing.T) {
+	var c *crowd
+	var rounds []uint64
+	c = gather(t, 3, reactor.Options{}, &script{data: func(l *reactor.Loop, id reactor.ID, in []byte) int {
+		rounds = append(rounds, l.Round())
+		if in[0] == 'y' {
+			l.Yield(id)
+		}
+		return 1
+	}})
+	c.say("y1", "y2", "3")
+	c.say("4")
+	c.say("5")
+	rounds = slices.Compact(rounds)
+	if len(rounds) != 5 {
+		t.Errorf("rounds %v, want one for three, one for each of two, and one for each look", rounds)
+	}
+}
+
+// TestYieldWithMuchLeft: a socket that yields with more than LeftoverMax left is read on once that is used.
+func TestYieldWithMuchLeft(t *testing.T) {
+	bothWays(t, func(t *testing.T, single bool) {
+		var c *crowd
+		turns := 0
+		c = gather(t, 2, reactor.Options{Single: single, LeftoverMax: 100}, &script{data: func(l *reactor.Loop, id reactor.ID, in []byte) int {
+			if turns++; turns == 1 {
+				c.d.add("%d", len(in))
+				l.Yield(id)
+				return 0
+			}
+			c.d.add("%d", len(in))
+			return len(in)
+		}})
+		watches := c.calls.Watch
+		c.say(strings.Repeat("x", 1000))
+		c.say("more")
+		c.d.expect(t, "1000 1000 4")
+		if n := c.calls.Watch - watches; n != 0 {
+			t.Errorf("the poller was told %d times", n)
+		}
+	})
 }

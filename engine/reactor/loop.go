@@ -32,8 +32,8 @@ type Loop struct {
 	later      []ID // Yield: for the next rounds
 	spare      []ID // the other halves of dying and soon
 	soonSpare  []ID
-	rounds     uint64
-	unsent     int // bytes written since the last flush of all
+	rounds     uint64 // see Round
+	unsent     int    // bytes written since the last flush of all
 	vector     [vectorMax]syscall.Iovec
 	work       Work // the unit in hand
 	pool       pool

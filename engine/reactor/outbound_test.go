@@ -137,13 +137,7 @@ func TestNodeQueueMax(t *testing.T) {
 	}
 	const budget = 64 << 10
 	m, _ := twin(t, reactor.Options{NodeQueueMax: budget, Work: work}, h)
-	var pipes []*reactor.Pipe
-	for range 12 {
-		p := m.Connect(client)
-		p.Window(0)
-		pipes = append(pipes, p)
-	}
-	m.Run()
+	pipes := deaf(m, 12)
 	for _, id := range ids[:8] {
 		run(m, func(l *reactor.Loop) { _ = l.Write(id, make([]byte, 8<<10)) })
 	}

@@ -17,13 +17,7 @@ func TestRowSize(t *testing.T) {
 func TestPoolIsBounded(t *testing.T) {
 	h := &script{open: func(l *reactor.Loop, id reactor.ID) { _ = l.Write(id, make([]byte, 256<<10)) }}
 	m, _ := twin(t, reactor.Options{}, h)
-	var pipes []*reactor.Pipe
-	for range 64 {
-		p := m.Connect(client)
-		p.Window(0)
-		pipes = append(pipes, p)
-	}
-	m.Run()
+	pipes := deaf(m, 64)
 	if s := stats(m.Reactor()); s.Queued != 16<<20 {
 		t.Fatalf("node counts %d bytes, want 16 MiB without waste", s.Queued)
 	}

@@ -81,6 +81,17 @@ func twin(t testing.TB, o reactor.Options, handlers ...reactor.Handler) (*reacto
 
 var client = netip.MustParseAddrPort("192.0.2.7:4711")
 
+// deaf connects n clients that take nothing.
+func deaf(m *reactor.Memory, n int) (pipes []*reactor.Pipe) {
+	for range n {
+		p := m.Connect(client)
+		p.Window(0)
+		pipes = append(pipes, p)
+	}
+	m.Run()
+	return pipes
+}
+
 // run lets f act on the loop of m, as a unit of work, and everything that follows happen. The Options need work below.
 func run(m *reactor.Memory, f func(l *reactor.Loop)) {
 	m.Reactor().Post(0, reactor.Work{P: f})

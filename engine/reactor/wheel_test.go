@@ -3,6 +3,7 @@ package reactor_test
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -190,4 +191,30 @@ func TestIdleDoesNotTick(t *testing.T) {
 	if segments, queues, _ := m.Held(); segments+queues != 0 {
 		t.Errorf("an idle socket holds %d segments and %d queues", segments, queues)
 	}
+}
+
+// TestTimersWriteTogether: what the timers of one moment write goes out with one call for many.
+func TestTimersWriteTogether(t *testing.T) {
+	bothWays(t, func(t *testing.T, single bool) {
+		c := gather(t, 40, reactor.Options{Single: single}, &script{
+			data: func(l *reactor.Loop, id reactor.ID, in []byte) int {
+				l.Arm(id, l.Now().Add(time.Second))
+				return len(in)
+			},
+			timer: func(l *reactor.Loop, id reactor.ID) { _ = l.Write(id, []byte("ping")) },
+		})
+		for i := range c.pipes {
+			c.pipes[i].Write([]byte("x"))
+		}
+		c.m.Advance(1100 * time.Millisecond)
+		for i := range c.pipes {
+			c.hears(t, i, "ping")
+		}
+		switch {
+		case single && (c.calls.Write != 40 || len(c.calls.WriteMany) > 0):
+			t.Errorf("%d writes, together %v", c.calls.Write, c.calls.WriteMany)
+		case !single && (c.calls.Write > 0 || !slices.Equal(c.calls.WriteMany, []int{32, 8})):
+			t.Errorf("%d writes, together %v; want 32 and 8", c.calls.Write, c.calls.WriteMany)
+		}
+	})
 }
