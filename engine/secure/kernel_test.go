@@ -169,6 +169,7 @@ func TestKernelRefuses(t *testing.T) {
 			if asked != row.asked || g.s.Offloads() != row.left {
 				t.Errorf("asked %d times; would ask again: %v", asked, g.s.Offloads())
 			}
+			g.settle()
 			if n := g.stats(); n.Kernel != 0 {
 				t.Errorf("%+v", n)
 			}

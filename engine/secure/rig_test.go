@@ -219,6 +219,16 @@ func (g *gate) stats() (n secure.Stats) {
 	return n
 }
 
+// settle waits until both loops have come to the end of what they are at: a Filter's Gone comes after the handler's Closed.
+func (g *gate) settle() {
+	done := make(chan struct{})
+	for loop := range 2 {
+		g.r.Post(loop, reactor.Work{Op: doFunc, P: func(*reactor.Loop) { done <- struct{}{} }})
+	}
+	wait(g.t, done, "a loop")
+	wait(g.t, done, "a loop")
+}
+
 // dial is a TCP connection to the gate, closed with the test.
 func (g *gate) dial() *net.TCPConn {
 	g.t.Helper()
