@@ -15,8 +15,9 @@ const (
 )
 
 // Cut ends sockets with 1013 until about bytes of memory are free, those first that hold most: what waits to be sent to
-// them and the message that they have begun. Each loop gives an equal part. It returns how many bytes they held, when that
-// is done or ctx is. Any goroutine but a loop's may call it.
+// them, what was read of them and has to wait (for a backend, a limit, or their turn: at most a read each), and the message
+// that they have begun. Each loop gives an equal part. It returns how many bytes they held, when that is done or ctx is. Any
+// goroutine but a loop's may call it.
 func (e *Engine) Cut(ctx context.Context, bytes int64) (held int64) {
 	part := bytes/int64(len(e.workers)) + 1
 	got := make(chan int64, len(e.workers))
@@ -71,7 +72,7 @@ func (w *worker) holders() []holder {
 		if s.state != stateOpen {
 			return
 		}
-		n := w.l.Queued(id)
+		n := w.l.Queued(id) + w.l.Unread(id)
 		if w.holding(s) {
 			n += len(w.holds.all[w.message(s).hold-1])
 		}

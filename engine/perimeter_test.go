@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"maps"
@@ -359,6 +360,30 @@ func TestCut(t *testing.T) {
 	}
 	r.mem.Advance(20 * time.Second)
 	r.gone("idle", "small", "large", "largest", "long", "short")
+}
+
+// TestCutUnread: what was read of a socket that waits counts as well, and is given back.
+func TestCutUnread(t *testing.T) {
+	r := newRig(t, nil, quiet)
+	r.stream.onReceive = func(c engine.Conn, _ *frame.Event) { c.Pause() }
+	waiting := func(name string, n int) *reactor.Pipe {
+		p := r.open(ticket.Claims{Client: name})
+		r.say(p, append(client(frame.Text, true, "x"), bytes.Repeat(client(frame.Text, true, strings.Repeat("x", 1017)), n)...)) // 1 KiB each
+		return p
+	}
+	short, long, little := waiting("short", 8), waiting("long", 16), waiting("little", 3)
+	if held := r.cut(10 << 10); held < 15<<10 || held > 17<<10 {
+		t.Errorf("the largest held %d bytes, want 16 KiB", held)
+	}
+	if got := r.heard(long); !strings.HasSuffix(got, "close 1013 overloaded") || strings.Contains(r.heard(short), "close") {
+		t.Errorf("the one with most left heard %q", got)
+	}
+	if held := r.cut(1 << 30); held < 7<<10 || held > 9<<10 {
+		t.Errorf("the next held %d bytes, want 8 KiB", held)
+	}
+	if held := r.cut(1 << 30); held != 0 || little.Closed() {
+		t.Errorf("%d bytes of nobody", held)
+	}
 }
 
 // TestRoom: however much the budget would allow, messages under way grow only by what memory has left, until there is more.

@@ -74,6 +74,11 @@ func TestLeftoverMaxStopsReading(t *testing.T) {
 	if seen != 128 || p.Pending() != 1000-128 {
 		t.Fatalf("unconsumed: Data saw %d bytes, %d not read, want 128 and 872", seen, p.Pending())
 	}
+	run(m, func(l *reactor.Loop) {
+		if n := l.Unread(id); n != 128 {
+			t.Errorf("%d bytes unread, want 128", n)
+		}
+	})
 	if m.Inject(0, id.Slot()); p.Pending() != 872 {
 		t.Fatalf("a stale event read on: %d not read", p.Pending())
 	}
@@ -87,6 +92,12 @@ func TestLeftoverMaxStopsReading(t *testing.T) {
 	if p.Pending() != 0 {
 		t.Errorf("%d not read after all was consumed", p.Pending())
 	}
+	p.Close()
+	run(m, func(l *reactor.Loop) {
+		if n := l.Unread(id); n != 0 {
+			t.Errorf("%d bytes unread of a socket that is gone", n)
+		}
+	})
 }
 
 func TestPauseAndResume(t *testing.T) {

@@ -107,6 +107,14 @@ func (l *Loop) Queued(id ID) int {
 	return l.waits(r)
 }
 
+// Unread is how many bytes of id wait for Data: what it has left when it was called last. On the loop only.
+func (l *Loop) Unread(id ID) int {
+	if r := l.row(id); r != nil && r.left != 0 {
+		return len(l.segments.items[r.left].b)
+	}
+	return 0
+}
+
 // Blocked reports whether the kernel has left something of what was written to id, so that Drained is still to come. On the
 // loop only.
 func (l *Loop) Blocked(id ID) bool {
