@@ -76,7 +76,7 @@ fuzz: ## Run every fuzz target for FUZZTIME (60s)
 	done
 
 fuzz-heads: ## Fuzz the accept path against net/http for HEADS executions (50,000,000)
-	go test -run '^$$' -fuzz '^FuzzAccept$$' -fuzztime $(HEADS)x -fuzzminimizetime 10x -timeout 0 ./engine
+	GOMAXPROCS=1 GOGC=1000 go test -run '^$$' -fuzz '^FuzzAccept$$' -fuzztime $(HEADS)x -fuzzminimizetime 10x -parallel $$(nproc) -timeout 0 ./engine
 
 exam: ## Run the exam's programs (N=18 runs one, ARGS for its flags)
 	go run ./tools/exam $(if $(N),-n $(N)) $(ARGS)
