@@ -62,7 +62,7 @@ backends:
 feeds:
   load: { kind: clock, every: {{.FeedEvery}}, pad: {{.Pad}}B }
 websocket: { ping: {{.Ping}}, pong_wait: {{.PongWait}} }
-drain: { over: 0s, grace: 0s }
+drain: { over: 0s, grace: 20s }
 log: { format: text, level: warn }
 `))
 
