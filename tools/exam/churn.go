@@ -41,6 +41,7 @@ const (
 	churnFiles    = 5
 	churnRoutines = 10
 	churnMemory   = 0.10
+	churnAway     = 100 // of so many cycles one may be turned away with 503, as a gate may that has more to do than it can
 )
 
 // A stage is how far a connection comes before it is broken off. Each is as likely as any other.
@@ -161,7 +162,7 @@ func (k *cycle) refused(status int) error {
 	}
 	text, err := io.ReadAll(k)
 	if want := fmt.Sprintf("HTTP/1.1 %d ", status); !strings.HasPrefix(string(text), want) {
-		return errors.Join(err, fmt.Errorf("answer %.60q, want %q", text, want))
+		return errors.Join(err, unwanted(text, want))
 	}
 	return nil // a reset behind the answer is an end, too
 }
@@ -206,14 +207,32 @@ func (k *cycle) openedAndGone() error {
 	}
 	text, err := io.ReadAll(k)
 	if !strings.HasPrefix(string(text), "HTTP/1.1 101 ") && !strings.HasPrefix(string(text), "HTTP/1.1 502 ") {
-		return errors.Join(err, fmt.Errorf("answer %.60q, want 101 or 502", text))
+		return errors.Join(err, unwanted(text, "101 or 502"))
 	}
 	return nil
+}
+
+// unwanted is the error for an answer that is not want.
+func unwanted(answer []byte, want string) error {
+	err := fmt.Errorf("answer %.60q, want %q", answer, want)
+	if strings.HasPrefix(string(answer), "HTTP/1.1 503 ") {
+		return errors.Join(statusError(http.StatusServiceUnavailable), err)
+	}
+	return err
+}
+
+// turnedAway reports whether err is a 503, for a ticket or at the gate.
+func turnedAway(err error) bool {
+	if r, ok := errors.AsType[*rig.Refused](err); ok {
+		return r.Status == http.StatusServiceUnavailable
+	}
+	return errors.Is(err, statusError(http.StatusServiceUnavailable))
 }
 
 // tally counts cycles by stage.
 type tally struct {
 	played []atomic.Int64
+	away   atomic.Int64 // of 503, each of which is played again
 	mu     sync.Mutex
 	odd    map[string]int // what went wrong, by stage and error
 }
@@ -396,11 +415,16 @@ func (k *churning) cycles(ctx context.Context, x *exam, n int) (played int64, er
 		rnd := rand.New(rand.NewPCG(x.rnd.Uint64(), 29))
 		done.Go(func() {
 			for ctx.Err() == nil && int(next.Add(1)) <= n && time.Now().Before(until) {
-				t.one(ctx, k, rnd)
+				if !t.one(ctx, k, rnd, int64(n/churnAway)) {
+					next.Add(-1)
+				}
 			}
 		})
 	}
 	done.Wait()
+	if away := t.away.Load(); away > 0 {
+		x.figure("turned away with 503, and played again: %d", away)
+	}
 	for what, n := range t.odd {
 		x.want(false, "%d times %s", n, what)
 	}
@@ -411,20 +435,24 @@ func (k *churning) cycles(ctx context.Context, x *exam, n int) (played int64, er
 	return played, ctx.Err()
 }
 
-// one plays one cycle.
-func (t *tally) one(ctx context.Context, k *churning, rnd *rand.Rand) {
+// one plays one cycle. It returns false if it was turned away, and only mostAway are.
+func (t *tally) one(ctx context.Context, k *churning, rnd *rand.Rand, mostAway int64) bool {
 	i := rnd.IntN(len(k.stages))
 	st := &k.stages[i]
 	err := k.breakOff(ctx, rnd, st, k.tls != nil && i < len(handshakes))
+	if turnedAway(err) && t.away.Add(1) <= mostAway {
+		return false
+	}
 	t.played[i].Add(1)
 	if err == nil || ctx.Err() != nil {
-		return
+		return true
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.odd) < shortMax {
 		t.odd[st.name+": "+plain(err)]++
 	}
+	return true
 }
 
 // plain leaves addresses out of an error.

@@ -90,10 +90,16 @@ func (s *socket) switched() error {
 		return err
 	}
 	if a.StatusCode != http.StatusSwitchingProtocols {
-		return fmt.Errorf("upgrade: %s", a.Status)
+		return fmt.Errorf("upgrade: %w", statusError(a.StatusCode))
 	}
 	return nil
 }
+
+// statusError is the status of an answer that was not wanted.
+type statusError int
+
+// Error implements error.
+func (s statusError) Error() string { return fmt.Sprintf("%d %s", int(s), http.StatusText(int(s))) }
 
 // received is a frame from the gate.
 type received struct {
