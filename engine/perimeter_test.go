@@ -371,15 +371,15 @@ func TestCutUnread(t *testing.T) {
 		r.say(p, append(client(frame.Text, true, "x"), bytes.Repeat(client(frame.Text, true, strings.Repeat("x", 1017)), n)...)) // 1 KiB each
 		return p
 	}
-	short, long, little := waiting("short", 8), waiting("long", 16), waiting("little", 3)
-	if held := r.cut(10 << 10); held < 15<<10 || held > 17<<10 {
-		t.Errorf("the largest held %d bytes, want 16 KiB", held)
+	short, long, little := waiting("short", 8), waiting("long", 16), waiting("little", 1)
+	if held := r.cut(10 << 10); held != 32<<10 {
+		t.Errorf("the largest held %d bytes, want a buffer of 32 KiB", held)
 	}
 	if got := r.heard(long); !strings.HasSuffix(got, "close 1013 overloaded") || strings.Contains(r.heard(short), "close") {
 		t.Errorf("the one with most left heard %q", got)
 	}
-	if held := r.cut(1 << 30); held < 7<<10 || held > 9<<10 {
-		t.Errorf("the next held %d bytes, want 8 KiB", held)
+	if held := r.cut(1 << 30); held != 16<<10 {
+		t.Errorf("the next held %d bytes, want a buffer of 16 KiB", held)
 	}
 	if held := r.cut(1 << 30); held != 0 || little.Closed() {
 		t.Errorf("%d bytes of nobody", held)

@@ -102,9 +102,10 @@ func (l *Loop) arrived(id ID, r *row, n int) {
 	l.pump(id, r)
 }
 
-// pump hands on what the filter can decode, until it needs more of the wire.
+// pump hands on what the filter can decode, until it needs more of the wire. One that waits for its turn may have left more than
+// there is room for in front of what comes next.
 func (l *Loop) pump(id ID, r *row) {
-	for r.filter != 0 && r.state == stateOpen && r.flags&(flagPaused|flagFull) == 0 {
+	for r.filter != 0 && r.state == stateOpen && r.flags&(flagPaused|flagFull|flagRerun) == 0 {
 		n, err := l.decode(id, r)
 		if n > 0 {
 			l.feed(id, r, n)

@@ -75,8 +75,8 @@ func TestLeftoverMaxStopsReading(t *testing.T) {
 		t.Fatalf("unconsumed: Data saw %d bytes, %d not read, want 128 and 872", seen, p.Pending())
 	}
 	run(m, func(l *reactor.Loop) {
-		if n := l.Unread(id); n != 128 {
-			t.Errorf("%d bytes unread, want 128", n)
+		if n := l.Unread(id); n != 512 {
+			t.Errorf("what is unread takes %d bytes, want the smallest buffer, of 512", n)
 		}
 	})
 	if m.Inject(0, id.Slot()); p.Pending() != 872 {
@@ -283,5 +283,51 @@ func TestYieldWithMuchLeft(t *testing.T) {
 		if n := c.calls.Watch - watches; n != 0 {
 			t.Errorf("the poller was told %d times", n)
 		}
+	})
+}
+
+// TestLittleLeftOfMuch: what is left in the end does not keep the buffer of what was left first.
+func TestLittleLeftOfMuch(t *testing.T) {
+	var id reactor.ID
+	m, _ := twin(t, reactor.Options{Work: work}, &script{
+		open: func(_ *reactor.Loop, i reactor.ID) { id = i },
+		data: func(l *reactor.Loop, id reactor.ID, in []byte) int {
+			if len(in) > 1 {
+				l.Yield(id)
+			}
+			return len(in) / 2
+		},
+	})
+	p := m.Connect(client)
+	p.Write(make([]byte, 100_000))
+	m.Run()
+	run(m, func(l *reactor.Loop) {
+		if n := l.Unread(id); n > 4096 {
+			t.Errorf("one byte that is unread takes %d, want 4096 at most", n)
+		}
+	})
+}
+
+// TestYieldWithMuchLeftOfAFilter: what the filter still has waits for the turn as well.
+func TestYieldWithMuchLeftOfAFilter(t *testing.T) {
+	const records, each = 40, 1000
+	bothWays(t, func(t *testing.T, single bool) {
+		var c *crowd
+		var turns, got int
+		c = gather(t, 2, reactor.Options{Single: single, LeftoverMax: 100, ReadBuffer: 2*reactor.RecordMax + records*(each+2)/2},
+			&script{data: func(l *reactor.Loop, id reactor.ID, in []byte) int {
+				if turns++; turns%2 == 1 {
+					l.Yield(id)
+					return 0
+				}
+				got += len(in)
+				return len(in)
+			}})
+		run(c.m, func(l *reactor.Loop) { l.SetFilter(c.ids[0], &toy{d: &c.d}) })
+		c.say(strings.Repeat(string(record(strings.Repeat("x", each))), records))
+		if got != records*each || turns < 4 {
+			t.Errorf("%d bytes in %d turns, want %d in some", got, turns, records*each)
+		}
+		c.d.expect(t, "")
 	})
 }

@@ -280,9 +280,14 @@ func (l *Loop) carry(r *row, rest []byte) {
 // stay for long, when one from a pool could be twice as large.
 const exactFrom = 64 << 10
 
+// roomyFrom is how large a buffer must be to be given back when what is left gets short: the rest of a header may stay for ever.
+const roomyFrom = 4 << 10
+
 func (l *Loop) setLeftover(r *row, rest []byte) {
-	if r.left != 0 && cap(l.segments.items[r.left].b) < len(rest) {
-		l.dropLeftover(r)
+	if r.left != 0 {
+		if room := cap(l.segments.items[r.left].b); room < len(rest) || room > max(4*len(rest), roomyFrom) {
+			l.dropLeftover(r)
+		}
 	}
 	if r.left == 0 {
 		i, s := l.segments.get()

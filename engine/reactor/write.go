@@ -107,10 +107,10 @@ func (l *Loop) Queued(id ID) int {
 	return l.waits(r)
 }
 
-// Unread is how many bytes of id wait for Data: what it has left when it was called last. On the loop only.
+// Unread is what the bytes of id take that wait for Data, because it has left them when it was called last. On the loop only.
 func (l *Loop) Unread(id ID) int {
 	if r := l.row(id); r != nil && r.left != 0 {
-		return len(l.segments.items[r.left].b)
+		return cap(l.segments.items[r.left].b)
 	}
 	return 0
 }
