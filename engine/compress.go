@@ -28,7 +28,7 @@ type compressor struct {
 	inflated []byte    // and that message; spareMax bytes at most are kept
 
 	round   uint64 // the loop's,
-	inRound int    // and how many bytes it has inflated in it
+	inRound int    // and how many bytes it has inflated in it, with what else inflating has cost
 
 	begun map[uint32]*inflating // by hold: of messages that are not; sockets without one have none
 	spare []*inflating          // inflatersKept at most
@@ -153,10 +153,11 @@ func (w *worker) inflatePart(m *message, ev *frame.Event) (b []byte, code frame.
 func (w *worker) add(i *inflating, b []byte, ev *frame.Event) (_ []byte, code frame.Code) {
 	most := w.turn.entry.Rules.MaxMessage
 	left := int64(len(b)) + max(0, w.e.holdMax.Load()-w.e.held.Load()) // of what may be held for all
-	had := len(b)
+	had, worked := len(b), i.z.Work()
 	b, err := i.z.Inflate(b, ev.Payload, deflate.Limits{Bytes: int(min(most, left)), Ratio: w.e.o.InflateRatio})
-	w.turn.inflated += len(b) - had
-	w.flate.count(w.l.Round(), len(b)-had)
+	cost := len(b) - had + i.z.Work() - worked
+	w.turn.inflated += cost
+	w.flate.count(w.l.Round(), cost)
 	switch {
 	case ev.Op == frame.Text && !i.text.Add(b[had:]): // first, since these bytes come before what err is about
 		return b, frame.CloseInvalid
@@ -174,13 +175,20 @@ func (w *worker) add(i *inflating, b []byte, ev *frame.Event) (_ []byte, code fr
 const (
 	turnInflated  = 1 << 20   // bytes that one socket may have inflated before the others get their turn: about 1 ms
 	roundInflated = 128 << 10 // bytes that a loop inflates between two looks at the poller before long messages yield
-	longPacked    = 4 << 10   // compressed bytes: a message of one frame up to here does not yield
+	longPacked    = 4 << 10   // compressed bytes: a message of one frame up to here does not yield yet
+	roundMost     = 1 << 20   // bytes that it inflates before every compressed message yields: 70 bytes can inflate to 64 KiB
 )
 
 // inflatesLater reports whether the message that in goes on with, or begins with, has to wait for the loop's next rounds.
 func (w *worker) inflatesLater(r *frame.Reader, in []byte) bool {
 	f := w.flate
-	return f.round == w.l.Round() && f.inRound > roundInflated && r.Longer(in, longPacked)
+	switch {
+	case f.round != w.l.Round() || f.inRound <= roundInflated:
+		return false
+	case f.inRound <= roundMost:
+		return r.Longer(in, longPacked)
+	}
+	return r.Longer(in, 0)
 }
 
 func (i *inflating) reset() {

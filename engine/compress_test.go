@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"ticketgate/engine"
 	"ticketgate/engine/deflate"
@@ -403,19 +404,41 @@ func TestMessageToMany(t *testing.T) {
 	}
 }
 
-// A client that sends hundreds of small bombs in one write is not served to their end before others.
+// A client that sends hundreds of small bombs in one write is not served to their end before others, and hundreds of clients that
+// send a few are not, either.
 func TestBombsTakeTurns(t *testing.T) {
-	r := newRig(t, nil, compressing)
-	var order []string
-	r.stream.onReceive = func(_ engine.Conn, ev *frame.Event) { order = append(order, string(ev.Payload[:1])) }
-	greedy, other := r.open(ticket.Claims{}, offer), r.open(ticket.Claims{}, offer)
-	bomb := client(frame.Binary, true, frametest.Bomb(60<<10))
-	bomb[0] |= frame.RSV1 << 4
-	greedy.Write(bytes.Repeat(bomb, 100))
-	other.Write(client(frame.Text, true, "me"))
-	r.mem.Run()
-	if at := slices.Index(order, "m"); len(order) != 101 || at < 0 || at > 25 {
-		t.Errorf("%d messages, the other's was number %d", len(order), at)
+	for name, row := range map[string]struct {
+		payload string
+		most    int // of them until the other has its turn
+	}{
+		"much in little":      {frametest.Bomb(60 << 10), 25},
+		"work without a byte": {frametest.EmptyBlocks(40), 12},
+	} {
+		bomb := client(frame.Binary, true, row.payload)
+		bomb[0] |= frame.RSV1 << 4
+		for _, clients := range []int{1, 100} {
+			t.Run(fmt.Sprintf("%s, %d clients", name, clients), func(t *testing.T) {
+				r := newRig(t, nil, compressing)
+				var order []string
+				r.stream.onReceive = func(_ engine.Conn, ev *frame.Event) {
+					order = append(order, string(ev.Payload[:min(1, len(ev.Payload))]))
+				}
+				var greedy []*reactor.Pipe
+				for i := range clients {
+					greedy = append(greedy, r.open(ticket.Claims{Client: fmt.Sprint("bob", i)}, offer))
+				}
+				other := r.open(ticket.Claims{}, offer)
+				const bombs = 200
+				for _, p := range greedy {
+					p.Write(bytes.Repeat(bomb, bombs/clients))
+				}
+				other.Write(client(frame.Text, true, "me"))
+				r.mem.Run()
+				if at := slices.Index(order, "m"); len(order) != bombs+1 || at < 0 || at > row.most {
+					t.Errorf("%d messages, the other's was number %d", len(order), at)
+				}
+			})
+		}
 	}
 }
 
@@ -450,6 +473,73 @@ func TestLongBombsWaitForEachOther(t *testing.T) {
 			first := slices.Index(order, len(short))
 			if len(order) != bombers+2 || first < 0 || first > 10 || order[first+1] != len(short) {
 				t.Errorf("%d messages, the short ones not first: %v", len(order), order)
+			}
+		})
+	}
+}
+
+// TestATurnThatComesLate: who had to wait for others that inflate a lot is not blamed for what he sent in time.
+func TestATurnThatComesLate(t *testing.T) {
+	text := shrink(strings.Repeat("part", 15_000))
+	parts, three := inParts(text, 2), inParts(text, 3)
+	for name, row := range map[string]struct {
+		change func(*engine.Options)
+		before time.Duration // until the crowd comes
+		begun  []byte        // what the client has sent by then,
+		then   [][]byte      // and sends at the same moment as the crowd,
+		late   []byte        // and before his turn
+		long   int           // turns of the crowd that take 4 s
+	}{
+		"the rest of a message":   {quiet, 0, parts[0], parts[1:], nil, 6},
+		"the last of three parts": {quiet, 0, three[0], three[1:2], three[2], 6},
+		"a message after a while": {func(o *engine.Options) { quiet(o); o.Deadlines.Idle = 10 * time.Second }, 8 * time.Second, nil, parts, nil, 6},
+		"a pong behind a message": {nil, 26 * time.Second, nil, append(parts[:2:2], client(frame.Pong, true, "")), nil, 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nil, func(o *engine.Options) {
+				compressing(o)
+				o.Deadlines.Ping = 25 * time.Second
+				if row.change != nil {
+					row.change(o)
+				}
+			})
+			crowd := map[reactor.ID]bool{}
+			var honest *reactor.Pipe
+			var heard []string
+			turns := 0
+			r.stream.onReceive = func(c engine.Conn, ev *frame.Event) {
+				switch {
+				case !crowd[c.ID()]:
+					heard = append(heard, string(ev.Payload[:4]))
+				case len(heard) == 0:
+					honest.Write(row.late)
+					row.late = nil
+					if turns++; turns < row.long {
+						r.clock.Advance(4 * time.Second)
+					} else {
+						r.clock.Advance(50 * time.Millisecond)
+					}
+				}
+			}
+			var pipes []*reactor.Pipe
+			for i := range 6 {
+				pipes = append(pipes, r.open(ticket.Claims{Client: fmt.Sprint("bob", i)}, offer))
+				crowd[r.stream.joined[i].ID()] = i < 5
+			}
+			honest = pipes[5]
+			r.say(honest, row.begun)
+			r.mem.Advance(row.before)
+			for _, p := range pipes[:5] {
+				p.Write(bytes.Repeat(slices.Concat(parts...), 4))
+			}
+			honest.Write(slices.Concat(row.then...))
+			timers := r.engine.Stats().Reactor.Timers
+			r.mem.Run()
+			if len(heard) != 1 || heard[0] != "part" || strings.Contains(r.heard(honest), "close") || honest.Closed() {
+				t.Errorf("heard %q, closed %v, ends %+v", heard, honest.Closed(), r.stream.ends)
+			}
+			if n := r.engine.Stats().Reactor.Timers - timers; n > uint64(row.long)+8 {
+				t.Errorf("%d timers while he waited for %d turns", n, turns)
 			}
 		})
 	}

@@ -12,6 +12,9 @@ import (
 // frozen machine, a debugger) and others have its sockets' slots by now. The node gives its lease up 2 s early.
 const stoodStill = 500 * time.Millisecond
 
+// lateTurn is how long a message may go on behind a turn that comes after its time.
+const lateTurn = time.Second
+
 // lostOver spreads the ends of sockets that carry nothing any more.
 const lostOver = time.Second
 
@@ -115,6 +118,11 @@ func (w *worker) openTimer(id reactor.ID, s *session, now tick) {
 		w.end(id, s, s.endCode, "", ByGateway)
 		return
 	case s.paused != 0:
+	case w.l.Yielded(id): // the delay is ours: what it has sent may lie in the kernel, unread
+		s.last = now
+		if by != 0 {
+			w.messages.At(s.side).by = by.later(now.after(lateTurn))
+		}
 	case by != 0 && by.passed(now):
 		w.end(id, s, frame.ClosePolicy, "guard:frame.assembly", ByGateway)
 		return
@@ -168,7 +176,7 @@ func (w *worker) pongBy(now tick) tick {
 func (w *worker) ping(id reactor.ID, s *session, now tick) {
 	if s.flags&flagPinged != 0 {
 		// While we do not read we cannot hear; and a client that has not taken what was sent before the ping cannot answer it.
-		if s.flags&flagHeard == 0 && s.paused == 0 && !w.l.Blocked(id) {
+		if s.flags&flagHeard == 0 && s.paused == 0 && !w.l.Yielded(id) && !w.l.Blocked(id) {
 			end := End{By: ByNetwork, Reason: "no pong"}
 			s.state = stateClosing
 			w.leave(id, s, end)

@@ -19,7 +19,7 @@ type turn struct {
 	// What the plan wants to see of messages from the client.
 	messages, bytes, whole bool
 
-	inflated int // bytes of compressed messages
+	inflated int // bytes of compressed messages, with what else inflating them has cost
 
 	runs [2]limiter.Run // by limiter.Direction
 	wait [2]pending     // counted at the end
@@ -46,7 +46,7 @@ func (w *worker) begin(id reactor.ID, s *session, r *frame.Reader, in []byte) *t
 	if !t.messages && !t.bytes {
 		return t
 	}
-	if n, bytes := w.reader(s).Count(in); n >= runFrom && s.flags&flagDropIn == 0 {
+	if n, bytes := w.reader(s).Count(in, turnFrames+runMax); n >= runFrom && s.flags&flagDropIn == 0 {
 		t.runs[limiter.In].Begin(t.plan, &w.flow(s).limits, w.e.o.Table, limiter.In, n, bytes, w.l.Now())
 		if t.plan.Private(limiter.Out) { // an echo answers as much; of a bucket that others share no more is taken than is sure
 			t.runs[limiter.Out].Begin(t.plan, &w.flow(s).limits, w.e.o.Table, limiter.Out, n, bytes, w.l.Now())

@@ -30,6 +30,8 @@ type Inflater struct {
 	src    []byte // behind them, during a call
 	taken  int    // bytes that have left src, in all calls
 	check  int    // the ratio is looked at when so many bytes are there
+	own    int    // blocks with codes of their own
+	work   int    // see Work
 
 	stage stage
 	final bool // the block under way has BFINAL
@@ -66,15 +68,15 @@ const (
 
 // Reset makes z ready for the next message.
 func (z *Inflater) Reset() {
-	z.buffer, z.have, z.taken, z.check = 0, 0, 0, 0
+	z.buffer, z.have, z.taken, z.check, z.own, z.work = 0, 0, 0, 0, 0, 0
 	z.stage, z.final = stageHead, false
 }
 
 // Inflate appends to dst what src, the next bytes of the message, inflates to. dst must be what the last call gave for this
 // message, nil or empty at its beginning: it is the window that the stream refers to. All of src is taken, and not kept.
 //
-// An error is ErrTooBig or ErrStream and ends the message; it comes with the very byte that is wrong or inflates to more
-// than allowed, and dst is then what the bytes before it gave, never more than lim.Bytes. Memory grows by doubling.
+// An error is ErrTooBig or ErrStream and ends the message; it comes with the very byte that is wrong, inflates to more than
+// allowed, or begins one of too many blocks, and dst is then what the bytes before it gave, never more than lim.Bytes. Memory grows by doubling.
 func (z *Inflater) Inflate(dst, src []byte, lim Limits) ([]byte, error) {
 	z.src = src
 	if z.check == 0 {
@@ -84,6 +86,10 @@ func (z *Inflater) Inflate(dst, src []byte, lim Limits) ([]byte, error) {
 	z.src = nil
 	return dst, err
 }
+
+// Work is what the message has cost so far beside the bytes that it gave, in bytes that take as long to give: thousands of blocks
+// with nothing in them are a lot of it.
+func (z *Inflater) Work() int { return z.work }
 
 // End says whether the message may end here: nil, or ErrStream if something is missing. The peer has taken 00 00 ff ff off
 // the end (RFC 7692 section 7.2.1), the rest of an empty stored block, and an append of it must complete the stream; to a
@@ -110,7 +116,7 @@ func (z *Inflater) inflate(dst []byte, lim Limits) ([]byte, error) {
 		case stageStored:
 			dst, more, err = z.stored(dst, lim.Bytes)
 		case stageCounts:
-			more, err = z.counts()
+			more, err = z.counts(len(dst))
 		case stageLengthCode:
 			more, err = z.lengthCode()
 		case stageLengths:
@@ -152,6 +158,7 @@ func (z *Inflater) head() (more bool, err error) {
 		return false, nil
 	}
 	z.final = z.take(1) == 1
+	z.work += blockWork
 	switch z.take(2) {
 	case 0:
 		z.align()
@@ -212,11 +219,15 @@ func (z *Inflater) stored(dst []byte, limit int) (_ []byte, more bool, err error
 	return dst, false, nil
 }
 
-// counts: HLIT, HDIST and HCLEN of a block with its own codes (RFC 1951 section 3.2.7).
-func (z *Inflater) counts() (more bool, err error) {
+// counts: HLIT, HDIST and HCLEN of a block with its own codes (RFC 1951 section 3.2.7), behind n bytes of message.
+func (z *Inflater) counts(n int) (more bool, err error) {
 	if !z.need(14) {
 		return false, nil
 	}
+	if z.own++; z.own > blocksFrom+n/blockLeast {
+		return false, ErrTooBig
+	}
+	z.work += tablesWork
 	z.nlit, z.ndist, z.nlen = z.take(5)+257, z.take(5)+1, z.take(4)+4
 	if z.nlit > maxLiterals || z.ndist > maxDistances {
 		return false, ErrStream

@@ -223,3 +223,61 @@ func TestRatioAtItsByte(t *testing.T) {
 		return
 	}
 }
+
+// join appends t, a block, bit by bit.
+func (s *stream) join(t *stream) *stream {
+	for i := range t.n {
+		s.put(int(t.b[i/8]>>(i%8)&1), 1)
+	}
+	return s
+}
+
+// Blocks with codes of their own must give something, and all blocks are work, however the bytes were cut.
+func TestBlocksThatGiveNothing(t *testing.T) {
+	empty := head(257, 1).zeros(256).lens(1, 1).put(0, 1)
+	letters := func(n int) *stream {
+		s := ab(0)
+		for range n {
+			s.put(0, 1)
+		}
+		return s.put(3, 2)
+	}
+	const most, least = 64, 128
+	for name, c := range map[string]struct {
+		given, blocks int // letters of the first block, and how many empty ones follow
+		err           error
+	}{
+		"as many as may be":        {0, most - 1, nil},
+		"one more":                 {0, most, deflate.ErrTooBig},
+		"one more for some bytes":  {least, most, nil},
+		"two more for as many":     {least, most + 1, deflate.ErrTooBig},
+		"one more for fewer bytes": {least - 1, most, deflate.ErrTooBig},
+		"many for many":            {100 * least, most + 99, nil},
+	} {
+		s := new(stream).join(letters(c.given))
+		for range c.blocks {
+			s.join(empty)
+		}
+		wire := string(s.put(0, 3).b)
+		for _, longest := range []int{0, 1, 40} {
+			got, err := inflate(wire, unbounded, longest, rand.New(rand.NewPCG(7, 8)))
+			if got != strings.Repeat("a", c.given) || err != c.err {
+				t.Errorf("%s, pieces of %d: %d bytes, %v, want %d, %v", name, longest, len(got), err, c.given, c.err)
+			}
+		}
+	}
+	var z deflate.Inflater
+	for name, c := range map[string]struct {
+		s    *stream
+		want int
+	}{
+		"one with codes of its own": {new(stream).join(letters(3)), 32 + 3<<10},
+		"three":                     {new(stream).join(letters(3)).join(empty).join(empty), 3 * (32 + 3<<10)},
+		"fixed":                     {fixed().end().join(fixed().end()), 64},
+	} {
+		z.Reset()
+		if _, err := z.Inflate(nil, c.s.b, unbounded); err != nil || z.Work() < c.want || z.Work() > c.want+32 { // the padding begins one
+			t.Errorf("%s: work %d, %v, want %d", name, z.Work(), err, c.want)
+		}
+	}
+}

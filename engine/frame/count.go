@@ -2,15 +2,15 @@ package frame
 
 import "math"
 
-// Count looks ahead: how many data frames begin in in, of them how many begin a message, and the payload bytes that they
-// declare, also of one that is not here in full. in is what Next will get next. It judges nothing; frames behind one that
-// Next will refuse may be counted.
-func (r *Reader) Count(in []byte) (messages, bytes int64) {
+// Count looks ahead over the next frames, at most so many: how many of them begin a message, and the payload bytes that data
+// frames declare, also of one that is not here in full. in is what Next will get next. It judges nothing; frames behind one
+// that Next will refuse may be counted.
+func (r *Reader) Count(in []byte, frames int) (messages, bytes int64) {
 	if r.fault != 0 || r.left >= int64(len(in)) {
 		return 0, 0
 	}
 	pos := int(r.left)
-	for {
+	for ; frames > 0; frames-- {
 		if b := in[pos:]; len(b) >= 6 && b[1] >= maskBit && b[1] < maskBit|len16 && b[0]&8 == 0 { // most: masked, short, data
 			n := int(b[1] &^ maskBit)
 			bytes += int64(n)
@@ -38,16 +38,23 @@ func (r *Reader) Count(in []byte) (messages, bytes int64) {
 		}
 		pos += n + int(h.Len)
 	}
+	return messages, bytes
 }
 
-// Longer reports whether in, which is what Next will get next, goes on with a message under way, or begins one of more than n
+// Longer reports whether in, which is what Next will get next, goes on with a compressed message, or begins one of more than n
 // bytes or of more than one frame. Of a header that is not here in full it says no.
 func (r *Reader) Longer(in []byte, n int64) bool {
 	if r.fault != 0 || r.left > 0 {
-		return r.fault == 0
+		return r.fault == 0 && r.flags&isCompressed != 0
 	}
 	h, used, err := Parse(in)
-	return err == nil && used > 0 && (!h.Fin || h.Op == Continuation || h.Len > n)
+	switch {
+	case err != nil || used == 0:
+		return false
+	case h.Op == Continuation:
+		return r.flags&isCompressed != 0
+	}
+	return h.Rsv&RSV1 != 0 && (!h.Fin || h.Len > n)
 }
 
 // Partial reports whether in, which is what Next will get next, begins with a part of a message in one frame, or of a header.

@@ -2,6 +2,7 @@ package frame_test
 
 import (
 	"bytes"
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -29,7 +30,7 @@ func TestCountIsWhatNextFinds(t *testing.T) {
 		var r frame.Reader
 		for rest := bytes.Clone(wire); len(rest) > 0; {
 			in := rest[:min(1+rnd.IntN(100_000), len(rest))]
-			messages, payload := r.Count(in)
+			messages, payload := r.Count(in, math.MaxInt)
 			used := 0
 			for {
 				ev, n, err := r.Next(rules, in[used:])
@@ -61,26 +62,49 @@ func TestCountIsWhatNextFinds(t *testing.T) {
 	}
 }
 
-// TestLonger: what goes on, has several frames or announces more than n bytes is longer.
+// TestCountStops after so many frames, control frames among them.
+func TestCountStops(t *testing.T) {
+	var wire []byte
+	for range 10 {
+		wire = append(wire, frametest.Frame(0x82, "short")...)
+		wire = append(wire, frametest.Frame(0x89, "ping")...)
+		wire = append(wire, frametest.Frame(0x02, string(make([]byte, 1000)))...)
+		wire = append(wire, frametest.Frame(0x80, "end")...)
+	}
+	for _, c := range []struct {
+		frames          int
+		messages, bytes int64
+	}{{0, 0, 0}, {1, 1, 5}, {2, 1, 5}, {3, 2, 1005}, {4, 2, 1008}, {5, 3, 1013}, {40, 20, 10080}, {100, 20, 10080}} {
+		if m, b := new(frame.Reader).Count(wire, c.frames); m != c.messages || b != c.bytes {
+			t.Errorf("of %d frames %d messages with %d bytes were counted, want %d and %d", c.frames, m, b, c.messages, c.bytes)
+		}
+	}
+}
+
+// TestLonger: what is compressed and goes on, has several frames or announces more than n bytes is longer.
 func TestLonger(t *testing.T) {
-	rules := &frame.Rules{Role: frame.Server, Opcodes: frame.AllowBoth, MaxMessage: 1 << 20, MaxFragments: 10}
+	rules := &frame.Rules{Role: frame.Server, Opcodes: frame.AllowBoth, MaxMessage: 1 << 20, MaxFragments: 10, Compressed: true}
 	text := func(n int) string { return string(make([]byte, n)) }
 	for name, c := range map[string]struct {
 		before, in []byte
 		want       bool
 	}{
 		"nothing":                          {nil, nil, false},
-		"half a header":                    {nil, frametest.Frame(0x82, text(5000))[:3], false},
-		"n bytes":                          {nil, frametest.Frame(0x82, text(4096)), false},
-		"one more":                         {nil, frametest.Frame(0x82, text(4097)), true},
-		"one more, of which none has come": {nil, frametest.Frame(0x82, text(4097))[:8], true},
-		"the first of several":             {nil, frametest.Frame(0x02, "a"), true},
-		"the last of several":              {frametest.Frame(0x02, "a"), frametest.Frame(0x80, "b"), true},
+		"half a header":                    {nil, frametest.Frame(0xc2, text(5000))[:3], false},
+		"n bytes":                          {nil, frametest.Frame(0xc2, text(4096)), false},
+		"one more":                         {nil, frametest.Frame(0xc2, text(4097)), true},
+		"one more, not compressed":         {nil, frametest.Frame(0x82, text(4097)), false},
+		"one more, of which none has come": {nil, frametest.Frame(0xc2, text(4097))[:8], true},
+		"the first of several":             {nil, frametest.Frame(0x42, "a"), true},
+		"the same, not compressed":         {nil, frametest.Frame(0x02, "a"), false},
+		"the last of several":              {frametest.Frame(0x42, "a"), frametest.Frame(0x80, "b"), true},
+		"the same, none compressed":        {frametest.Frame(0x02, "a"), frametest.Frame(0x80, "b"), false},
 		"a ping":                           {nil, frametest.Frame(0x89, "ping"), false},
-		"a ping between frames":            {frametest.Frame(0x02, "a"), frametest.Frame(0x89, "ping"), false},
-		"the rest of a frame":              {frametest.Frame(0x82, text(100))[:50], []byte("rest"), true},
-		"behind a message":                 {frametest.Frame(0x82, text(5000)), frametest.Frame(0x82, "a"), false},
-		"behind what broke the rules":      {[]byte{0xff, 0x80, 1, 2, 3, 4}, frametest.Frame(0x82, text(5000)), false},
+		"a ping between frames":            {frametest.Frame(0x42, "a"), frametest.Frame(0x89, "ping"), false},
+		"the rest of a frame":              {frametest.Frame(0xc2, text(100))[:50], []byte("rest"), true},
+		"the rest of one not compressed":   {frametest.Frame(0x82, text(100))[:50], []byte("rest"), false},
+		"behind a message":                 {frametest.Frame(0xc2, text(5000)), frametest.Frame(0xc2, "a"), false},
+		"behind what broke the rules":      {[]byte{0xff, 0x80, 1, 2, 3, 4}, frametest.Frame(0xc2, text(5000)), false},
 	} {
 		var r frame.Reader
 		for before := c.before; len(before) > 0; {
@@ -108,10 +132,10 @@ func TestCountOfABrokenStream(t *testing.T) {
 		"a length of 2^63":     {0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4},
 		"a length of 2^63 - 1": {0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 2, 3, 4, 0x82, 0x80},
 	} {
-		if m, _ := r.Count(in); m != 0 {
+		if m, _ := r.Count(in, 10); m != 0 {
 			t.Errorf("%s: %d messages of a stream that has ended", name, m)
 		}
-		if m, _ := new(frame.Reader).Count(in); m > 1 {
+		if m, _ := new(frame.Reader).Count(in, 10); m > 1 {
 			t.Errorf("%s: %d messages", name, m)
 		}
 	}

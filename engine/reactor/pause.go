@@ -55,6 +55,13 @@ func (l *Loop) Yield(id ID) {
 	}
 }
 
+// Yielded reports whether id waits for its turn, because it has yielded or asked for a Rerun: what its peer has sent since may lie in
+// the kernel, unread. On the loop only.
+func (l *Loop) Yielded(id ID) bool {
+	r := l.row(id)
+	return r != nil && r.flags&flagRerun != 0
+}
+
 // laterMax is how long those that have yielded are served before the poller is asked for others.
 const laterMax = 500 * time.Microsecond
 

@@ -3,6 +3,7 @@ package relay
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 
 	"ticketgate/engine"
 	"ticketgate/engine/frame"
@@ -113,7 +114,7 @@ func (r *Relay) Drained(c engine.Conn) {
 // frames takes what can be passed on out of in and says how many bytes that was.
 func (r *Relay) frames(l *reactor.Loop, id reactor.ID, w *row, in []byte) int {
 	c := r.engine.ConnOf(l, w.client)
-	runs := c.Expect(w.in.Count(in))
+	runs := c.Expect(w.in.Count(in, math.MaxInt))
 	defer c.Settle()
 	ev := &r.lane(l).found
 	pos := 0

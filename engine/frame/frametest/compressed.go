@@ -120,3 +120,31 @@ func Bomb(n int) string {
 	_ = w.Flush()
 	return strings.TrimSuffix(b.String(), "\x00\x00\xff\xff")
 }
+
+// EmptyBlocks is an empty message as n DEFLATE blocks with codes of their own in which nothing is, of 90 bits each: the most work
+// for the fewest bytes (RFC 1951 section 3.2.7).
+func EmptyBlocks(n int) string {
+	var b []byte
+	var bits int
+	put := func(v, n int) {
+		for i := range n {
+			if bits%8 == 0 {
+				b = append(b, 0)
+			}
+			b[bits/8] |= byte(v>>i&1) << (bits % 8)
+			bits++
+		}
+	}
+	for range n {
+		put(2<<1, 3)                            // not the last one, codes of its own
+		put(0, 10)                              // lengths of 257 literals and one distance
+		put(18-4, 4)                            // in a code of 18 lengths, of which
+		put(1<<6|1<<51, 3*18)                   // 18 (zeros) and 1 have one bit
+		for _, zeros := range []int{138, 118} { // literals that are not there
+			put(1|(zeros-11)<<1, 8)
+		}
+		put(0, 3) // the end's length 1, the distance's, and the end
+	}
+	put(0, 3) // the stored block whose rest senders take off
+	return string(b)
+}
