@@ -204,9 +204,18 @@ func (c Conn) Send(op frame.Op, b []byte) Outbound {
 // Queued is how many bytes wait for a slow client.
 func (c Conn) Queued() int { return c.w.l.Queued(c.id) }
 
+// highWater is the most that HighWater is.
+const highWater = 64 << 10
+
 // HighWater is how many bytes may wait for a socket of the loop, client or backend, before the source of them is not read any
 // more: a quarter of what may wait at all, 64 KiB at most.
-func (c Conn) HighWater() int { return min(64<<10, c.w.l.QueueMax()/4) }
+func (c Conn) HighWater() int { return min(highWater, c.w.l.QueueMax()/4) }
+
+// QueueFor is what Options.Queue must be so that want bytes may wait, and a message of maxMessage bytes has room behind what
+// waits while its source is still read.
+func QueueFor(want, maxMessage int64) int {
+	return int(max(want, highWater+maxMessage+frame.MaxHeader))
+}
 
 // Flush sends what the callback under way has queued so far, and returns how many bytes the client's kernel did not take.
 func (c Conn) Flush() int { return c.w.l.Flush(c.id) }

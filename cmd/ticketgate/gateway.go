@@ -285,7 +285,7 @@ func (g *gateway) buildEngine(streams []engine.StreamEntry, handlers []reactor.H
 		Deadlines: engine.Deadlines{TLS: c.Listen.Gate.Deadlines.TLS, Head: c.Listen.Gate.Deadlines.Head, Admit: c.Listen.Gate.Deadlines.Admit,
 			Ping: c.WebSocket.Ping, PongWait: c.WebSocket.PongWait, Idle: time.Duration(c.WebSocket.Idle)},
 		Control: c.WebSocket.Control, ControlBurst: 2 * c.WebSocket.Control.N, Assembly: c.WebSocket.Assembly,
-		Queue: int(max(c.WebSocket.Queue, c.WebSocket.MaxMessage+frame.MaxHeader)), NodeQueue: outbound - outbound/allocatorShare, HoldMax: outbound,
+		Queue: engine.QueueFor(int64(c.WebSocket.Queue), int64(c.WebSocket.MaxMessage)), NodeQueue: outbound - outbound/allocatorShare, HoldMax: outbound,
 		Compression: c.WebSocket.Compression == "on", InflateRatio: c.WebSocket.InflateRatio,
 		SendBuffer: sendBuffer, Loops: loops, Single: c.Node.IOUring == "off", MaxSessions: int64(c.Listen.Gate.Admit.Connections),
 		AdmitConns: admitConns(), AdmitRate: c.Listen.Gate.Admit.Rate, HeadsMax: headsMax, Addresses: limits, Overloaded: g.memory.Refuses,

@@ -601,4 +601,5 @@ func (f *flip) Write(l *reactor.Loop, id reactor.ID, plain []byte) error {
 }
 
 func (f *flip) CloseWrite(*reactor.Loop, reactor.ID) {}
+func (f *flip) Held() int                            { return len(f.in) }
 func (f *flip) Gone(*reactor.Loop, reactor.ID)       {}

@@ -29,6 +29,8 @@ type Filter interface {
 	Write(l *Loop, id ID, plain []byte) error
 	// CloseWrite comes once, behind the last Write and before FIN. It may call WriteWire.
 	CloseWrite(l *Loop, id ID)
+	// Held is how many bytes of memory hold what came off the wire and is not decoded.
+	Held() int
 	// Gone is the last call, after the handler's Closed.
 	Gone(l *Loop, id ID)
 }
@@ -250,7 +252,10 @@ func (l *Loop) record(id ID, r *row) {
 	case errno == syscall.EAGAIN || errno == syscall.EINTR:
 	case errno != 0:
 		l.end(id, r, CauseReset, errno)
-	case r.state == stateClosing: // only FIN matters
+	case r.state == stateClosing: // only FIN matters. An alert has been taken; of a longer record the rest would come again and again
+		if r.dropped++; kind != recordAlert || r.dropped > discardMax {
+			l.end(id, r, r.cause, 0)
+		}
 	case kind == recordAlert && n == 2 && b[1] == alertClose:
 		l.finished(id, r)
 	case kind == recordHandshake: // KeyUpdate: a client sends nothing else after its Finished (RFC 8446 4.6)

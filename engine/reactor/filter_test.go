@@ -59,6 +59,8 @@ func (f *toy) Write(l *reactor.Loop, id reactor.ID, plain []byte) error {
 
 func (f *toy) CloseWrite(l *reactor.Loop, id reactor.ID) { _ = l.WriteWire(id, []byte{0, 0}) }
 
+func (f *toy) Held() int { return len(f.in) }
+
 func (f *toy) Gone(*reactor.Loop, reactor.ID) { f.d.add("gone") }
 
 func seq(b []byte, n int) func(func([]byte) bool) {
@@ -379,4 +381,5 @@ func (f *still) Write(l *reactor.Loop, id reactor.ID, plain []byte) error {
 	return l.WriteWire(id, plain)
 }
 func (f *still) CloseWrite(*reactor.Loop, reactor.ID) {}
+func (f *still) Held() int                            { return 0 }
 func (f *still) Gone(*reactor.Loop, reactor.ID)       {}

@@ -331,3 +331,17 @@ func TestYieldWithMuchLeftOfAFilter(t *testing.T) {
 		c.d.expect(t, "")
 	})
 }
+
+// TestUnreadOfAFilter: what it has not decoded counts.
+func TestUnreadOfAFilter(t *testing.T) {
+	const records, each = 40, 1000
+	c := gather(t, 1, reactor.Options{ReadBuffer: 2*reactor.RecordMax + records*(each+2)/2},
+		&script{data: func(l *reactor.Loop, id reactor.ID, in []byte) int { l.Pause(id); return len(in) }})
+	run(c.m, func(l *reactor.Loop) { l.SetFilter(c.ids[0], &toy{d: &c.d}) })
+	c.say(strings.Repeat(string(record(strings.Repeat("x", each))), records))
+	run(c.m, func(l *reactor.Loop) {
+		if n := l.Unread(c.ids[0]); n < 2*(each+2) || n > records*(each+2)/2 {
+			t.Errorf("%d bytes unread, want those of the last records", n)
+		}
+	})
+}

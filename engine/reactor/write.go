@@ -107,12 +107,20 @@ func (l *Loop) Queued(id ID) int {
 	return l.waits(r)
 }
 
-// Unread is what the bytes of id take that wait for Data, because it has left them when it was called last. On the loop only.
-func (l *Loop) Unread(id ID) int {
-	if r := l.row(id); r != nil && r.left != 0 {
-		return cap(l.segments.items[r.left].b)
+// Unread is what the bytes of id take that wait for Data, because it has left them when it was called last, or because a filter
+// has not decoded them. On the loop only.
+func (l *Loop) Unread(id ID) (n int) {
+	r := l.row(id)
+	if r == nil {
+		return 0
 	}
-	return 0
+	if r.left != 0 {
+		n = cap(l.segments.items[r.left].b)
+	}
+	if r.filter != 0 {
+		l.withFilter(id, r, func(f Filter) { n += f.Held() })
+	}
+	return n
 }
 
 // Blocked reports whether the kernel has left something of what was written to id, so that Drained is still to come. On the

@@ -36,6 +36,8 @@ type conn struct {
 	held    []byte // off the wire, not decoded: held[at:]
 	at, end uint32 // open: crypto/tls may read held[at:end], one record
 	sent    uint64 // open: records written under the application key
+	given   uint32 // open: bytes since the last record that gave nothing was forgiven
+	nothing uint8  // open: records that gave nothing
 
 	t       *tls.Conn  // open
 	h       *handshake // shaking; after a failure until the conn is garbage, because its goroutine may still ask for it
@@ -145,6 +147,15 @@ func (c *conn) Read(_ *reactor.Loop, _ reactor.ID, plain []byte) (int, error) {
 	return 0, nil
 }
 
+// A record that gives nothing to the handler is new keys, which cost as much as 100 short messages and may want an answer, or an
+// empty one. A client has nothingMost of them, and one more for each nothingPer bytes that it says.
+const (
+	nothingMost = 64
+	nothingPer  = 64 << 10
+)
+
+var errNothing = errors.New("secure: too many records with nothing for us in them")
+
 // decode gives crypto/tls whole records, one at a time, until one has something for the handler.
 func (c *conn) decode(plain []byte) (int, error) {
 	for c.cut() {
@@ -154,6 +165,9 @@ func (c *conn) decode(plain []byte) (int, error) {
 			if c.offload != nil {
 				c.offload.got++
 			}
+			if c.nothing > 0 {
+				c.forgive(n)
+			}
 			return n, nil
 		case errors.Is(err, io.EOF):
 			return 0, io.EOF
@@ -161,6 +175,9 @@ func (c *conn) decode(plain []byte) (int, error) {
 			return 0, err
 		}
 		c.forget() // new keys, or a record that is not numbered: the kernel would not be in step
+		if c.nothing++; c.nothing > nothingMost {
+			return 0, errNothing
+		}
 	}
 	if c.held != nil {
 		c.held = c.s.share(c.l).pool.keep(c.held, int(c.at))
@@ -170,6 +187,14 @@ func (c *conn) decode(plain []byte) (int, error) {
 		c.handOver()
 	}
 	return 0, nil
+}
+
+// forgive counts n bytes that the client has said for it.
+func (c *conn) forgive(n int) {
+	if c.given += uint32(n); c.given >= nothingPer {
+		c.given -= nothingPer
+		c.nothing--
+	}
 }
 
 // cut finds the next whole record. Of one that is none the header is enough: crypto/tls refuses it.
@@ -204,6 +229,9 @@ func (c *conn) CloseWrite(*reactor.Loop, reactor.ID) {
 		_ = c.t.CloseWrite() // it fails if the socket cannot be written to any more
 	}
 }
+
+// Held implements reactor.Filter.
+func (c *conn) Held() int { return cap(c.held) }
 
 // Gone implements reactor.Filter.
 func (c *conn) Gone(*reactor.Loop, reactor.ID) {

@@ -385,6 +385,44 @@ func TestKeyUpdate(t *testing.T) {
 	}
 }
 
+// TestRecordsThatGiveNothing: new keys cost much and say nothing, so a client has few of them, and more as it says something.
+func TestRecordsThatGiveNothing(t *testing.T) {
+	if *kernel {
+		return // the first new keys end the socket
+	}
+	const most, per = 64, 64 << 10
+	g, c, s := sealing(t)
+	rekey := func() []byte { // two records that give nothing
+		wire := s.record(22, []byte{24, 0, 0, 1, 0})
+		s = s.next()
+		return append(wire, s.record(23, nil)...)
+	}
+	say := func(text string) {
+		t.Helper()
+		for len(text) > 0 {
+			n := min(len(text), 16<<10)
+			send(t, c, s.record(23, []byte(text[:n])))
+			hear(t, c, text[:n])
+			text = text[n:]
+		}
+	}
+	for range most / 2 {
+		send(t, c, append(rekey(), s.record(23, []byte("x"))...))
+		hear(t, c, "x")
+	}
+	say(strings.Repeat("y", 2*per))
+	send(t, c, append(rekey(), s.record(23, []byte("still there"))...))
+	hear(t, c, "still there")
+	send(t, c, append(rekey(), s.record(23, []byte("not heard"))...))
+	if got, err := io.ReadAll(c); len(got) > 0 {
+		t.Errorf("read %q, %v", got, err)
+	}
+	_ = c.Close()
+	if why := g.cause(); why != reactor.CauseFilter {
+		t.Error("closed by", why)
+	}
+}
+
 // TestOddRecords: what may come beside data, and what may not, once the socket is open.
 func TestOddRecords(t *testing.T) {
 	for _, row := range []struct {

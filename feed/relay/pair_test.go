@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"ticketgate/engine"
 	"ticketgate/engine/frame"
 	"ticketgate/feed/feedtest"
 	"ticketgate/feed/relay"
@@ -113,6 +114,27 @@ func TestTextLongerThanTheQueue(t *testing.T) {
 	long := strings.Repeat("0123456789abcdef", size/16)
 	c.Text(long)
 	b.Expect(feedtest.Data(frame.Text, long, 1))
+	k.over(c, b)
+}
+
+// TestLongMessageBehindOthers: one that comes when something waits already has room, in both directions.
+func TestLongMessageBehindOthers(t *testing.T) {
+	const size = 250 << 10
+	k := newRig(t, options(func(o *relay.Options) { o.MaxMessage = size }), feedtest.Options{MaxMessage: size, Queue: engine.QueueFor(4<<10, size)})
+	short, long := strings.Repeat("s", 60_000), strings.Repeat("l", size)
+	c, b := k.pair()
+	b.Window(0)
+	c.Text(short)
+	c.Text(long)
+	k.Memory.Run()
+	b.Window(1 << 20)
+	b.Expect(feedtest.Data(frame.Text, short, 1), feedtest.Data(frame.Text, long, 1))
+	c.Window(0)
+	b.Text(short)
+	b.Text(long)
+	k.Memory.Run()
+	c.Window(1 << 20)
+	c.Expect(feedtest.Data(frame.Text, short, 1), feedtest.Data(frame.Text, long, 3)) // the backend's come as they arrive
 	k.over(c, b)
 }
 
