@@ -69,7 +69,7 @@ func (c *conn) collect() {
 	case bad != nil:
 		c.stop(&Failure{ReasonMalformed, bad}, alertRecord(bad.alert))
 	case !whole:
-	case c.s.n.running.Add(1) > int64(c.s.o.Handshakes):
+	case c.s.n.running.Add(1) > int64(c.s.o.Handshakes) && !c.makeRoom():
 		c.s.n.running.Add(-1)
 		c.stop(&Failure{ReasonBusy, ErrBusy}, nil)
 	default:

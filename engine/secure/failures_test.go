@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"ticketgate/engine/reactor"
 	"ticketgate/engine/secure"
@@ -239,7 +240,7 @@ func TestHalfHellos(t *testing.T) {
 // TestBusy: at most Handshakes run; the next socket ends at once, and when one of them has gone there is room again. All the
 // time the one worker is free for those that have something to compute.
 func TestBusy(t *testing.T) {
-	g := newGate(t, func(_ *gate, o *secure.Options) { o.Handshakes, o.Workers = 3, 1 })
+	g := newGate(t, func(_ *gate, o *secure.Options) { o.Handshakes, o.Workers, o.Patience = 3, 1, time.Hour })
 	hello := clientHello(clientConfig())
 	stuck := func() net.Conn { // has its ServerHello, and owes us an answer
 		c := g.dial()
@@ -273,6 +274,50 @@ func TestBusy(t *testing.T) {
 		runtime.Gosched()
 	}
 	_ = g.connect(clientConfig()).Close()
+}
+
+// TestBusyWithSilence: who has kept a place for long without a word loses it to a newcomer, the one first who has had it longest.
+func TestBusyWithSilence(t *testing.T) {
+	for _, patience := range []time.Duration{time.Nanosecond, time.Hour} {
+		g := newGate(t, func(g *gate, o *secure.Options) {
+			g.loops, o.Handshakes, o.Workers, o.Patience = 1, 3, 1, patience
+		})
+		hello := clientHello(clientConfig())
+		silent := make([]net.Conn, 3)
+		for i := range silent {
+			silent[i] = g.dial()
+			if _, err := silent[i].Write(hello); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(silent[i], make([]byte, 5)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		newcomer := g.dial()
+		_, _ = newcomer.Write(hello)
+		loser := silent[0]
+		if patience > time.Minute {
+			loser = newcomer
+		}
+		g.failed(secure.ReasonBusy)
+		if _, err := io.Copy(io.Discard, loser); err == nil {
+			t.Error("the one that had to go was not reset")
+		}
+		g.cause()
+		for g.stats().Running != 3 { // its goroutine ends soon after
+			runtime.Gosched()
+		}
+		for _, c := range append(silent, newcomer) {
+			if c != loser {
+				_ = c.Close()
+				g.cause()
+			}
+		}
+		g.settle()
+		if n := g.stats().Failed; n[secure.ReasonBusy] != 1 || n[secure.ReasonGone] != 3 {
+			t.Errorf("patience %v: %v", patience, n)
+		}
+	}
 }
 
 // TestHandshakeCloses: a goroutine that is in the middle of it ends with the reactor.

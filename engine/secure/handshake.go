@@ -7,9 +7,11 @@ import (
 	"net"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ticketgate/engine/reactor"
+	"ticketgate/internal/mono"
 )
 
 // A handshake lives from the whole ClientHello to the end of crypto/tls's handshake, in a goroutine of its own:
@@ -34,6 +36,9 @@ type handshake struct {
 	mu     sync.Mutex
 	unread []byte // guarded by mu
 
+	began mono.Time
+	waits atomic.Bool // for its client
+
 	// The goroutine's, until shaken.
 	left    int      // bytes of the record under way that crypto/tls has not got yet
 	taken   int      // bytes that it has got
@@ -46,9 +51,46 @@ type handshake struct {
 // begin starts the goroutine for a whole ClientHello. The count of those that run is the caller's to keep.
 func (c *conn) begin(hello []byte) {
 	h := &handshake{s: c.s, c: c, unread: hello, secrets: new(secrets), wake: make(chan struct{}, 1), gone: make(chan struct{})}
-	c.state, c.h = stateShaking, h
+	c.state, c.h, h.began = stateShaking, h, c.l.Now()
+	c.queue()
 	c.s.goroutines.Add(1)
 	go h.run(c.l.Index()) // Server.Wait waits for it; Gone ends it
+}
+
+// queue puts c at the end of those whose handshakes run; those in front whose are over leave.
+func (c *conn) queue() {
+	p := c.s.share(c.l)
+	for len(p.shaking) > 0 && p.shaking[0].state != stateShaking {
+		p.shaking[0] = nil
+		p.shaking = p.shaking[1:]
+	}
+	p.shaking = append(p.shaking, c)
+}
+
+// roomLooks is how many handshakes a newcomer looks at for one that can go.
+const roomLooks = 16
+
+// makeRoom ends the loop's oldest handshake that has waited for its client longer than anyone with a connection takes: whoever has
+// many addresses could else hold all places with silence. Its goroutine ends soon; until then there is one more than Handshakes.
+func (c *conn) makeRoom() bool {
+	p := c.s.share(c.l)
+	for range min(roomLooks, len(p.shaking)) {
+		old := p.shaking[0]
+		if old.state == stateShaking && c.l.Now().Sub(old.h.began) < c.s.o.Patience {
+			return false // and those behind it have waited for less
+		}
+		p.shaking[0] = nil
+		p.shaking = p.shaking[1:]
+		switch {
+		case old.state != stateShaking:
+		case old.h.waits.Load():
+			old.stop(&Failure{ReasonBusy, ErrBusy}, nil)
+			return true
+		default: // it is we who keep it waiting
+			p.shaking = append(p.shaking, old)
+		}
+	}
+	return false
 }
 
 func (h *handshake) run(loop int) {
@@ -107,12 +149,14 @@ func (h *handshake) read(p []byte) (int, error) {
 			return n, err
 		}
 		h.rest()
+		h.waits.Store(true)
 		h.flush()
 		select {
 		case <-h.wake:
 		case <-h.gone:
 			return 0, net.ErrClosed
 		}
+		h.waits.Store(false)
 		if !h.compute() {
 			return 0, net.ErrClosed
 		}

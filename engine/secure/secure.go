@@ -17,6 +17,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"ticketgate/engine/reactor"
 )
@@ -42,9 +43,10 @@ type Options struct {
 	// each Start, unless the socket is closed before. After a failure the socket ends by itself.
 	Done func(l *reactor.Loop, id reactor.ID, state *tls.ConnectionState, err error)
 
-	Handshakes int       // running at once, beyond which sockets end by RST with ErrBusy: 1,024 a core
-	Workers    int       // of those, how many compute at once: half of the cores, so that who is there already has the others
-	KernelTLS  KernelTLS // Auto
+	Handshakes int           // running at once, beyond which sockets end by RST with ErrBusy: 1,024 a core
+	Patience   time.Duration // how long a handshake may wait for its client while others want its place: 1 s
+	Workers    int           // of those, how many compute at once: half of the cores, so that who is there already has the others
+	KernelTLS  KernelTLS     // Auto
 	// Log gets what an operator should see: why the kernel is not used, panics. It must not block. May be nil.
 	Log func(msg string, args ...any)
 }
@@ -81,10 +83,13 @@ func New(o Options) (*Server, error) {
 	if o.Config == nil || o.Do == nil || o.Done == nil {
 		return nil, errors.New("secure: Options.Config, Do and Done are needed")
 	}
-	if o.Handshakes < 0 || o.Workers < 0 || o.KernelTLS > Off {
-		return nil, errors.New("secure: Options.Handshakes and Workers must not be negative, and KernelTLS must be Auto or Off")
+	if min(int64(o.Handshakes), int64(o.Workers), int64(o.Patience)) < 0 || o.KernelTLS > Off {
+		return nil, errors.New("secure: Options.Handshakes, Workers and Patience must not be negative, and KernelTLS must be Auto or Off")
 	}
 	cores := runtime.NumCPU() // GOMAXPROCS may be more: see processors in cmd/ticketgate
+	if o.Patience == 0 {
+		o.Patience = time.Second
+	}
 	if o.Handshakes == 0 {
 		o.Handshakes = handshakesPerCore * cores
 	}
@@ -157,6 +162,8 @@ func (s *Server) config() *tls.Config {
 type share struct {
 	pool   pool
 	record []byte // lent to one tls.Conn at a time: see lend.go
+
+	shaking []*conn // in the order in which their handshakes began, and some whose are over: see makeRoom
 }
 
 func (s *Server) share(l *reactor.Loop) *share {
