@@ -126,6 +126,33 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	}
 }
 
+// TestFrequentClients do not keep what those leave who came once and stand behind them.
+func TestFrequentClients(t *testing.T) {
+	s, clock := open(t, 0)
+	epoch := epochOf(t, s)
+	const frequent, once = 1000, 20_000 // some of each in every stripe
+	n := uint64(0)
+	comes := func(u ticket.Subject) {
+		n++
+		r := numbered(n, u, epoch)
+		issue(t, s, r)
+		q := ticket.RedeemRequest{Ticket: r.Ticket, Secret: ticket.SecretHash{1}, Epoch: epoch, Held: ticket.Held{Subject: u, Incarnation: me, Count: 1, Number: n}}
+		s.Redeem(context.Background(), []ticket.RedeemRequest{q}, make([]ticket.RedeemAnswer, 1)) // of no effect but that it is gone
+	}
+	for u := range ticket.Subject(frequent + once) {
+		comes(u)
+	}
+	for range 40 {
+		clock.Advance(20 * time.Second)
+		for u := range ticket.Subject(frequent) {
+			comes(u)
+		}
+	}
+	if u := s.Use(); u.Accounts > frequent {
+		t.Errorf("%d accounts are kept for %d clients", u.Accounts, frequent)
+	}
+}
+
 // TestSizes pins what docs/memory.md tells.
 func TestSizes(t *testing.T) {
 	for name, c := range map[string]struct{ got, want uintptr }{

@@ -157,6 +157,10 @@ func (t *stripe) sweep(now mono.Time) {
 		t.accounts.dequeue()
 		t.retire(i, now)
 	}
+	if i := t.accounts.first; i != 0 { // it may be in use again and again, so that nobody behind it would have his turn
+		t.accounts.dequeue()
+		t.accounts.enqueue(i)
+	}
 	t.tickets.clean()
 	t.setBait()
 }
