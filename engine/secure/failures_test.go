@@ -307,7 +307,7 @@ func TestBusyWithSilence(t *testing.T) {
 		for g.stats().Running != 3 { // its goroutine ends soon after
 			runtime.Gosched()
 		}
-		for _, c := range append(silent, newcomer) {
+		for _, c := range slices.Concat(silent, []net.Conn{newcomer}) {
 			if c != loser {
 				_ = c.Close()
 				g.cause()
