@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"ticketgate/bench"
+	"ticketgate/internal/porttest"
 )
 
 // host is a Handler that answers with what it got, once for each connection.
@@ -41,21 +42,10 @@ func (g *guest) Data(c *bench.Conn, b []byte) int {
 	return g.counter.Data(c, b)
 }
 
-// freePort is an address on which nobody listens now.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // A loop that listens serves others and itself, each connection with a handler of its own.
 func TestListen(t *testing.T) {
 	l := newLoop(t, bench.Options{})
-	address := freePort(t)
+	address := porttest.Free(t)
 	var hosts []*host
 	if err := l.Listen(address, func() bench.Handler { return &host{all: &hosts} }); err != nil {
 		t.Fatal(err)
@@ -112,7 +102,7 @@ func TestListenAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := freePort(t)
+	address := porttest.Free(t)
 	var hosts []*host
 	if err := l.Listen(address, func() bench.Handler { return &host{all: &hosts} }); err != nil {
 		t.Fatal(err)

@@ -230,17 +230,6 @@ func allDue(t *testing.T, r *load.Result, want uint64) {
 	}
 }
 
-// freeAddress is one on which nobody listens now.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // proxy copies bytes between its connections and address.
 func proxy(t *testing.T, address string) *server {
 	return serve(t, func(c net.Conn) {

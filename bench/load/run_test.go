@@ -19,6 +19,7 @@ import (
 	"github.com/gobwas/ws/wsutil"
 
 	"ticketgate/bench/load"
+	"ticketgate/internal/porttest"
 )
 
 const patience = 20 * time.Second // for what takes milliseconds: only a fault waits so long
@@ -372,7 +373,7 @@ func TestRunRelay(t *testing.T) {
 	for _, rate := range []string{"", "500"} {
 		t.Run("rate "+rate, func(t *testing.T) {
 			t.Parallel()
-			backend := freeAddress(t)
+			backend := porttest.Free(t)
 			set := settings(load.Relay, proxy(t, backend).address)
 			set.Backend, set.Rate, set.Procs, set.Settle = backend, rate, 1, 500*time.Millisecond
 			r := run(t, set)
@@ -390,7 +391,7 @@ func TestRunRelay(t *testing.T) {
 // A backend that fails at the end is heard of: what it answered last may be lost.
 func TestRunRelayLosesBackend(t *testing.T) {
 	t.Parallel()
-	backend := freeAddress(t)
+	backend := porttest.Free(t)
 	set := settings(load.Relay, proxy(t, backend).address)
 	set.Backend, set.Settle, set.Procs = backend, 100*time.Millisecond, 1
 	w := workers{how: []string{"fails", "works"}}

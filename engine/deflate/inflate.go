@@ -76,7 +76,8 @@ func (z *Inflater) Reset() {
 // message, nil or empty at its beginning: it is the window that the stream refers to. All of src is taken, and not kept.
 //
 // An error is ErrTooBig or ErrStream and ends the message; it comes with the very byte that is wrong, inflates to more than
-// allowed, or begins one of too many blocks, and dst is then what the bytes before it gave, never more than lim.Bytes. Memory grows by doubling.
+// allowed, or begins one of too many blocks, and dst is then what the bytes before it gave, never more than lim.Bytes. Memory
+// grows by doubling.
 func (z *Inflater) Inflate(dst, src []byte, lim Limits) ([]byte, error) {
 	z.src = src
 	if z.check == 0 {
@@ -87,8 +88,8 @@ func (z *Inflater) Inflate(dst, src []byte, lim Limits) ([]byte, error) {
 	return dst, err
 }
 
-// Work is what the message has cost so far beside the bytes that it gave, in bytes that take as long to give: thousands of blocks
-// with nothing in them are a lot of it.
+// Work is what the message has cost so far beside the bytes that it gave, in bytes of text that take as long: thousands of
+// blocks with nothing in them are a lot of it.
 func (z *Inflater) Work() int { return z.work }
 
 // End says whether the message may end here: nil, or ErrStream if something is missing. The peer has taken 00 00 ff ff off

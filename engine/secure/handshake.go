@@ -77,7 +77,7 @@ func (c *conn) makeRoom() bool {
 	for range min(roomLooks, len(p.shaking)) {
 		old := p.shaking[0]
 		if old.state == stateShaking && c.l.Now().Sub(old.h.began) < c.s.o.Patience {
-			return false // and those behind it have waited for less
+			return false // and those behind it, but for some whom we had kept waiting, for less
 		}
 		p.shaking[0] = nil
 		p.shaking = p.shaking[1:]

@@ -16,7 +16,7 @@ const (
 	ReasonParameters                // no cipher suite, group or protocol (ALPN) in common
 	ReasonCertificate               // the client's certificate is missing or refused
 	ReasonAlert                     // the client has ended it by an alert: it does not like our certificate, or us
-	ReasonBusy                      // Options.Handshakes were running
+	ReasonBusy                      // Options.Handshakes were running, and it was the newcomer or the one that had been silent for long
 	ReasonGone                      // the socket was closed before the end: the client left, or took too long
 	ReasonInternal                  // our own fault: no certificate, a panic
 	reasons

@@ -43,10 +43,11 @@ type Options struct {
 	// each Start, unless the socket is closed before. After a failure the socket ends by itself.
 	Done func(l *reactor.Loop, id reactor.ID, state *tls.ConnectionState, err error)
 
-	Handshakes int           // running at once, beyond which sockets end by RST with ErrBusy: 1,024 a core
-	Patience   time.Duration // how long a handshake may wait for its client while others want its place: 1 s
-	Workers    int           // of those, how many compute at once: half of the cores, so that who is there already has the others
-	KernelTLS  KernelTLS     // Auto
+	Handshakes int // running at once: 1,024 a core. Beyond, a newcomer is reset with ErrBusy, unless it gets another's place:
+	// that of the loop's oldest handshake, if that has begun Patience ago (1 s) and waits for its client.
+	Patience  time.Duration
+	Workers   int       // of those, how many compute at once: half of the cores, so that who is there already has the others
+	KernelTLS KernelTLS // Auto
 	// Log gets what an operator should see: why the kernel is not used, panics. It must not block. May be nil.
 	Log func(msg string, args ...any)
 }

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"ticketgate/internal/porttest"
 )
 
 // A Server is one redis-server process. Its methods fail the test themselves. Not for concurrent use.
@@ -67,12 +69,7 @@ func Start(tb testing.TB, options ...Option) *Server {
 
 func freePort(tb testing.TB) string {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
+	_, port, err := net.SplitHostPort(porttest.Free(tb))
 	if err != nil {
 		tb.Fatal(err)
 	}
