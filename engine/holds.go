@@ -15,7 +15,7 @@ type holds struct {
 // To give the memory of a message back and get it again for the next costs more than a message of 16 KiB. So what was held
 // once stays with its loop: of Options.HoldMax all loops together keep a part.
 const (
-	keptShare = 4
+	keptShare = 16
 	keptMax   = 16 << 20 // bytes a loop
 )
 

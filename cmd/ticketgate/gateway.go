@@ -277,7 +277,8 @@ func (g *gateway) buildEngine(streams []engine.StreamEntry, handlers []reactor.H
 	if err != nil {
 		return err
 	}
-	outbound := int64(c.Memory.Outbound.Of(config.MemoryLimit(c.Memory.Limit, os.DirFS("/"))))
+	limit := config.MemoryLimit(c.Memory.Limit, os.DirFS("/"))
+	outbound := int64(c.Memory.Outbound.Of(limit))
 	e, err := engine.New(engine.Options{
 		Keys: g.ring, Cache: ticket.NewCache(cacheEntries), Redeemer: g.node, Count: g.count, Table: g.messages,
 		Policy: engine.NewPolicy(streams, g.plans), Clock: mono.System, Rand: rand.Reader,
@@ -285,7 +286,8 @@ func (g *gateway) buildEngine(streams []engine.StreamEntry, handlers []reactor.H
 		Deadlines: engine.Deadlines{TLS: c.Listen.Gate.Deadlines.TLS, Head: c.Listen.Gate.Deadlines.Head, Admit: c.Listen.Gate.Deadlines.Admit,
 			Ping: c.WebSocket.Ping, PongWait: c.WebSocket.PongWait, Idle: time.Duration(c.WebSocket.Idle)},
 		Control: c.WebSocket.Control, ControlBurst: 2 * c.WebSocket.Control.N, Assembly: c.WebSocket.Assembly,
-		Queue: engine.QueueFor(int64(c.WebSocket.Queue), int64(c.WebSocket.MaxMessage)), NodeQueue: outbound - outbound/allocatorShare, HoldMax: outbound,
+		Queue: engine.QueueFor(int64(c.WebSocket.Queue), int64(c.WebSocket.MaxMessage)), NodeQueue: outbound - outbound/allocatorShare,
+		HoldMax:     int64(limit), // as far as Room goes: then those are cut who hold most, not who comes with the next message
 		Compression: c.WebSocket.Compression == "on", InflateRatio: c.WebSocket.InflateRatio,
 		SendBuffer: sendBuffer, Loops: loops, Single: c.Node.IOUring == "off", MaxSessions: int64(c.Listen.Gate.Admit.Connections),
 		AdmitConns: admitConns(), AdmitRate: c.Listen.Gate.Admit.Rate, HeadsMax: headsMax, Addresses: limits, Overloaded: g.memory.Refuses,
