@@ -85,8 +85,6 @@ func (w *worker) admit(id reactor.ID, s *session, early bool) *Refusal {
 		return errMisdirected
 	case e.draining.Load():
 		return ErrDraining
-	case e.full():
-		return ErrOverloaded
 	case e.overloaded():
 		return errMemory
 	case early:
@@ -109,7 +107,7 @@ func (w *worker) admit(id reactor.ID, s *session, early bool) *Refusal {
 	if w.batch == nil && e.o.Redeemer.Ready() != nil { // those of one round may all be asked for, or none
 		return ErrStore
 	}
-	if r := w.room(id); r != nil {
+	if r := w.room(id, s); r != nil {
 		return r
 	}
 	secret, _ := w.checker.SecretHash(q.Secret) // a malformed or missing one is a wrong one, and spends the ticket
@@ -147,9 +145,7 @@ func locatorRefusal(err error) *Refusal {
 }
 
 // ask adds the redemption to the loop's batch and sees to it that the batch is handed over once the poller's round is done.
-// From here to the answer the redemption itself is counted, whatever becomes of the socket.
 func (w *worker) ask(id reactor.ID, s *session, loc *ticket.Locator, h ticket.Hash, secret ticket.SecretHash) {
-	count, number := w.e.o.Count.Add(loc.Subject)
 	s.state, s.subject = stateAsked, loc.Subject
 	w.asking++
 	if w.batch == nil {
@@ -161,15 +157,20 @@ func (w *worker) ask(id reactor.ID, s *session, loc *ticket.Locator, h ticket.Ha
 	}
 	b := w.batch
 	b.Reqs = append(b.Reqs, ticket.RedeemRequest{Ticket: h, Secret: secret, Epoch: loc.Epoch,
-		Held: ticket.Held{Subject: loc.Subject, Count: count, Number: number}})
+		Held: ticket.Held{Subject: loc.Subject}})
 	b.IDs = append(b.IDs, uint64(id))
 	b.Expiry = append(b.Expiry, loc.Expiry)
 }
 
-// hand gives the collected batch to the store.
+// hand gives the collected batch to the store. From here to the answer each redemption is counted, whatever becomes of its
+// socket; not before, because what is counted while its reservation still stands takes two of its client's places.
 func (w *worker) hand() {
 	if b := w.batch; b != nil {
 		w.batch = nil
+		for i := range b.Reqs {
+			h := &b.Reqs[i].Held
+			h.Count, h.Number = w.e.o.Count.Add(h.Subject)
+		}
 		w.flying = append(w.flying, b)
 		if p, ok := w.e.o.Redeemer.(Prompter); ok && p.RedeemNow(b) {
 			w.answers(b)
@@ -450,4 +451,5 @@ func (w *worker) reject(id reactor.ID, s *session, reason, request string, answe
 	w.leave(id, s, End{By: ByGateway})
 	w.releaseSlot(s) // it never carried a message
 	w.l.Close(id)
+	w.parted(id)
 }

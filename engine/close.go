@@ -30,6 +30,7 @@ func (w *worker) end(id reactor.ID, s *session, code frame.Code, reason string, 
 	w.leave(id, s, how)
 	w.closed(id, s, how)
 	w.l.Close(id)
+	w.parted(id)
 }
 
 // refusalFor is what a socket hears that is closed before its upgrade was answered.
@@ -56,12 +57,17 @@ func (w *worker) peerClosed(id reactor.ID, s *session, ev *frame.Event) {
 	w.closed(id, s, how)
 	w.releaseSlot(s) // for the client it is closed: it may want the slot again before its FIN is here
 	w.l.Close(id)
+	w.parted(id)
 }
 
 // leave tells the stream and frees what the session shares with others, once; the slot and the names are kept until the
 // descriptor is closed.
 func (w *worker) leave(id reactor.ID, s *session, end End) {
 	delete(w.waiting, id.Slot())
+	if s.flags&flagClient != 0 {
+		s.flags &^= flagClient
+		w.e.clients.Add(-1)
+	}
 	w.dropPong(id, s)
 	w.dropSide(s)
 	if w.turn.id == id {

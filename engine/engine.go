@@ -73,7 +73,7 @@ type Options struct {
 	HoldMax      int64         // bytes of incomplete messages held for all, and of what inflates them
 	Compression  bool          // permessage-deflate is agreed to with clients that offer it
 	InflateRatio int           // what a compressed message may inflate to from deflate.RatioFrom bytes on, to one: 1 to deflate.RatioMost
-	MaxSessions  int64         // clients at once; more are answered 503. 0: as many as MaxConns lets in
+	MaxSessions  int64         // clients with a good ticket at once; more are answered 503. 0: as many as MaxConns lets in
 	MaxConns     int           // sockets at once, 0: what descriptors allow
 	AdmitConns   int64         // sockets at once, those to backends too, beyond which newcomers are answered 503. 0: no such mark
 	AdmitRate    limiter.Rate  // good tickets redeemed by the node; beyond: 503. Zero: as many as come
@@ -119,6 +119,7 @@ type Engine struct {
 	holdMax     atomic.Int64  // of at most so many: Options.HoldMax, or less while memory is short
 	admitted    atomic.Int64  // bucket of admits
 	live        atomic.Int64  // accepted sockets not yet gone
+	clients     atomic.Int64  // those of them with flagClient
 	compressing atomic.Int64  // open sockets that NewMessage compresses for
 	empty       chan struct{} // has a value when live has come to 0 while draining
 	stopped     sync.Once
@@ -204,6 +205,7 @@ func (e *Engine) reactorOptions() reactor.Options {
 		Single:       e.o.Single,
 		Clock:        e.o.Clock,
 		Work:         e.work,
+		Full:         func(l *reactor.Loop) bool { return (*handler)(e).worker(l).full() },
 		Log:          e.o.Log,
 	}
 }

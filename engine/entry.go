@@ -88,6 +88,7 @@ func (e *Engine) secured(l *reactor.Loop, id reactor.ID, state *tls.ConnectionSt
 		}
 		w.stats.refused(reason.String())
 		s.state = stateClosing
+		w.parted(id)
 		return
 	}
 	s.state = stateHead

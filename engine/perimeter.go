@@ -3,8 +3,10 @@ package engine
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"ticketgate/engine/reactor"
+	"ticketgate/internal/mono"
 	"ticketgate/limiter"
 )
 
@@ -12,16 +14,20 @@ import (
 //
 //	arrive    accept: one of the loop's unfinished heads; when they are too many, the busiest addresses lose their oldest
 //	meet      its address is known: may it connect so often, and have so many sockets that are not admitted
-//	room      its ticket looks good: is there a descriptor, may this loop redeem one more, and the node so many a second
+//	room      its ticket looks good: may this loop redeem one more, the node have one client more and so many a second, and is
+//	          there a descriptor
+//	parted    it was refused, or closed later: it stays until its client has gone, or its descriptor is wanted
+//	full      no descriptor is left to accept with
 //	known     it is open, or gone: its address has one less
 //
 // What is turned away by arrive and meet is ended at once with RST and only counted: an answer and a log line would be work
 // that a flood can order.
 const (
-	headsMax  = 16 << 10 // unfinished heads of a loop: 256 MiB at the very worst, when all stop a byte before the end
-	headsPart = 8        // of the budget is freed at a time, so that one arrival costs 1/8 of a look at 8 heads; and with little memory left this part is all of it
-	headsMin  = 256      // heads that are not looked through for finished ones
-	admitsMax = 1 << 10  // complete heads of a loop whose redemption or backend is waited for
+	headsMax  = 16 << 10    // unfinished heads of a loop: 256 MiB at the very worst, when all stop a byte before the end
+	headsPart = 8           // of the budget is freed at a time, so that one arrival costs 1/8 of a look at 8 heads; and with little memory left this part is all of it
+	headsMin  = 256         // heads that are not looked through for finished ones
+	patience  = time.Second // who is silent, or over, for less keeps its descriptor
+	admitsMax = 1 << 10     // complete heads of a loop whose redemption or backend is waited for
 )
 
 // Why sockets are turned away: metric labels beside those of refusal.go.
@@ -140,35 +146,102 @@ func (w *worker) turnAway(id reactor.ID, why string) {
 	w.l.Abort(id)
 }
 
-// room says whether the good ticket of socket id may be redeemed now.
-func (w *worker) room(id reactor.ID) *Refusal {
+// room says whether the good ticket of socket id may be redeemed now. If so, s is one of the node's clients until it leaves.
+func (w *worker) room(id reactor.ID, s *session) *Refusal {
 	e := w.e
-	if e.crowded() && !w.yield(id) {
-		return ErrOverloaded
-	}
 	if w.asking+len(w.waiting) >= e.o.AdmitsMax {
 		return errProgress
 	}
+	if n := e.clients.Add(1); e.o.MaxSessions > 0 && n > e.o.MaxSessions {
+		e.clients.Add(-1)
+		return ErrOverloaded
+	}
+	s.flags |= flagClient // what is refused from here on leaves
 	if e.o.AdmitRate.N > 0 {
 		if ok, _ := e.admits.TakeShared(&e.admitted, w.l.Now(), 1); !ok {
 			return errAdmitRate
 		}
 	}
+	if e.crowded() {
+		return ErrOverloaded
+	}
+	if e.o.AdmitConns > 0 && e.r.Conns() > e.o.AdmitConns {
+		w.yield(id)
+	}
 	return nil
 }
 
-// yield ends the oldest unfinished head but that of id, so that its descriptor is free for id, who has a ticket. False: the
-// loop has none.
-func (w *worker) yield(to reactor.ID) bool {
+// yield frees a descriptor of this loop for id, who has a ticket, so that there are not more of them than before: that of who
+// is over for longest, else that of the oldest unfinished head but id's own.
+func (w *worker) yield(to reactor.ID) {
+	if w.dismiss(tickOf(w.l.Now())) {
+		return
+	}
 	for len(w.heads) > 0 {
 		id := w.heads[0]
 		w.heads = w.heads[1:]
 		if id != to && !w.finished(id) {
 			w.turnAway(id, awayHeads)
+			return
+		}
+	}
+}
+
+// parted notes that id was refused or closed. Most clients leave at once then, the others within the time to linger.
+func (w *worker) parted(id reactor.ID) {
+	if len(w.partings) >= max(w.partingsAt, headsMin) {
+		w.partings = slices.DeleteFunc(w.partings, func(id reactor.ID) bool { return !w.l.Alive(id) })
+		if cap(w.partings) > 4*max(len(w.partings), headsMin) { // a drain is over
+			w.partings = slices.Clone(w.partings)
+		}
+		w.partingsAt = 2 * len(w.partings)
+	}
+	w.e.rows.At(id.Slot()).last = tickOf(w.l.Now())
+	w.partings = append(w.partings, id)
+}
+
+// dismiss resets the socket that is over for longest, at least since before, and is still there; its answer or close frame was
+// sent. False: there is none.
+func (w *worker) dismiss(before tick) bool {
+	for len(w.partings) > 0 {
+		id := w.partings[0]
+		alive := w.l.Alive(id)
+		if alive && w.e.rows.At(id.Slot()).last.since(before) > 0 {
+			return false
+		}
+		w.partings = w.partings[1:]
+		if alive {
+			w.l.Abort(id)
 			return true
 		}
 	}
 	return false
+}
+
+// full is called when the loop must stop accepting, because there are no descriptors left. It reports whether some are free
+// now: who has a ticket would stand in the kernel's queue behind all the others. Those go that nobody needs, an eighth at a
+// time and none before it had its time; so who comes again at once does not turn the loop.
+func (w *worker) full() bool {
+	before := tickOf(w.l.Now() - mono.Time(patience))
+	freed := false
+	for range 1 + len(w.partings)/headsPart {
+		freed = w.dismiss(before) || freed
+	}
+	if freed {
+		return true
+	}
+	w.heads = slices.DeleteFunc(w.heads, w.finished)
+	old := 0
+	for old < len(w.heads) && w.e.rows.At(w.heads[old].Slot()).opened.since(before) <= 0 {
+		old++
+	}
+	young := w.heads[old:]
+	w.heads = w.heads[:old]
+	if old > 0 {
+		w.thin(min(old, 1+len(w.heads)/headsPart))
+	}
+	w.heads = append(w.heads, young...) // which lie behind, in the same array
+	return old > 0
 }
 
 // known tells the limits of its address that the socket is no longer one of those nobody knows: it is open, or gone.
@@ -182,8 +255,7 @@ func (w *worker) known(id reactor.ID, s *session) {
 // overloaded reports whether memory is running out.
 func (e *Engine) overloaded() bool { return e.o.Overloaded != nil && e.o.Overloaded() }
 
-// full reports whether the node has all the clients that it may have.
-func (e *Engine) full() bool { return e.o.MaxSessions > 0 && e.live.Load() > e.o.MaxSessions }
-
-// crowded reports whether descriptors are running out, those to backends counted.
-func (e *Engine) crowded() bool { return e.o.AdmitConns > 0 && e.r.Conns() > e.o.AdmitConns }
+// crowded reports whether those who were let in, and their backends, have all the descriptors that they may have.
+func (e *Engine) crowded() bool {
+	return e.o.AdmitConns > 0 && e.r.Conns()-e.live.Load()+e.clients.Load() > e.o.AdmitConns
+}

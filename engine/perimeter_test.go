@@ -308,6 +308,103 @@ func TestHeadsYieldToTickets(t *testing.T) {
 	r.rejected(map[string]uint64{"heads": 95, "malformed": 1, "overloaded": 1})
 }
 
+// TestRefusedYieldToTickets: who was refused or closed and does not leave gives his descriptor to who has a ticket, before those who may
+// yet be let in. A head that took too long is a refusal, too.
+func TestRefusedYieldToTickets(t *testing.T) {
+	r := newRig(t, nil, func(o *engine.Options) { quiet(o); o.AdmitConns, o.Deadlines.Head = 100, 2*time.Second })
+	silent := r.connect(somebody, 5)
+	var refused []*reactor.Pipe
+	for i := range 3 { // closed in order; they wait for nothing but their client's FIN
+		p := r.open(ticket.Claims{Client: "d" + itoa(uint16(1+i))})
+		r.say(p, client(frame.Close, true, "\x03\xe8"))
+		refused = append(refused, p)
+	}
+	for range 57 {
+		p, answer := r.send(rawHead("/t/forged"))
+		if !strings.HasPrefix(answer, "HTTP/1.1 401 ") {
+			t.Fatalf("%q", answer)
+		}
+		refused = append(refused, p)
+	}
+	late := r.connect(somebody, 30)
+	for range 20 {
+		r.mem.Advance(105 * time.Millisecond)
+		for i := range silent { // those came before: they are to live longer
+			silent[i].Close()
+			silent[i] = r.connect(somebody, 1)[0]
+		}
+	}
+	for i := range 5 {
+		r.open(ticket.Claims{Client: "a" + itoa(uint16(1+i))})
+	}
+	if n := stay(refused) + stay(late); n != 90 {
+		t.Errorf("%d of 90 refused ones stay while there is room", n)
+	}
+	for i := range 95 {
+		r.open(ticket.Claims{Client: "b" + itoa(uint16(1+i))})
+		if i == 89 && (stay(refused)+stay(late) != 0 || stay(silent) != 5) {
+			t.Errorf("%d refused ones and %d silent ones stay", stay(refused)+stay(late), stay(silent))
+		}
+	}
+	if n := stay(silent); n != 0 {
+		t.Errorf("%d silent ones stay", n)
+	}
+	r.rejected(map[string]uint64{"heads": 5, "malformed": 57, "head-timeout": 30})
+}
+
+// TestStrangersMakeWay: with all descriptors in the hands of strangers, connections are accepted in their turn, and who has a
+// ticket is let in soon. Nobody goes within his first second, and residents stay.
+func TestStrangersMakeWay(t *testing.T) {
+	for name, say := range map[string]string{"silent": "", "refused": rawHead("/t/forged"), "both": "x"} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nil, func(o *engine.Options) {
+				quiet(o)
+				o.AdmitConns, o.MaxConns, o.Deadlines.Head, o.Deadlines.Admit = 100, 120, time.Hour, time.Hour
+			})
+			resident := r.open(ticket.Claims{})
+			var crowd []*reactor.Pipe
+			came := 0
+			comes := func(n int) {
+				for range n {
+					p := r.mem.Connect(from(came))
+					if say != "x" {
+						p.Write([]byte(say))
+					} else if came%2 == 0 {
+						p.Write([]byte(rawHead("/t/forged")))
+					}
+					came++
+					crowd = append(crowd, p)
+				}
+				r.mem.Run()
+			}
+			comes(1000) // 119 find a place
+			r.mem.Advance(900 * time.Millisecond)
+			if n := stay(crowd); n != 1000 {
+				t.Fatalf("%d of 1,000 stay within their first second", n)
+			}
+			r.mem.Advance(14 * time.Second) // 14 crowds of 119
+			for range 20 {
+				comes(5)
+				p := r.mem.Connect(somebody)
+				p.Write([]byte(head(r.issue(ticket.Claims{Client: "c" + itoa(uint16(1+came))}))))
+				r.mem.Advance(2 * time.Second)
+				if got := string(p.Read()); !strings.HasPrefix(got, "HTTP/1.1 101 ") {
+					t.Fatalf("with %d strangers around: %q", stay(crowd), got)
+				}
+			}
+			if n := r.engine.Stats().Live; n > 120 {
+				t.Errorf("%d sockets", n)
+			}
+			if n := r.engine.Stats().Reactor.Refused[reactor.RefusedFull]; n == 0 {
+				t.Error("accepting did not pause: there was room")
+			}
+			if got := r.say(resident, client(frame.Text, true, "hi")); got != "hi" {
+				t.Errorf("the resident answers %q", got)
+			}
+		})
+	}
+}
+
 // cut lets the one loop of the rig give up bytes.
 func (r *rig) cut(bytes int64) (held int64) {
 	r.t.Helper()
@@ -432,7 +529,7 @@ func TestCutOnRealLoops(t *testing.T) {
 	for i := range 6 {
 		c := dial(t, addr.String())
 		t.Cleanup(func() { _ = c.Close() })
-		_, err := c.Write([]byte(head(r.issue(ticket.Claims{Client: "c" + itoa(uint16(i))}))))
+		_, err := c.Write([]byte(head(r.issue(ticket.Claims{Client: "c" + itoa(uint16(1+i))}))))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -75,6 +75,7 @@ const (
 	flagDropOut                   // a message to the client was dropped, and none has passed since
 	flagNotices                   // ticketgate.v1 was selected: $tg objects may be sent
 	flagMet                       // Options.Addresses counts it among those of its address that nobody knows
+	flagClient                    // Engine.clients counts it: from its good ticket to its end
 
 	windowShift = 14 // the two highest: the deflate.Window of messages to the client
 )

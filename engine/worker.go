@@ -48,6 +48,9 @@ type worker struct {
 	headsAt int            // length at which they are looked at again
 	headsOf map[uint64]int // by address, while they are thinned
 
+	partings   []reactor.ID // sockets that were refused or closed, in that order, some of them gone
+	partingsAt int          // length at which those are dropped
+
 	pongs map[uint32][]byte // by slot: what the last ping said, while flagPong
 
 	opened  int           // sockets, ever

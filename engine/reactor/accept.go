@@ -22,7 +22,8 @@ import (
 //	Listen    any goroutine   one listener a loop on one port; the kernel spreads connections over them
 //	share     any goroutine   one listener for all loops, where there can only be one: unix sockets, and those opened by others
 //	accept    loop            up to 64 an event, or 4 where other loops want some too; while there is room
-//	full      loop            MaxConns, or no descriptor or memory: listeners leave the poller, back-off 5 ms to 0.96 s
+//	full      loop            MaxConns, or no descriptor or memory: listeners leave the poller, back-off 5 ms to 0.96 s; 5 ms
+//	                          when Options.Full has made room
 const (
 	acceptBatch = 64
 	sharedBatch = 4 // all loops are woken by one connection: who takes all leaves the others idle
@@ -376,6 +377,9 @@ func (l *Loop) refuse(why Refused, errno syscall.Errno) {
 	if l.Now() >= l.quietUntil {
 		l.quietUntil = l.Now().Add(quiet)
 		l.log("reactor: accepting pauses", "reason", why.String(), "errno", int(errno), "sockets", l.r.conns.Load())
+	}
+	if (why == RefusedFull || why == RefusedFiles) && l.o.Full != nil && l.o.Full(l) {
+		l.backOff = 0
 	}
 	l.backOff = min(max(2*l.backOff, backOffMin), backOffMax)
 	l.acceptAt = l.tickAt(l.Now() + l.backOff)

@@ -67,6 +67,9 @@ type Options struct {
 
 	// Work does a unit that Post brought, on the loop. w is good until it returns. May be nil.
 	Work func(l *Loop, w *Work)
+	// Full is called on the loop when it stops accepting for want of descriptors, and may Abort whom nobody needs. true: it did,
+	// and accepting goes on soon. May be nil.
+	Full func(l *Loop) bool
 	// Log gets what an operator should see: panics, accept errors. It must not block. May be nil.
 	Log func(msg string, args ...any)
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -58,6 +59,7 @@ func fullOfFiles(ctx context.Context, x *exam) error {
 	defer flood.leave()
 	before, begun := cpuSeconds(n.PID()), time.Now()
 	admin, logs := 0, 0
+	var late []time.Duration // what newcomers with a ticket waited until they were in
 	tick := time.NewTicker(held / 10)
 	for range 10 {
 		select {
@@ -71,6 +73,13 @@ func fullOfFiles(ctx context.Context, x *exam) error {
 		}
 		if _, err := c.issue(ctx, 0, request{Stream: "echo", Client: "late"}); err == nil {
 			logs++
+		}
+		asked := time.Now()
+		if s, err := c.open(ctx, 0, request{Stream: "echo", Client: "newcomer"}); err == nil {
+			late = append(late, time.Since(asked))
+			_ = s.Close()
+		} else {
+			x.figure("a newcomer was not let in after %v: %v", time.Since(asked).Round(time.Millisecond), err)
 		}
 	}
 	tick.Stop()
@@ -86,6 +95,8 @@ func fullOfFiles(ctx context.Context, x *exam) error {
 	x.figure("%d more connections held %v: descriptors %d of %d, cpu %.0f %% of a core, admin answered %d of 10, tickets issued %d of 10",
 		around, held, open, filesLimit, 100*busy, admin, logs)
 	x.figure("connections that said nothing, in all: %d", flood.made.Load())
+	x.figure("newcomers with a ticket let in meanwhile: %d of 10, the slowest after %v", len(late), slices.Max(append(late, 0)).Round(time.Millisecond))
+	x.want(len(late) == 10, "only %d of 10 newcomers with a ticket were let in", len(late))
 	x.want(around >= filesFlood*9/10, "only %d connections were held at the end", around)
 	x.figure("first socket opened %v after the release", resumed.Sub(released).Round(time.Millisecond))
 	x.want(honest.lost.Load() == 0 && honest.gone.Load() == 0, "%d messages and %d sockets lost", honest.lost.Load(), honest.gone.Load())
