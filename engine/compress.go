@@ -136,16 +136,18 @@ func (w *worker) inflateWhole(ev *frame.Event) (b []byte, code frame.Code) {
 
 // inflatePart inflates a part of m; b is m so far.
 func (w *worker) inflatePart(m *message, ev *frame.Event) (b []byte, code frame.Code) {
-	if m.hold == 0 {
+	had := int64(0)
+	if m.hold != 0 {
+		had = w.holds.charge(m.hold)
+	} else {
 		m.hold = w.holds.begin()
 		w.holds.room(m.hold, smallHold+1) // how long it gets, nobody knows
 		w.flate.begin(m.hold)
 		w.e.held.Add(int64(deflate.Size))
 	}
 	held := &w.holds.all[m.hold-1]
-	had := len(*held)
 	*held, code = w.add(w.flate.begun[m.hold], *held, ev)
-	w.e.held.Add(int64(len(*held) - had))
+	w.e.held.Add(w.holds.charge(m.hold) - had)
 	return *held, code
 }
 
@@ -205,6 +207,14 @@ func (f *compressor) begin(hold uint32) {
 		i = new(inflating)
 	}
 	f.begun[hold] = i
+}
+
+// size is how many bytes what inflates hold counts for.
+func (f *compressor) size(hold uint32) int64 {
+	if f == nil || f.begun[hold] == nil {
+		return 0
+	}
+	return int64(deflate.Size)
 }
 
 // end forgets it, and returns how many bytes it counted.

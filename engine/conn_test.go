@@ -345,20 +345,20 @@ func TestWhole(t *testing.T) {
 
 // TestHeldBytes are counted over all sockets, bounded, and given back.
 func TestHeldBytes(t *testing.T) {
-	r := newRig(t, nil, func(o *engine.Options) { o.HoldMax = 100 })
+	r := newRig(t, nil, func(o *engine.Options) { o.HoldMax = 128 })
 	one, two := r.open(ticket.Claims{}), r.open(ticket.Claims{})
 	r.say(one, client(frame.Text, false, strings.Repeat("a", 60)))
-	if n := r.engine.Stats().Held; n != 60 {
-		t.Errorf("%d bytes held, want 60", n)
+	if n := r.engine.Stats().Held; n != 64 {
+		t.Errorf("%d bytes held, want a buffer of 64", n)
 	}
-	if got := r.say(two, client(frame.Text, false, strings.Repeat("b", 40))); got != "" {
-		t.Errorf("100 bytes: %q", got)
+	if got := r.say(two, client(frame.Text, false, strings.Repeat("b", 64))); got != "" {
+		t.Errorf("128 bytes: %q", got)
 	}
 	if got := r.say(two, client(frame.Continuation, false, "c")); got != "close 1013 overloaded" {
-		t.Errorf("101 bytes: %q", got)
+		t.Errorf("129 bytes: %q", got)
 	}
-	if n := r.engine.Stats().Held; n != 60 {
-		t.Errorf("%d bytes held, want 60", n)
+	if n := r.engine.Stats().Held; n != 64 {
+		t.Errorf("%d bytes held, want 64", n)
 	}
 	if got := r.say(one, client(frame.Continuation, true, "!")); got != strings.Repeat("a", 60)+"!" {
 		t.Errorf("%q", got)

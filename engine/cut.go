@@ -39,11 +39,11 @@ func (e *Engine) Cut(ctx context.Context, bytes int64) (held int64) {
 	return held
 }
 
-// Room says that there are bytes of memory left before residents must be cut: messages under way, whose buffers may be twice as
-// long as what is in them, may grow by half of them until it is called again, however long that takes. Queues grow by what
-// others send, and stop at their own budget. Any goroutine may call it.
+// Room says that there are bytes of memory left: until it is called again, however long that takes, queues may grow by half of
+// them, and messages under way by the other half. Any goroutine may call it.
 func (e *Engine) Room(bytes int64) {
 	e.holdMax.Store(min(e.o.HoldMax, e.held.Load()+bytes/2))
+	e.r.QueueRoom(bytes / 2)
 }
 
 // holder is a socket that holds memory.
@@ -74,7 +74,8 @@ func (w *worker) holders() []holder {
 		}
 		n := w.l.Queued(id) + w.l.Unread(id)
 		if w.holding(s) {
-			n += len(w.holds.all[w.message(s).hold-1])
+			hold := w.message(s).hold
+			n += int(w.holds.charge(hold) + w.flate.size(hold))
 		}
 		if n >= cutLeast {
 			all = append(all, holder{id, int64(n)})

@@ -75,7 +75,7 @@ type Options struct {
 	InflateRatio int           // what a compressed message may inflate to from deflate.RatioFrom bytes on, to one: 1 to deflate.RatioMost
 	MaxSessions  int64         // clients with a good ticket at once; more are answered 503. 0: as many as MaxConns lets in
 	MaxConns     int           // sockets at once, 0: what descriptors allow
-	AdmitConns   int64         // sockets at once, those to backends too, beyond which newcomers are answered 503. 0: no such mark
+	AdmitConns   int64         // descriptors of clients and their backends, beyond which newcomers are answered 503. 0: no such mark
 	AdmitRate    limiter.Rate  // good tickets redeemed by the node; beyond: 503. Zero: as many as come
 	AdmitsMax    int           // good tickets and their backends waited for at once, a loop; beyond: 503. 0: 1,024
 	HeadsMax     int           // sockets whose head is not complete, a loop, 8 or more; beyond: see perimeter.go. 0: 16,384

@@ -20,6 +20,7 @@ const (
 )
 
 const (
+	pageSize   = 4 << 10 // of every system that we run on
 	smallHold  = 4 << 10
 	smallsKept = 256      // at most 2 MiB a loop: append may have made them twice as long
 	spareMax   = 64 << 10 // longer buffers that a loop has for itself are not kept
@@ -62,6 +63,16 @@ func (h *holds) room(i uint32, n int) {
 	}
 	h.all[i-1] = append(h.large.Get(), p...)
 	h.keep(p)
+}
+
+// charge is how many bytes the message of index+1 counts for, which are those that are resident for it: its small buffer, or the
+// pages of its large one and the small one that it has outgrown, which the collector may not have seen yet.
+func (h *holds) charge(i uint32) int64 {
+	b := h.all[i-1]
+	if cap(b) == h.large.Size() {
+		return int64(smallHold + (len(b)+pageSize-1)/pageSize*pageSize)
+	}
+	return int64(cap(b))
 }
 
 // end gives the buffer of index+1 back, and what was in it is lost.

@@ -61,3 +61,21 @@ func TestHeldMessagesLeaveNoGarbage(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// TestHeldPages: a message counts for what it makes resident. One that has outgrown its first buffer has whole pages, and left
+// that one behind.
+func TestHeldPages(t *testing.T) {
+	r := newRig(t, nil, quiet)
+	p := r.open(ticket.Claims{})
+	op := frame.Text
+	for _, c := range []struct{ more, want int }{{4000, 4096}, {100, 12288}, {4092, 12288}, {1, 16384}} {
+		r.say(p, client(op, false, strings.Repeat("x", c.more)))
+		op = frame.Continuation
+		if held := r.engine.Stats().Held; held != int64(c.want) {
+			t.Errorf("after %d bytes more %d count, want %d", c.more, held, c.want)
+		}
+	}
+	p.Reset()
+	r.mem.Run()
+	r.gone("bob")
+}

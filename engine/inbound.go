@@ -162,12 +162,15 @@ func (w *worker) data(id reactor.ID, s *session, ev *frame.Event) {
 // keep gathers a message that must be whole, and passes it on when it is. Its size is bounded by the reader's rules.
 func (w *worker) keep(id reactor.ID, s *session, e *StreamEntry, plan *limiter.Plan, ev *frame.Event) {
 	m := w.message(s)
+	had := int64(0)
 	if m.hold == 0 {
 		m.hold = w.holds.begin()
+	} else {
+		had = w.holds.charge(m.hold)
 	}
 	b := w.holds.add(m.hold, ev.Payload)
 	switch {
-	case w.e.held.Add(int64(len(ev.Payload))) > w.e.holdMax.Load():
+	case w.e.held.Add(w.holds.charge(m.hold)-had) > w.e.holdMax.Load():
 		w.end(id, s, frame.CloseOverloaded, "", ByGateway)
 		return
 	case !ev.Last:
@@ -189,7 +192,7 @@ func (w *worker) dropHold(m *message) {
 	if m.hold == 0 {
 		return
 	}
-	w.e.held.Add(-int64(len(w.holds.all[m.hold-1])) - w.flate.end(m.hold))
+	w.e.held.Add(-w.holds.charge(m.hold) - w.flate.end(m.hold))
 	w.holds.end(m.hold)
 	m.hold = 0
 }

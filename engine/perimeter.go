@@ -27,6 +27,7 @@ const (
 	headsPart = 8           // of the budget is freed at a time, so that one arrival costs 1/8 of a look at 8 heads; and with little memory left this part is all of it
 	headsMin  = 256         // heads that are not looked through for finished ones
 	patience  = time.Second // who is silent, or over, for less keeps its descriptor
+	fullMax   = 1 << 10     // sockets that make way at a time: 5 ms
 	admitsMax = 1 << 10     // complete heads of a loop whose redemption or backend is waited for
 )
 
@@ -171,37 +172,49 @@ func (w *worker) room(id reactor.ID, s *session) *Refusal {
 	return nil
 }
 
-// yield frees a descriptor of this loop for id, who has a ticket, so that there are not more of them than before: that of who
-// is over for longest, else that of the oldest unfinished head but id's own.
+// yield frees a descriptor of this loop for id, who has a ticket, if somebody has one who is over, else silent, for longer than
+// patience.
 func (w *worker) yield(to reactor.ID) {
-	if w.dismiss(tickOf(w.l.Now())) {
+	before := w.patient()
+	if w.dismiss(before) {
 		return
 	}
 	for len(w.heads) > 0 {
 		id := w.heads[0]
-		w.heads = w.heads[1:]
-		if id != to && !w.finished(id) {
+		switch gone := w.finished(id); {
+		case id == to || !gone && w.e.rows.At(id.Slot()).opened.since(before) > 0:
+			return
+		case !gone:
+			w.heads = w.heads[1:]
 			w.turnAway(id, awayHeads)
 			return
 		}
+		w.heads = w.heads[1:]
 	}
 }
+
+// patient is the moment patience ago.
+func (w *worker) patient() tick { return tickOf(w.l.Now() - mono.Time(patience)) }
 
 // parted notes that id was refused or closed. Most clients leave at once then, the others within the time to linger.
 func (w *worker) parted(id reactor.ID) {
 	if len(w.partings) >= max(w.partingsAt, headsMin) {
-		w.partings = slices.DeleteFunc(w.partings, func(id reactor.ID) bool { return !w.l.Alive(id) })
-		if cap(w.partings) > 4*max(len(w.partings), headsMin) { // a drain is over
-			w.partings = slices.Clone(w.partings)
-		}
-		w.partingsAt = 2 * len(w.partings)
+		w.compact()
 	}
 	w.e.rows.At(id.Slot()).last = tickOf(w.l.Now())
 	w.partings = append(w.partings, id)
 }
 
-// dismiss resets the socket that is over for longest, at least since before, and is still there; its answer or close frame was
-// sent. False: there is none.
+// compact drops those that have gone from the list of the parted.
+func (w *worker) compact() {
+	w.partings = slices.DeleteFunc(w.partings, func(id reactor.ID) bool { return !w.l.Alive(id) })
+	if cap(w.partings) > 4*max(len(w.partings), headsMin) { // a drain is over
+		w.partings = slices.Clone(w.partings)
+	}
+	w.partingsAt = 2 * len(w.partings)
+}
+
+// dismiss resets the socket that is over for longest, at least since before, and is still there. False: there is none.
 func (w *worker) dismiss(before tick) bool {
 	for len(w.partings) > 0 {
 		id := w.partings[0]
@@ -222,26 +235,30 @@ func (w *worker) dismiss(before tick) bool {
 // now: who has a ticket would stand in the kernel's queue behind all the others. Those go that nobody needs, an eighth at a
 // time and none before it had its time; so who comes again at once does not turn the loop.
 func (w *worker) full() bool {
-	before := tickOf(w.l.Now() - mono.Time(patience))
-	freed := false
-	for range 1 + len(w.partings)/headsPart {
-		freed = w.dismiss(before) || freed
-	}
-	if freed {
-		return true
-	}
+	before := w.patient()
+	w.compact()
 	w.heads = slices.DeleteFunc(w.heads, w.finished)
 	old := 0
 	for old < len(w.heads) && w.e.rows.At(w.heads[old].Slot()).opened.since(before) <= 0 {
 		old++
 	}
-	young := w.heads[old:]
-	w.heads = w.heads[:old]
-	if old > 0 {
-		w.thin(min(old, 1+len(w.heads)/headsPart))
+	dismissed := 0
+	for range min(1+len(w.partings)/headsPart, fullMax) {
+		if w.dismiss(before) {
+			dismissed++
+		}
 	}
-	w.heads = append(w.heads, young...) // which lie behind, in the same array
-	return old > 0
+	n := min(old/headsPart, fullMax)
+	if dismissed == 0 {
+		n = max(n, min(old, 1))
+	}
+	if n > 0 { // also when others have gone: one who is refused again and again would keep them all here
+		young := w.heads[old:]
+		w.heads = w.heads[:old]
+		w.thin(n)
+		w.heads = append(w.heads, young...) // which lie behind, in the same array
+	}
+	return dismissed+n > 0
 }
 
 // known tells the limits of its address that the socket is no longer one of those nobody knows: it is open, or gone.

@@ -33,7 +33,7 @@ type stats struct {
 
 type streamStats struct {
 	openedTotal, closedTotal, slowTotal stat.Counter
-	cutTotal, trimTotal                 stat.Counter
+	cutTotal, trimTotal, stallTotal     stat.Counter
 	messages, bytes                     [2]stat.Counter // by limiter.Direction
 	lasted                              stat.Histogram
 }
@@ -60,6 +60,8 @@ func (s *stats) opened(stream uint16) { s.streams[stream].openedTotal.Add(1) }
 func (s *stats) slow(stream uint16) { s.streams[stream].slowTotal.Add(1) }
 
 func (s *stats) trimmed(stream uint16) { s.streams[stream].trimTotal.Add(1) }
+
+func (s *stats) stalled(stream uint16) { s.streams[stream].stallTotal.Add(1) }
 
 func (s *stats) cut(stream uint16) { s.streams[stream].cutTotal.Add(1) }
 
@@ -116,6 +118,7 @@ type StreamStats struct {
 	Open         int64
 	Opened, Slow uint64
 	Cut          uint64    // slow ones that were ended for want of memory
+	Stalled      uint64    // sockets that took nothing for too long, or began to wait when the node's budget was used up
 	Trimmed      uint64    // times that messages were left out for a slow one
 	Messages     [2]uint64 // by limiter.Direction
 	Bytes        [2]uint64
@@ -164,6 +167,7 @@ func (e *Engine) streamStats(i int, name string) StreamStats {
 		t.Open += int64(opened - s.closedTotal.Load())
 		t.Slow += s.slowTotal.Load()
 		t.Cut += s.cutTotal.Load()
+		t.Stalled += s.stallTotal.Load()
 		t.Trimmed += s.trimTotal.Load()
 		for d := range t.Messages {
 			t.Messages[d] += s.messages[d].Load()

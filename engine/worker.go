@@ -148,6 +148,9 @@ func (h *handler) Closed(l *reactor.Loop, id reactor.ID, why reactor.Cause, _ er
 	w.leave(id, s, End{By: ByNetwork})
 	w.closing = 0
 	if open {
+		if why == reactor.CauseStalled || why == reactor.CauseSlow {
+			w.stats.stalled(s.stream)
+		}
 		w.closed(id, s, End{By: ByNetwork, Reason: why.String()})
 	}
 	w.e.names.release(s.who)

@@ -40,7 +40,7 @@ func echo(r *runner) (_ *section, err error) {
 const relayAbout = "As above, but through the server to a backend and back. Both have the same backend, `wsecho`, on the client's core: it unmasks each frame into its answer (RFC 6455 5.1 forbids it to send it as it came) and does nothing else. " +
 	"ticketgate reads each frame, takes it from the limits, masks it with a key of its own for the backend, and does the way back as for an echo; " +
 	"epollrelay joins the two sockets with read and write and knows no WebSocket: the client's upgrade and frames go to the backend as they are. " +
-	"So both move the same number of bytes with the same system calls, and client and backend do the same work; only the gateway's own work differs."
+	"So both move the same bytes with as many reads and writes, of which the gateway puts up to 32 into one system call where it may (io_uring), and client and backend do the same work; only the gateway's own work differs."
 
 // relay measures messages through the gateway to a backend and back, next to a program that passes bytes.
 func relay(r *runner) (_ *section, err error) {

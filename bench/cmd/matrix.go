@@ -24,7 +24,7 @@ const (
 	inFlightMax = 512 << 20
 
 	// oneRead is how much the gateway and the bare programs read at once.
-	oneRead = 64 << 10
+	oneRead = 128 << 10
 )
 
 // cells are all combinations for n sockets.

@@ -325,9 +325,9 @@ func processors() int {
 	return n
 }
 
-// admitConns is 90 % of the descriptors: with so many sockets, those to backends included, newcomers are told to come back
-// later. The reactor stops accepting at 95 % less what it keeps in reserve; with few descriptors that is not much more, and the
-// mark is 4 % below it.
+// admitConns is 90 % of the descriptors: with so many clients, and sockets to backends, newcomers are told to come back later.
+// The reactor stops accepting at 95 % less what it keeps in reserve, and less a 32nd for backends; with few descriptors that is
+// not much more, and the mark is 4 % below the former.
 func admitConns() int64 {
 	var l syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {

@@ -23,7 +23,7 @@ func (g *gateway) buildMemory() {
 	o := pressure.Options{
 		RefuseAt: g.c.Memory.RefuseAt, CutAt: g.c.Memory.CutAt, Clock: mono.System,
 		Read: pressure.NewMemory(os.DirFS("/"), limit, os.Getpagesize()).Read,
-		Free: debug.FreeOSMemory, Heap: pressure.Heap,
+		Free: debug.FreeOSMemory, Heap: pressure.Heap, Need: pressure.Need,
 		Cut:  func(ctx context.Context, bytes int64) int64 { return g.engine.Cut(ctx, bytes) },
 		Room: func(bytes int64) { g.engine.Room(bytes) },
 	}

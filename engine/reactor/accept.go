@@ -283,9 +283,13 @@ func (l *Loop) closeListeners() {
 	l.listeners, l.acceptAt = nil, 0
 }
 
-// enterOne takes a place among MaxConns.
-func (r *Reactor) enterOne() bool {
-	if r.conns.Add(1) <= int64(r.o.MaxConns) {
+// dialShare of MaxConns is for Dial alone: who was let in needs a backend, and those who wait to be accepted would take its
+// place.
+const dialShare = 32
+
+// enterOne takes one of most places.
+func (r *Reactor) enterOne(most int) bool {
+	if r.conns.Add(1) <= int64(most) {
 		return true
 	}
 	r.conns.Add(-1)
@@ -298,7 +302,7 @@ func (l *Loop) accept(id ID, r *row) {
 		if r.flags&flagPaused != 0 {
 			break // full, or the listener is closed
 		}
-		if !l.r.enterOne() {
+		if !l.r.enterOne(l.o.MaxConns - l.o.MaxConns/dialShare) {
 			l.refuse(RefusedFull, 0)
 			return
 		}
@@ -337,7 +341,16 @@ func (l *Loop) accepted(fd int, peer netip.AddrPort) {
 	l.watch(id, r)
 	if r.state == stateOpen {
 		l.call(opOpen, id, r, nil)
+		return
 	}
+	errno := syscall.Errno(r.errno) // the poller does not take it, and no handler has seen it
+	l.dying = l.dying[:len(l.dying)-1]
+	l.live--
+	l.stat.conns.Store(int64(l.live))
+	l.release(id, r)
+	l.sys.close(fd, true)
+	l.r.conns.Add(-1)
+	l.refuse(RefusedMemory, errno)
 }
 
 // acceptFailed deals with errno and reports whether to go on with the next connection at once.
@@ -348,8 +361,9 @@ func (l *Loop) acceptFailed(id ID, errno syscall.Errno) bool {
 	case syscall.EINTR:
 		return true
 	case syscall.EMFILE, syscall.ENFILE:
-		l.shed(int(id.Slot()))
-		l.refuse(RefusedFiles, errno)
+		if !l.refuse(RefusedFiles, errno) {
+			l.shed(int(id.Slot()))
+		}
 		return false
 	case syscall.ENOBUFS, syscall.ENOMEM:
 		l.refuse(RefusedMemory, errno)
@@ -371,25 +385,40 @@ func (l *Loop) shed(fd int) {
 	}
 }
 
-// refuse takes the listeners out of the poller for a while, so that what cannot be accepted does not turn the loop.
-func (l *Loop) refuse(why Refused, errno syscall.Errno) {
+// refuse takes the listeners out of the poller for a while, so that what cannot be accepted does not turn the loop. It reports
+// whether room has been made.
+func (l *Loop) refuse(why Refused, errno syscall.Errno) (room bool) {
 	l.stat.refused[why].Add(1)
 	if l.Now() >= l.quietUntil {
 		l.quietUntil = l.Now().Add(quiet)
 		l.log("reactor: accepting pauses", "reason", why.String(), "errno", int(errno), "sockets", l.r.conns.Load())
 	}
-	if (why == RefusedFull || why == RefusedFiles) && l.o.Full != nil && l.o.Full(l) {
+	if room = (why == RefusedFull || why == RefusedFiles) && l.o.Full != nil && l.callFull(); room {
 		l.backOff = 0
 	}
 	l.backOff = min(max(2*l.backOff, backOffMin), backOffMax)
 	l.acceptAt = l.tickAt(l.Now() + l.backOff)
 	l.wakeAt(l.acceptAt)
 	l.pauseListeners(true)
+	return room
+}
+
+func (l *Loop) callFull() (room bool) {
+	defer l.guardLoop("full")
+	return l.o.Full(l)
 }
 
 func (l *Loop) resumeAccept() {
 	l.acceptAt = 0
 	l.pauseListeners(false)
+}
+
+// unheard tries again later with a listener that the poller does not take: it has no memory, or no watches, for now.
+func (l *Loop) unheard(r *row, errno syscall.Errno) {
+	l.log("reactor: a listener waits for the poller", "errno", int(errno))
+	r.flags |= flagPaused
+	l.acceptAt = l.tickAt(l.Now() + backOffMax)
+	l.wakeAt(l.acceptAt)
 }
 
 func (l *Loop) pauseListeners(on bool) {

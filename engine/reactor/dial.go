@@ -19,7 +19,7 @@ func (l *Loop) Dial(k Kind, to netip.AddrPort, from netip.Addr) (ID, error) {
 		return 0, fmt.Errorf("reactor: dial: no handler of kind %d", k)
 	case !to.IsValid() || to.Addr().Zone() != "" || from.Zone() != "":
 		return 0, fmt.Errorf("reactor: dial: unusable address %v", to)
-	case !l.r.enterOne():
+	case !l.r.enterOne(l.o.MaxConns):
 		return 0, ErrFull
 	}
 	fd, pending, err := l.sys.dial(to, from)

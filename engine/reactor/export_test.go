@@ -75,6 +75,7 @@ type Calls struct {
 	Read, Write         int   // calls for one socket; sendmsg, too
 	ReadMany, WriteMany []int // the sockets of each call for many
 	Interrupt           int   // so many of the next transfers of calls for many come to EINTR
+	Unwatched           int   // so many of the next sockets the poller does not take
 }
 
 // observed is a kernel that notes what it is asked.
@@ -94,6 +95,10 @@ func (r *Reactor) Observe(loop int) *Calls {
 
 func (k *observed) watch(fd int, had, want uint8) syscall.Errno {
 	k.Watch++
+	if had == 0 && k.Unwatched > 0 {
+		k.Unwatched--
+		return syscall.ENOSPC
+	}
 	return k.kernel.watch(fd, had, want)
 }
 

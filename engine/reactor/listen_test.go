@@ -3,6 +3,7 @@ package reactor_test
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ticketgate/engine/reactor"
+	"ticketgate/internal/mono"
 )
 
 // opened is a listening socket as another process hands it over.
@@ -268,5 +270,35 @@ func TestListenUnix(t *testing.T) {
 			_ = ln.Close()
 			t.Errorf("listening on %s", p)
 		}
+	}
+}
+
+// TestUnwatched: a connection that the poller does not take was never there for the handler, and keeps no place. A listener
+// that it does not take is tried again.
+func TestUnwatched(t *testing.T) {
+	var d diary
+	h := &script{
+		open:   func(*reactor.Loop, reactor.ID) { d.add("open") },
+		closed: func(*reactor.Loop, reactor.ID, reactor.Cause, error) { d.add("closed") },
+	}
+	clock := mono.NewManual(time.Unix(1_800_000_000, 0))
+	m := reactor.NewMemory(reactor.Options{Loops: 1, Handlers: []reactor.Handler{h}}, clock)
+	calls := m.Reactor().Observe(0)
+	calls.Unwatched = 3 // a connection, and the listener when it wants to come back, twice
+	var all []*reactor.Pipe
+	for range 3 {
+		all = append(all, m.Connect(netip.AddrPort{}))
+	}
+	m.Advance(3 * time.Second)
+	d.expect(t, "open open")
+	if !all[0].WasReset() || all[1].WasReset() || all[2].WasReset() {
+		t.Error("it was not the first that was reset")
+	}
+	all[1].Close()
+	all[2].Close()
+	m.Advance(10 * time.Second)
+	d.expect(t, "closed closed")
+	if n := m.Reactor().Conns(); n != 0 {
+		t.Errorf("%d sockets are left", n)
 	}
 }

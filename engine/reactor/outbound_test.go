@@ -128,6 +128,34 @@ func TestQueueMax(t *testing.T) {
 	}
 }
 
+// TestQueueRoom: queues may grow by what the node has been told, and never beyond NodeQueueMax.
+func TestQueueRoom(t *testing.T) {
+	var ids []reactor.ID
+	h := &script{open: func(_ *reactor.Loop, id reactor.ID) { ids = append(ids, id) }}
+	const budget = 64 << 10
+	m, _ := twin(t, reactor.Options{NodeQueueMax: budget, Work: work}, h)
+	deaf(m, 8)
+	write := func(n int) (refused int) {
+		for range n {
+			run(m, func(l *reactor.Loop) {
+				if l.Write(ids[0], make([]byte, 8<<10)) != nil {
+					refused++
+				}
+			})
+		}
+		return refused
+	}
+	write(1)
+	m.Reactor().QueueRoom(16 << 10)
+	if n := write(4); n != 2 {
+		t.Errorf("%d of 4 were refused with room for 2", n)
+	}
+	m.Reactor().QueueRoom(1 << 40)
+	if n := write(10); n != 5 {
+		t.Errorf("%d of 10 were refused with room for 5: the budget", n)
+	}
+}
+
 func TestNodeQueueMax(t *testing.T) {
 	var ids []reactor.ID
 	var d diary

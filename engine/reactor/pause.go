@@ -324,7 +324,11 @@ func (l *Loop) watch(id ID, r *row) {
 		return
 	}
 	if errno := l.sys.watch(int(id.Slot()), r.watched, want); errno != 0 {
-		l.end(id, r, CauseReset, errno)
+		if r.state == stateListener {
+			l.unheard(r, errno)
+		} else {
+			l.end(id, r, CauseReset, errno)
+		}
 		return
 	}
 	r.watched = want

@@ -60,7 +60,7 @@ type Options struct {
 	LeftoverMax  int           // unconsumed bytes with which a socket still reads on: 20 KiB. Beyond, only Rerun and Resume help
 	WriteStall   time.Duration // waiting bytes without progress for so long end the socket: 10 s
 	Linger       time.Duration // what Close gives the queue and the peer's FIN: 5 s
-	MaxConns     int           // accepted and dialed sockets at once: 95 % of RLIMIT_NOFILE, less Reserve
+	MaxConns     int           // accepted and dialed sockets at once: 95 % of RLIMIT_NOFILE, less Reserve. A 32nd is not for accepted ones
 	Reserve      int           // descriptors for the rest of the process: 64
 	Single       bool          // one read or write a system call, also where the kernel takes many (io_uring)
 	Clock        mono.Clock    // mono.System
@@ -91,8 +91,9 @@ type Reactor struct {
 
 	single error // why loops make a system call for each read and write
 
-	conns  atomic.Int64 // sockets, against MaxConns
-	queued atomic.Int64 // held by queues, against NodeQueueMax
+	conns    atomic.Int64 // sockets, against MaxConns
+	queued   atomic.Int64 // held by queues, against queueMax
+	queueMax atomic.Int64 // NodeQueueMax, or less: see QueueRoom
 
 	running atomic.Int32 // loop goroutines
 	done    chan struct{}
@@ -126,6 +127,7 @@ func build(o Options, open func(*Loop) (kernel, error)) (*Reactor, error) {
 		return nil, err
 	}
 	r := &Reactor{o: o, base: o.Clock.Now(), rows: NewSlab[row](), done: make(chan struct{}), failed: make(chan error, 1)}
+	r.queueMax.Store(o.NodeQueueMax)
 	for i := range o.Loops {
 		l := &Loop{
 			r: r, index: i, o: &r.o, rows: r.rows, eager: min(eagerFrom, r.o.QueueMax/2),
@@ -194,6 +196,10 @@ func connsFor(reserve int) int {
 	}
 	return int(min(limit.Cur, slotMax)*95/100) - reserve
 }
+
+// QueueRoom lets all queues together grow by n bytes more at most, until it is called again, and never beyond NodeQueueMax. Any
+// goroutine may call it.
+func (r *Reactor) QueueRoom(n int64) { r.queueMax.Store(min(r.o.NodeQueueMax, r.queued.Load()+n)) }
 
 // Batched reports whether the loops read and write many sockets in one system call, and if not, why; nil: Options.Single.
 func (r *Reactor) Batched() (bool, error) { return r.loops[0].batch.max > 0, r.single }

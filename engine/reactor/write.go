@@ -175,7 +175,7 @@ func (l *Loop) admit(id ID, r *row, n, limit int) error {
 	case r.state == stateDying:
 		return ErrGone
 	case l.waits(r)+n > limit:
-	case r.out != 0 && limit == l.o.QueueMax && l.queues.items[r.out].counted > 0 && l.r.queued.Load()+int64(n) > l.o.NodeQueueMax:
+	case r.out != 0 && limit == l.o.QueueMax && l.queues.items[r.out].counted > 0 && l.r.queued.Load()+int64(n) > l.r.queueMax.Load():
 	default:
 		return nil
 	}
@@ -457,7 +457,7 @@ func (l *Loop) account(id ID, r *row) {
 	total := l.r.queued.Add(more)
 	l.stat.queued.Add(more)
 	q.counted = q.held
-	if begins && total > l.o.NodeQueueMax+l.o.NodeQueueMax/graceShare && r.state == stateOpen {
+	if most := l.r.queueMax.Load(); begins && total > most+most/graceShare && r.state == stateOpen {
 		r.flags |= flagReset
 		l.end(id, r, CauseSlow, 0)
 	}

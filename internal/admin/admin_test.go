@@ -26,7 +26,7 @@ import (
 // node is a gateway's figures as the metrics ask for them.
 func node(ready *error) *admin.Metrics {
 	stats := &engine.Stats{
-		Streams:  []engine.StreamStats{{Name: "chat", Open: 2, Opened: 5, Slow: 1, Cut: 4, Trimmed: 5, Messages: [2]uint64{7, 8}, Bytes: [2]uint64{70, 80}}},
+		Streams:  []engine.StreamStats{{Name: "chat", Open: 2, Opened: 5, Slow: 1, Cut: 4, Stalled: 6, Trimmed: 5, Messages: [2]uint64{7, 8}, Bytes: [2]uint64{70, 80}}},
 		Limits:   []engine.LimitStats{{Plan: "free", Limit: "messages-in", Allow: 7, Refuse: 3, Soft: 1}},
 		Rejected: map[string]uint64{"binding": 2, "forged": 9},
 		Ended:    map[engine.Ended]uint64{{Stream: "chat", Code: 4429, By: engine.ByGateway}: 3},
@@ -104,6 +104,7 @@ func TestMetrics(t *testing.T) {
 		`ticketgate_slow_consumer_total{action="close",stream="chat"} 1`,
 		`ticketgate_slow_consumer_total{action="cut",stream="chat"} 4`,
 		`ticketgate_slow_consumer_total{action="drop",stream="chat"} 5`,
+		`ticketgate_slow_consumer_total{action="reset",stream="chat"} 6`,
 		`ticketgate_memory_used_bytes 900`,
 		`ticketgate_memory_limit_bytes 1000`,
 		`ticketgate_memory_state 1`,

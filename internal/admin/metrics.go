@@ -166,6 +166,7 @@ func (m *Metrics) engine(s *sink) {
 		s.counter(opened, t.Opened, t.Name)
 		s.counter(slowConsumers, t.Slow, t.Name, "close")
 		s.counter(slowConsumers, t.Cut, t.Name, "cut")
+		s.counter(slowConsumers, t.Stalled, t.Name, "reset")
 		s.counter(slowConsumers, t.Trimmed, t.Name, "drop")
 		s.histogram(lasted, &t.Lasted, t.Name)
 		for d, name := range directions {

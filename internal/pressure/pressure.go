@@ -59,13 +59,17 @@ type Options struct {
 	Free func()
 	// Cut makes residents give up so many bytes, those that hold most first, and returns how many that were when it is done.
 	Cut func(ctx context.Context, bytes int64) int64
-	// Room says at each look how many bytes are left up to CutAt: a load that fills them faster than Step comes is not to
-	// find the node asleep. May be nil.
+	// Room says at each look how many bytes are left up to half-way between CutAt and the limit: a load that fills them faster
+	// than Step comes is not to find the node asleep, and one that goes on is to pass CutAt, so that those are cut who hold
+	// most and not those who come next. May be nil.
 	Room func(bytes int64)
 	// Soft tells the collector how much its heap and all that belongs to it should have, at most. May be nil.
 	Soft func(bytes int64)
 	// Heap is what the collector has now, in the sense of Soft. Needed with Soft.
 	Heap func() int64
+	// Need is what it cannot do without, in the same sense: Soft is told an eighth more at least, because it would collect
+	// without end else, and find nothing. May be nil.
+	Need func() int64
 }
 
 const (
@@ -144,7 +148,7 @@ func (w *Watch) read() (Reading, bool) {
 	w.used.Store(r.Used)
 	w.most.Store(r.Limit)
 	if w.o.Room != nil {
-		w.o.Room(max(0, part(w.o.CutAt, r.Limit)-r.Used))
+		w.o.Room(max(0, (part(w.o.CutAt, r.Limit)+r.Limit)/2-r.Used))
 	}
 	return r, true
 }
@@ -164,6 +168,9 @@ func (w *Watch) soften(r Reading) {
 	}
 	outside := max(0, r.Used-w.o.Heap())
 	soft := max(part(w.o.RefuseAt, r.Limit)/2+part(w.o.CutAt, r.Limit)/2-outside, r.Limit/softStep)
+	if w.o.Need != nil {
+		soft = max(soft, w.o.Need()*9/8)
+	}
 	if diff := soft - w.soft; w.soft != 0 && max(diff, -diff) < r.Limit/softStep {
 		return
 	}

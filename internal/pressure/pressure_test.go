@@ -18,6 +18,7 @@ type node struct {
 	watch  *pressure.Watch
 	used   int64
 	heap   int64 // part of used that is Go's
+	need   int64 // part of heap that is in use
 	loose  int64 // part of used that Free gives back
 	queues int64 // part of used that Cut gives up, into loose
 	room   int64 // what Room said last
@@ -50,6 +51,7 @@ func newNode() *node {
 		Room: func(bytes int64) { n.room = bytes },
 		Soft: func(bytes int64) { n.did = append(n.did, "soft "+strconv.FormatInt(bytes, 10)) },
 		Heap: func() int64 { return n.heap },
+		Need: func() int64 { return n.need },
 	})
 	return n
 }
@@ -96,7 +98,7 @@ func TestStory(t *testing.T) {
 	} {
 		n.loose, n.queues = line.loose, line.queues
 		state, did := n.step(t, line.used)
-		if room := max(0, 950-n.used); n.room != room && (state != pressure.Cut || len(did) < 2) { // what a cut gives is seen in the next step
+		if room := max(0, 975-n.used); n.room != room && (state != pressure.Cut || len(did) < 2) { // what a cut gives is seen in the next step
 			t.Errorf("line %d: room for %d, want %d", i, n.room, room)
 		}
 		if state != line.state || !slices.Equal(did, line.did) {
@@ -128,8 +130,8 @@ func TestBroken(t *testing.T) {
 func TestSoft(t *testing.T) {
 	n := newNode()
 	var told []string
-	for _, r := range []struct{ used, heap int64 }{{200, 150}, {210, 150}, {230, 150}, {600, 20}, {100, 150}, {1990, 0}} {
-		n.used, n.heap, n.did = r.used, r.heap, nil
+	for _, r := range []struct{ used, heap, need int64 }{{200, 150, 0}, {210, 150, 0}, {230, 150, 0}, {600, 20, 0}, {100, 150, 0}, {1990, 0, 0}, {940, 240, 160}, {940, 240, 200}} {
+		n.used, n.heap, n.need, n.did = r.used, r.heap, r.need, nil
 		n.watch.Step(t.Context())
 		for _, d := range n.did {
 			if d[0] == 's' {
@@ -137,8 +139,9 @@ func TestSoft(t *testing.T) {
 			}
 		}
 	}
-	// 425 + 475 - 50; 840 is too near; 820; 320; all of it is the heap's; never nothing
-	if want := []string{"soft 850", "soft 820", "soft 320", "soft 900", "soft 15"}; !slices.Equal(told, want) {
+	// 425 + 475 - 50; 840 is too near; 820; 320; all of it is the heap's; never nothing; 200 would be enough, and 180 at least;
+	// an eighth above what is needed
+	if want := []string{"soft 850", "soft 820", "soft 320", "soft 900", "soft 15", "soft 200", "soft 225"}; !slices.Equal(told, want) {
 		t.Errorf("told %q, want %q", told, want)
 	}
 }

@@ -93,6 +93,14 @@ func (m *Memory) number(name string) (int64, bool) {
 	return n, err == nil && n >= 0
 }
 
+// Need is the part of Heap that is in use: what was live after the last collection, stacks, the runtime's own.
+func Need() int64 {
+	s := []metrics.Sample{{Name: "/memory/classes/heap/free:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}, {Name: "/gc/heap/live:bytes"}}
+	metrics.Read(s)
+	free, objects, live := int64(s[0].Value.Uint64()), int64(s[1].Value.Uint64()), int64(s[2].Value.Uint64())
+	return Heap() - free - max(0, objects-live)
+}
+
 // Heap is what Go's runtime has from the system and has not given back: what its soft limit (GOMEMLIMIT) is about.
 func Heap() int64 {
 	s := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"ticketgate/engine/frame"
+	"ticketgate/tools/rig"
 )
 
 func init() {
@@ -58,7 +59,7 @@ func fullOfFiles(ctx context.Context, x *exam) error {
 	flood := gather(ctx, n.Gate, filesFlood)
 	defer flood.leave()
 	before, begun := cpuSeconds(n.PID()), time.Now()
-	admin, logs := 0, 0
+	admin, tickets, logs := 0, 0, 0
 	var late []time.Duration // what newcomers with a ticket waited until they were in
 	tick := time.NewTicker(held / 10)
 	for range 10 {
@@ -72,6 +73,9 @@ func fullOfFiles(ctx context.Context, x *exam) error {
 			admin++
 		}
 		if _, err := c.issue(ctx, 0, request{Stream: "echo", Client: "late"}); err == nil {
+			tickets++
+		}
+		if no := (*rig.Refused)(nil); errors.As(c.nobody(ctx), &no) && n.Logged(ctx, no.Request()) {
 			logs++
 		}
 		asked := time.Now()
@@ -92,8 +96,8 @@ func fullOfFiles(ctx context.Context, x *exam) error {
 	stop()
 	honest.wait()
 	x.figure("%d honest sockets: %d messages answered, %d lost, %d sockets lost", len(sockets), honest.answered.Load(), honest.lost.Load(), honest.gone.Load())
-	x.figure("%d more connections held %v: descriptors %d of %d, cpu %.0f %% of a core, admin answered %d of 10, tickets issued %d of 10",
-		around, held, open, filesLimit, 100*busy, admin, logs)
+	x.figure("%d more connections held %v: descriptors %d of %d, cpu %.0f %% of a core, admin answered %d of 10, tickets issued %d of 10, refusals logged %d of 10",
+		around, held, open, filesLimit, 100*busy, admin, tickets, logs)
 	x.figure("connections that said nothing, in all: %d", flood.made.Load())
 	x.figure("newcomers with a ticket let in meanwhile: %d of 10, the slowest after %v", len(late), slices.Max(append(late, 0)).Round(time.Millisecond))
 	x.want(len(late) == 10, "only %d of 10 newcomers with a ticket were let in", len(late))
@@ -102,7 +106,7 @@ func fullOfFiles(ctx context.Context, x *exam) error {
 	x.want(honest.lost.Load() == 0 && honest.gone.Load() == 0, "%d messages and %d sockets lost", honest.lost.Load(), honest.gone.Load())
 	x.wantTime(busy < filesCPU, "cpu %.0f %% of a core while full, want under %.0f %%", 100*busy, 100*filesCPU)
 	x.wantTime(resumed.Sub(released) <= filesResume, "accepting resumed after %v", resumed.Sub(released))
-	x.want(admin == 10 && logs == 10, "admin answered %d of 10 times, tickets were issued %d of 10 times", admin, logs)
+	x.want(admin == 10 && tickets == 10 && logs == 10, "of 10 times admin answered %d, tickets were issued %d and refusals logged %d", admin, tickets, logs)
 	return nil
 }
 
@@ -148,6 +152,12 @@ func (c *crowd) hold(ctx context.Context, d *net.Dialer, gate string) {
 func (c *crowd) leave() {
 	c.stop()
 	c.done.Wait()
+}
+
+// nobody asks for a stream that there is not.
+func (c *cluster) nobody(ctx context.Context) error {
+	_, err := c.issue(ctx, 0, request{Stream: "nothing", Client: "nobody"})
+	return err
 }
 
 // readyz asks the admin address, on a connection of its own.

@@ -30,11 +30,13 @@ const (
 	floodSeen      = time.Minute
 	floodBegins    = "begins"
 	floodMemory    = 128 << 20
-	floodHonest    = 0.99        // of honest handshakes succeed
-	addressMax     = 64          // unauthenticated sockets of one address
-	headsMax       = 2 * 16384   // unfinished heads of two loops
-	visitorSources = 100         // addresses that honest clients come from: none of them is near its limit
-	addressLimits  = "admit: {}" // the defaults: nobody is exempt
+	floodOpen      = 11 * time.Second // a head's 5 s, the answer's 5 s for its client to go, and one to notice
+	floodMade      = 0.95             // of the flood's rate must have come
+	floodHonest    = 0.99             // of honest handshakes succeed
+	addressMax     = 64               // unauthenticated sockets of one address
+	headsMax       = 2 * 16384        // unfinished heads of two loops
+	visitorSources = 100              // addresses that honest clients come from: none of them is near its limit
+	addressLimits  = "admit: {}"      // the defaults: nobody is exempt
 )
 
 // connectFlood lets connections that say nothing come from one address, then from many.
@@ -106,7 +108,13 @@ func (c *cluster) floodFrom(ctx context.Context, x *exam, b baseline, sockets []
 	x.figure("resident memory %+.1f MiB at its peak", float64(grown)/(1<<20))
 	h.judgeFlood(x, b)
 	x.want(grown <= floodMemory, "%d addresses: memory grew by %d bytes, want at most %d", addresses, grown, floodMemory)
-	limit := headsMax + honestHandshakes
+	// A head has 5 s, whoever sends it: so many are under way at that rate, and the refused among them may linger.
+	limit := min(headsMax, int(floodOpen.Seconds()*float64(rate))) + honestHandshakes
+	made := 0.0
+	if len(last) > 0 {
+		_, err = fmt.Sscanf(last[0], "made %f a second", &made)
+	}
+	x.wantTime(err == nil && made >= floodMade*float64(rate), "%d addresses: only %.0f connections a second of %d", addresses, made, rate)
 	if addresses == 1 {
 		limit = addressMax + honestHandshakes
 		x.figure("the first was turned away %v after the flood began", sight.first.Round(time.Millisecond))

@@ -4,6 +4,7 @@
 //	go run ./tools/exam               all
 //	go run ./tools/exam -n 18,37      these
 //	go run ./tools/exam -n 18 -size 0.1 -seed 7
+//	go run ./tools/exam -race -size 0.1
 package main
 
 import (
@@ -20,6 +21,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"ticketgate/tools/rig"
 	"time"
 )
 
@@ -85,6 +87,7 @@ func Main(ctx context.Context, args []string, out, errs io.Writer) int {
 	which := f.String("n", "", "numbers, with commas between; empty: all")
 	seed := f.Uint64("seed", uint64(time.Now().UnixNano()), "for all that is drawn by chance; printed, so that a run can be repeated")
 	size := f.Float64("size", 1, "share of the exam's own numbers of sockets, rounds and rows")
+	race := f.Bool("race", false, "gateways with the race detector, which ends one at its first race: for -size 0.1, which judges no times")
 	duration := f.Duration("duration", 0, "of tests that measure over time; 0: their own")
 	if err := f.Parse(args); err != nil {
 		return 2
@@ -93,6 +96,13 @@ func Main(ctx context.Context, args []string, out, errs io.Writer) int {
 	if err != nil || *size <= 0 {
 		fmt.Fprintln(errs, "exam:", errors.Join(err, sizeError(*size)))
 		return 2
+	}
+	if *race {
+		rig.Race = true
+		if err := os.Setenv("GORACE", "halt_on_error=1"); err != nil {
+			fmt.Fprintln(errs, "exam:", err)
+			return 1
+		}
 	}
 	if binDir == "" {
 		if binDir, err = os.MkdirTemp("", "exam-bin-"); err != nil {

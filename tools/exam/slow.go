@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"ticketgate/engine/frame"
@@ -30,6 +31,8 @@ const (
 	slowBudget      = 64 << 20
 	slowLag         = 100 * time.Millisecond
 	slowStall       = 10 * time.Second // without progress, after which a socket is closed
+	slowFill        = 10 * time.Second // in which 256 KiB and what the kernel takes are full
+	slowLinger      = 6 * time.Second  // and one more to notice
 	slowWithin      = 60 * time.Second // until every stalled socket is gone
 )
 
@@ -96,6 +99,10 @@ func slowPolicy(ctx context.Context, x *exam, then string) error {
 	left, took, err := c.untilGone(ctx, 2*n, n+lagging)
 	stood := time.Since(opened)
 	behind.level.Wait()
+	if then == "close" { // the close frame waits behind the rest, for as long as a socket may linger
+		_ = rest(ctx, slowLinger)
+	}
+	told, reset := lastWords(stalled)
 	slow, metricsErr := c.metrics(ctx)
 	stop()
 	quit()
@@ -108,10 +115,13 @@ func slowPolicy(ctx context.Context, x *exam, then string) error {
 	closed, dropped := int(slow[`ticketgate_slow_consumer_total{action="close",stream="clock"}`]), int(slow[`ticketgate_slow_consumer_total{action="drop",stream="clock"}`])
 	grown := peak.Load() - before
 	p99 := quantile(lags, 0.99)
-	x.figure("%s: %d stalled sockets: %d gone after %v, closed with 4440 %d", then, len(stalled), len(stalled)-left, took.Round(time.Millisecond), closed)
+	x.figure("%s: %d stalled sockets: %d gone after %v, closed with 4440 %d; of those who read at last %d are told so, %d were reset", then, len(stalled),
+		len(stalled)-left, took.Round(time.Millisecond), closed, told, reset)
 	x.figure("%s: %d healthy sockets: %d messages, lag p99 %v, largest %v, messages missed %d, sockets lost %d", then, n, len(lags), p99,
 		quantile(lags, 1), lost, gone)
 	x.figure("%s: resident memory %+.1f MiB at its peak, budget %d MiB", then, float64(grown)/(1<<20), slowBudget>>20)
+	x.want(told+reset == len(stalled) && (told == 0 || then == "close"), "%s: of %d stalled sockets %d were told and %d reset", then, len(stalled), told, reset)
+	x.wantTime(took <= slowStall+slowFill, "%s: the last stalled socket was gone after %v, want %v without progress and %v until it is full", then, took, slowStall, slowFill)
 	x.want(left == 0, "%s: %d stalled sockets still open after %v", then, left, took)
 	x.want(gone == 0 && lost == 0, "%s: healthy: %d messages missed, %d sockets lost", then, lost, gone)
 	x.want(len(lags) > 0, "%s: healthy: no message was sent while they listened", then)
@@ -121,9 +131,32 @@ func slowPolicy(ctx context.Context, x *exam, then string) error {
 		x.want(closed == len(stalled) && dropped == 0, "%s: %d sockets closed with 4440 and %d trimmed, want %d and 0", then, closed, dropped, len(stalled))
 		return nil
 	}
+	stalledReset := int(slow[`ticketgate_slow_consumer_total{action="reset",stream="clock"}`])
+	x.want(stalledReset == len(stalled), "%s: the node counts %d sockets that it has reset, want %d", then, stalledReset, len(stalled))
 	x.want(stood >= slowStall, "%s: the stalled sockets were gone %v after the first was opened, before they had stood still for %v", then, stood, slowStall)
 	behind.judge(x, then, ears.all(), closed, dropped)
 	return nil
+}
+
+// lastWords reads sockets that nobody has read so far, and counts those at whose end a close frame says 4440, and those that
+// the other side has reset.
+func lastWords(sockets []*socket) (told, reset int) {
+	for _, s := range sockets {
+		_ = s.SetReadDeadline(time.Now().Add(time.Second))
+		for {
+			f, err := s.read()
+			switch {
+			case errors.Is(err, syscall.ECONNRESET):
+				reset++
+			case err == nil && f.op == frame.Close && f.code() == frame.CloseSlow:
+				told++
+			case err == nil:
+				continue
+			}
+			break
+		}
+	}
+	return told, reset
 }
 
 // shrink makes the kernel take little for a socket that nobody reads.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"strconv"
@@ -99,7 +100,7 @@ func slowAt(ctx context.Context, x *exam, s *secured, kinds map[string]int) erro
 		err = errors.Join(err, stopped)
 		for _, line := range last {
 			x.figure("%s", line)
-			x.want(strings.Contains(line, " early 0, late 0, kept 0,") && !strings.Contains(line, " closed 0,"), "%s", line)
+			x.judgeCrowd(line)
 		}
 		x.want(len(last) == 1, "a crowd said %d lines", len(last))
 	}
@@ -109,6 +110,21 @@ func slowAt(ctx context.Context, x *exam, s *secured, kinds map[string]int) erro
 	x.want(grown <= slowHeadMemory, "memory grew by %d bytes, want at most %d", grown, slowHeadMemory)
 	h.judge(x, b)
 	return err
+}
+
+// crowdRefused is the part of a crowd's attempts that may fail before their stage has begun.
+const crowdRefused = 0.01
+
+// judgeCrowd wants that all of a crowd came in, and were closed in time.
+func (x *exam) judgeCrowd(line string) {
+	_, counts, _ := strings.Cut(line, ": ")
+	var closed, early, late, kept, refused int
+	counts, tail, _ := strings.Cut(counts, ", after ")
+	_, err := fmt.Sscanf(counts, "closed %d, early %d, late %d, kept %d", &closed, &early, &late, &kept)
+	_, tail, _ = strings.Cut(tail, "did not come in ")
+	_, err2 := fmt.Sscanf(tail, "%d", &refused)
+	x.want(errors.Join(err, err2) == nil && closed > 0 && early+late+kept == 0, "%s", line)
+	x.wantTime(float64(refused) <= crowdRefused*float64(closed+refused), "%s", line)
 }
 
 // slowCrowd counts how slow clients ended.

@@ -65,6 +65,17 @@ func (r *Refused) Problem() string {
 	return p.Type[strings.LastIndexByte(p.Type, '/')+1:]
 }
 
+// Request is the request's id, by which the server's log tells of it; "none" if the answer has none.
+func (r *Refused) Request() string {
+	var p struct {
+		Request string `json:"request_id"`
+	}
+	if json.Unmarshal(r.Body, &p) != nil || p.Request == "" {
+		return "none"
+	}
+	return p.Request
+}
+
 // Issue asks handshake for a ticket with key; request is marshalled as JSON. A refusal is a *Refused.
 func Issue(ctx context.Context, c *http.Client, handshake, key string, request any) (*Ticket, error) {
 	body, err := json.Marshal(request)

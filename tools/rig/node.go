@@ -27,6 +27,9 @@ var build struct {
 // buildMax is how long a build may take.
 const buildMax = 9 * time.Minute
 
+// Race makes Binary build with the race detector, for which Go wants a C compiler. Set before the first call.
+var Race bool
+
 // Binary builds cmd/ticketgate with the given build tags, once for this process and each set of them, and returns its path.
 // dir is where it is put.
 func Binary(ctx context.Context, dir string, tags ...string) (string, error) {
@@ -39,7 +42,11 @@ func Binary(ctx context.Context, dir string, tags ...string) (string, error) {
 	// With an empty build cache it takes minutes, whatever the caller's patience with gateways is.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), buildMax)
 	defer cancel()
-	c := exec.CommandContext(ctx, "go", "build", "-tags", strings.Join(tags, ","), "-o", path, "./cmd/ticketgate")
+	args := []string{"build", "-tags", strings.Join(tags, ","), "-o", path}
+	if Race {
+		args = append(args, "-race")
+	}
+	c := exec.CommandContext(ctx, "go", append(args, "./cmd/ticketgate")...)
 	c.Dir = Root()
 	if out, err := c.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build ticketgate: %w\n%s", err, out)
@@ -196,6 +203,22 @@ func (n *Node) Stop() error {
 
 // Log is what the node has logged lately.
 func (n *Node) Log() string { return n.log.String() }
+
+// Logged waits up to a second for a line with text among the last of the log.
+func (n *Node) Logged(ctx context.Context, text string) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for !strings.Contains(n.Log(), text) {
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
 
 // tail keeps the last lines of a log.
 type tail struct {

@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	readBytes = 64 << 10 // as the gateway's
+	readBytes = 128 << 10 // as the gateway's
 	eventsMax = 512
 	backlog   = 4096
 )
