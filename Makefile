@@ -14,7 +14,7 @@ GOLANGCI_LINT := .tools/golangci-lint-$(GOLANGCI_LINT_VERSION)/golangci-lint
 MODULES       := . tools/peers
 
 .DEFAULT_GOAL := help
-.PHONY: bench-idle-programs ktls pgo million bench-peers bench-check bench-million help run build test check lint bench fuzz fuzz-heads exam clean needs
+.PHONY: exam-race bench-idle-programs ktls pgo million bench-peers bench-check bench-million help run build test check lint bench fuzz fuzz-heads exam clean needs
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,6 +80,9 @@ fuzz-heads: ## Fuzz the accept path against net/http for HEADS executions (50,00
 
 exam: ## Run the exam's programs (N=18 runs one, ARGS for its flags)
 	go run ./tools/exam $(if $(N),-n $(N)) $(ARGS)
+
+exam-race: ## Run it at a tenth of its load, with gateways that the race detector watches; it judges no times and no memory
+	go run ./tools/exam -race -size 0.1 -duration 15s $(if $(N),-n $(N)) $(ARGS)
 
 million: ## Show what a garbage collection costs at 1,000,000 sockets, in memory
 	go test ./engine -run '^$$' -bench MillionSockets -benchtime 1x

@@ -79,7 +79,7 @@ address. Widen it (sysctl -w net.ipv4.ip_local_port_range="10240 65535"), or giv
 --measured names the JSON of a run on this host:
   ticketgate bench connect -c 15000 --json run.json && ticketgate doctor --target N --measured run.json`, (*host).memory},
 	{"clock", `Tickets and JWT live by the wall clock, in all nodes the same: run chrony or systemd-timesyncd.`, (*host).clock},
-	{"ktls", `With kernel TLS an idle TLS socket costs no more than a plain one; without, some 4 KiB of the gateway. It is a module:
+	{"ktls", `With kernel TLS an idle TLS socket costs no more than a plain one; without, some 3.6 KB of the gateway. It is a module:
   modprobe tls; echo tls > /etc/modules-load.d/tls.conf`, (*host).ktls},
 	{"io_uring", `With io_uring the gateway reads and writes many sockets in one system call, which saves up to a third of what messages cost.
 Without, it works as well. Linux 5.18 or later; it may be forbidden by the system, or by a filter around the process:
@@ -347,7 +347,7 @@ func (h *host) ktls() finding {
 	if slices.Contains(strings.Fields(h.read("proc/sys/net/ipv4/tcp_available_ulp")), "tls") {
 		return ok("the kernel has TLS")
 	}
-	return warn("the kernel has no TLS: TLS sockets cost the gateway some 4 KiB more each")
+	return warn("the kernel has no TLS: TLS sockets cost the gateway some 3.6 KB more each")
 }
 
 func (h *host) ioUring() finding {

@@ -85,7 +85,7 @@ func lengthBomb(ctx context.Context, x *exam) error {
 	x.figure("%d sockets: right code %d, slowest close %v, of %d at once %v, resident memory %+.1f MiB at its peak", len(sockets), right,
 		closed, len(sockets)-half, time.Duration(slowest.Load()), float64(grown)/(1<<20))
 	x.wantTime(closed <= closeWithin, "a close took %v, want at most %v", closed, closeWithin)
-	x.want(grown <= bombMemory, "memory grew by %d bytes, want at most %d", grown, bombMemory)
+	x.wantMemory(grown <= bombMemory, "memory grew by %d bytes, want at most %d", grown, bombMemory)
 	return nil
 }
 

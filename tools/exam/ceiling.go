@@ -93,7 +93,7 @@ func memoryCeiling(ctx context.Context, x *exam) error {
 	x.want(seen.refusedAt >= ceilingRefuse, "newcomers were refused at %.0f %% already", 100*seen.refusedAt)
 	x.want(seen.cut > 0, "nobody was cut")
 	x.wantTime(seen.cut == 0 || seen.refused <= seen.cut, "residents were cut %v after the begin, newcomers refused only after %v", seen.cut, seen.refused)
-	x.want(peak.Load() <= limit, "resident memory %d bytes of %d", peak.Load(), limit)
+	x.wantMemory(peak.Load() <= limit, "resident memory %d bytes of %d", peak.Load(), limit)
 	x.wantTime(back.Sub(over) <= ceilingNormal, "back to normal after %v", back.Sub(over))
 	return nil
 }

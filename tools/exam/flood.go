@@ -107,7 +107,7 @@ func (c *cluster) floodFrom(ctx context.Context, x *exam, b baseline, sockets []
 	grown := peak.Load() - before
 	x.figure("resident memory %+.1f MiB at its peak", float64(grown)/(1<<20))
 	h.judgeFlood(x, b)
-	x.want(grown <= floodMemory, "%d addresses: memory grew by %d bytes, want at most %d", addresses, grown, floodMemory)
+	x.wantMemory(grown <= floodMemory, "%d addresses: memory grew by %d bytes, want at most %d", addresses, grown, floodMemory)
 	// A head has 5 s, whoever sends it: so many are under way at that rate, and the refused among them may linger.
 	limit := min(headsMax, int(floodOpen.Seconds()*float64(rate))) + honestHandshakes
 	made := 0.0

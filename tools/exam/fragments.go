@@ -59,7 +59,7 @@ func fragmentLimits(ctx context.Context, x *exam) error {
 	stop()
 	grown := peak.Load() - before
 	x.figure("resident memory %+.1f MiB at its peak", float64(grown)/(1<<20))
-	x.want(grown <= fragmentMemory, "memory grew by %d bytes, want at most %d", grown, fragmentMemory)
+	x.wantMemory(grown <= fragmentMemory, "memory grew by %d bytes, want at most %d", grown, fragmentMemory)
 	return nil
 }
 

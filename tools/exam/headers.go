@@ -119,7 +119,7 @@ func (c *cluster) bombDoor(ctx context.Context, x *exam, name, address string, b
 	x.figure("%s: %d bombs, %d at a time: answered %v after what was too much (p99; median %v), memory %.1f KiB and cpu %.2f ms each", name, n, atOnce,
 		quantile(took, 0.99).Round(time.Microsecond), quantile(took, 0.5).Round(time.Microsecond), float64(grown)/float64(atOnce)/1024, 1000*cpu/float64(n))
 	x.wantTime(quantile(took, 0.99) <= headWithin, "%s: answers took %v", name, quantile(took, 0.99))
-	x.want(grown <= headMemory*int64(max(atOnce, 500)), "%s: memory grew by %d bytes with %d connections", name, grown, atOnce)
+	x.wantMemory(grown <= headMemory*int64(max(atOnce, 500)), "%s: memory grew by %d bytes with %d connections", name, grown, atOnce)
 	x.wantTime(cpu <= headCPU*float64(n), "%s: %.2f s of processor time for %d bombs", name, cpu, n)
 	return nil
 }

@@ -82,7 +82,7 @@ func inflateBomb(ctx context.Context, x *exam) error {
 	x.figure("the bombers' own processor time: %.1f s", load)
 	grown := peak.Load() - before
 	x.figure("resident memory %+.1f MiB at its peak", float64(grown)/(1<<20))
-	x.want(grown <= bombGrowth, "memory grew by %d bytes, want at most %d", grown, bombGrowth)
+	x.wantMemory(grown <= bombGrowth, "memory grew by %d bytes, want at most %d", grown, bombGrowth)
 	h.judge(x, b)
 	return nil
 }

@@ -68,6 +68,13 @@ func (x *exam) wantTime(ok bool, format string, args ...any) {
 	}
 }
 
+// wantMemory is want for memory, which the race detector takes several times over.
+func (x *exam) wantMemory(ok bool, format string, args ...any) {
+	if !rig.Race {
+		x.want(ok, format, args...)
+	}
+}
+
 // shortMax is how many reasons of one test are printed.
 const shortMax = 20
 

@@ -107,7 +107,7 @@ func slowAt(ctx context.Context, x *exam, s *secured, kinds map[string]int) erro
 	stop()
 	grown := peak.Load() - before
 	x.figure("resident memory %+.1f MiB at its peak", float64(grown)/(1<<20))
-	x.want(grown <= slowHeadMemory, "memory grew by %d bytes, want at most %d", grown, slowHeadMemory)
+	x.wantMemory(grown <= slowHeadMemory, "memory grew by %d bytes, want at most %d", grown, slowHeadMemory)
 	h.judge(x, b)
 	return err
 }
