@@ -109,6 +109,7 @@ type Stats struct {
 	Age      stat.Snapshot                          // of tickets when their socket opened
 	TLS      *secure.Stats                          // nil: the gate has none
 	Live     int64                                  // accepted sockets
+	Clients  int64                                  // those of them that showed a good ticket: what Options.MaxSessions bounds
 	Held     int64                                  // bytes of incomplete messages
 }
 
@@ -137,7 +138,7 @@ func (e *Engine) Batched() (bool, error) { return e.r.Batched() }
 // Stats adds up the loops' counts; any goroutine may call it.
 func (e *Engine) Stats() *Stats {
 	t := &Stats{Rejected: map[string]uint64{}, Ended: map[Ended]uint64{}, Redeemed: map[ticket.RedeemResult]uint64{}, Took: map[ticket.RedeemResult]*stat.Snapshot{},
-		Live: e.live.Load(), Held: e.held.Load()}
+		Live: e.live.Load(), Clients: e.clients.Load(), Held: e.held.Load()}
 	e.r.Stats(&t.Reactor)
 	if e.secure != nil {
 		t.TLS = new(secure.Stats)

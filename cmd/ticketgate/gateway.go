@@ -410,7 +410,12 @@ func (g *gateway) buildAdmin() (err error) {
 	if g.c.Listen.Admin.Token.Empty() && !onlyHere(ln.Addr()) { // as config says of a configured address
 		return errors.Join(fmt.Errorf("listen.admin.token: missing; the admin listener %v can be reached from elsewhere", ln.Addr()), ln.Close())
 	}
-	o := admin.Options{Listener: ln, Token: g.c.Listen.Admin.Token.Reveal(), Ready: g.ready, Log: g.log}
+	begun := mono.Boot.Now()
+	o := admin.Options{Listener: ln, Token: g.c.Listen.Admin.Token.Reveal(), Ready: g.ready, Log: g.log, Node: &admin.Node{
+		Version: version, Name: g.c.Node.Name, StoreKind: g.c.Store.Kind, Connections: int64(g.c.Listen.Gate.Admit.Connections),
+		Uptime: func() time.Duration { return mono.Boot.Now().Sub(begun) },
+		Engine: g.engine.Stats, StoreReady: g.node.Ready, Draining: g.draining.Load, Memory: g.memory.Stats,
+	}}
 	if g.c.Telemetry.Metrics {
 		o.Metrics = &admin.Metrics{
 			Version: version, Engine: g.engine.Stats, Handshake: g.handshake.Stats, Plans: g.plans, Relays: g.relays,

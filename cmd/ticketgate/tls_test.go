@@ -9,12 +9,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"io"
 	"math/big"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -78,20 +80,25 @@ func (a *authority) issue(serial int64) (cert, key string) {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))
 }
 
-// TestGateTLS: a gate that speaks TLS itself, from outside, and a certificate that is replaced under open sockets.
-func TestGateTLS(t *testing.T) {
+// tlsNode is a gateway process whose gate speaks TLS.
+type tlsNode struct {
+	*rig.Node
+	key       rig.Key
+	authority *authority
+	trust     *tls.Config
+}
+
+func startTLS(ctx context.Context, t *testing.T) *tlsNode {
+	t.Helper()
 	bin, err := rig.Binary(t.Context(), binDir)
 	must(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
 	ring, err := rig.Ring()
 	must(t, err)
 	key, err := rig.NewKey(ring, "app", "app", "all", "free", "delegate")
 	must(t, err)
 	a := newAuthority(t)
 	cert, private := a.issue(100)
-	dir := t.TempDir()
-	n, err := rig.Start(ctx, &rig.StartOptions{Binary: bin, Dir: dir, Config: tlsYAML,
+	n, err := rig.Start(ctx, &rig.StartOptions{Binary: bin, Dir: t.TempDir(), Config: tlsYAML,
 		Files: map[string]string{"ring": ring, "keys.yaml": key.Entry, "gate.crt": cert, "gate.key": private}})
 	must(t, err)
 	t.Cleanup(func() {
@@ -102,21 +109,35 @@ func TestGateTLS(t *testing.T) {
 			t.Logf("log of the node:\n%s", n.Log())
 		}
 	})
-	trust := &tls.Config{RootCAs: a.pool, ServerName: "gate.test"}
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: trust, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	return &tlsNode{n, key, a, &tls.Config{RootCAs: a.pool, ServerName: "gate.test"}}
+}
+
+// open is a socket over TLS, closed with the test.
+func (n *tlsNode) open(ctx context.Context, t *testing.T) *websocket.Conn {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: n.trust, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "tcp", n.Gate)
 	}}}
-	defer client.CloseIdleConnections()
-
-	ticket, err := rig.Issue(ctx, http.DefaultClient, n.Handshake, key.Text, request{Stream: "echo", Client: "ann"})
+	t.Cleanup(client.CloseIdleConnections)
+	ticket, err := rig.Issue(ctx, http.DefaultClient, n.Handshake, n.key.Text, request{Stream: "echo", Client: "ann"})
 	must(t, err)
 	if !strings.HasPrefix(ticket.URL, "wss://gate.test/t/") {
 		t.Errorf("ticket for %s", ticket.URL)
 	}
 	conn, _, err := websocket.Dial(ctx, ticket.URL, &websocket.DialOptions{HTTPClient: client, Subprotocols: ticket.Protocols})
 	must(t, err)
-	defer func() { _ = conn.CloseNow() }()
+	t.Cleanup(func() { _ = conn.CloseNow() })
 	conn.SetReadLimit(1 << 20)
+	return conn
+}
+
+// TestGateTLS: a gate that speaks TLS itself, from outside, and a certificate that is replaced under open sockets.
+func TestGateTLS(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	n := startTLS(ctx, t)
+	a, trust, dir := n.authority, n.trust, n.Dir
+	conn := n.open(ctx, t)
 	echo := func(text string) {
 		t.Helper()
 		must(t, conn.Write(ctx, websocket.MessageText, []byte(text)))
@@ -183,5 +204,57 @@ func TestGateTLS(t *testing.T) {
 		if !bytes.Contains(text, []byte(line)) {
 			t.Errorf("no %s in the metrics", line)
 		}
+	}
+}
+
+// TestStatusTLS: status says who seals records, which is found out by the first socket, and counts that.
+func TestStatusTLS(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	n := startTLS(ctx, t)
+	bin, err := rig.Binary(ctx, binDir)
+	must(t, err)
+	status := func(args ...string) string {
+		t.Helper()
+		c := exec.CommandContext(ctx, bin, append([]string{"status", "--admin", "http://" + n.Admin}, args...)...)
+		var talk bytes.Buffer
+		c.Stderr = &talk
+		out, err := c.Output()
+		if err != nil || talk.Len() != 0 {
+			t.Fatalf("%v\n%s%s", err, out, talk.Bytes())
+		}
+		return string(out)
+	}
+	const untried = "\ntls     kernel  connections: kernel 0, process 0  (not tried yet)\n"
+	if got := status(); !strings.Contains(got, untried) {
+		t.Errorf("%swant %s", got, untried)
+	}
+	conn := n.open(ctx, t)
+	must(t, conn.Write(ctx, websocket.MessageText, []byte("sealed")))
+	_, _, err = conn.Read(ctx)
+	must(t, err)
+	var s struct {
+		Connections struct{ Used int }
+		TLS         struct {
+			Mode, Reason string
+			Kernel       int `json:"kernel_connections"`
+			Process      int `json:"process_connections"`
+		}
+	}
+	must(t, json.Unmarshal([]byte(status("-o", "json")), &s))
+	table := status()
+	switch {
+	case s.Connections.Used != 1 || !strings.Contains(table, "  connections 1/1000000  "):
+		t.Errorf("%+v\n%s", s, table)
+	case s.TLS.Mode == "kernel" && s.TLS.Reason == "" && s.TLS.Kernel == 1 && s.TLS.Process == 0:
+		if want := "\ntls     kernel  connections: kernel 1, process 0\n"; !strings.Contains(table, want) {
+			t.Errorf("%swant %s", table, want)
+		}
+	case s.TLS.Mode == "process" && strings.Contains(s.TLS.Reason, "no TLS in this kernel") && s.TLS.Kernel == 0 && s.TLS.Process == 1:
+		if want := "\ntls     process  connections: kernel 0, process 1  (" + s.TLS.Reason + ")  see: ticketgate doctor --explain ktls\n"; !strings.Contains(table, want) {
+			t.Errorf("%swant %s", table, want)
+		}
+	default:
+		t.Errorf("%+v", s)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"hash"
 	"slices"
 	"syscall"
@@ -210,6 +211,9 @@ func (s *Server) refused(suite int, err error) {
 		return
 	}
 	if s.kernel.And(^lost)&lost != 0 {
-		s.log("secure: TLS stays in this process", "cipher", tls.CipherSuiteName(suites[suite].id), "error", err)
+		name := tls.CipherSuiteName(suites[suite].id)
+		why := fmt.Errorf("%s: %w", name, err)
+		s.refusal.Store(&why)
+		s.log("secure: TLS stays in this process", "cipher", name, "error", err)
 	}
 }

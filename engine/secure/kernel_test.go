@@ -170,8 +170,12 @@ func TestKernelRefuses(t *testing.T) {
 				t.Errorf("asked %d times; would ask again: %v", asked, g.s.Offloads())
 			}
 			g.settle()
-			if n := g.stats(); n.Kernel != 0 {
+			n := g.stats()
+			if n.Kernel != 0 {
 				t.Errorf("%+v", n)
+			}
+			if told := errors.Is(n.Refusal, row.err); told != (row.lines == 1) { // what is of a socket alone is no reason
+				t.Errorf("the reason is %v", n.Refusal)
 			}
 			if len(logged) != row.lines {
 				t.Errorf("%d lines", len(logged))

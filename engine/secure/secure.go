@@ -69,6 +69,7 @@ type Server struct {
 
 	goroutines sync.WaitGroup
 	kernel     atomic.Uint32 // suites that the kernel may take, a bit each
+	refusal    atomic.Pointer[error]
 	n          numbers
 }
 
@@ -122,6 +123,7 @@ type Stats struct {
 	Resumed    uint64          // of those, with a session ticket
 	Failed     [reasons]uint64 // by Reason
 	Offloads   bool            // sockets may go to the kernel: false with Off, and once it has said that it cannot
+	Refusal    error           // why the kernel does not take a suite, or any: the latest; nil: it has refused none yet
 }
 
 // Stats fills to. Any goroutine.
@@ -130,6 +132,9 @@ func (s *Server) Stats(to *Stats) {
 	*to = Stats{
 		Running: n.running.Load(), UserSpace: n.user.Load(), Kernel: n.kernel.Load(),
 		Handshakes: n.handshakes.Load(), Resumed: n.resumed.Load(), Offloads: s.Offloads(),
+	}
+	if err := s.refusal.Load(); err != nil {
+		to.Refusal = *err
 	}
 	for i := range n.failed {
 		to.Failed[i] = n.failed[i].Load()

@@ -43,8 +43,14 @@ func node(ready *error) *admin.Metrics {
 
 func serve(t *testing.T, token string, ready *error, m prometheus.Collector) string {
 	t.Helper()
-	s, err := admin.New(admin.Options{Address: "127.0.0.1:0", Token: token, Ready: func() error { return *ready },
-		Metrics: m, Log: slog.New(slog.DiscardHandler)})
+	return start(t, admin.Options{Token: token, Ready: func() error { return *ready }, Metrics: m})
+}
+
+// start serves o on a free port.
+func start(t *testing.T, o admin.Options) string {
+	t.Helper()
+	o.Address, o.Log = "127.0.0.1:0", slog.New(slog.DiscardHandler)
+	s, err := admin.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}

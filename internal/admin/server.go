@@ -1,4 +1,4 @@
-// Package admin is the operator's side of a node: its metrics and its health, on an address of their own.
+// Package admin is the operator's side of a node: its metrics, its health and its status, on an address of their own.
 package admin
 
 import (
@@ -20,9 +20,10 @@ import (
 type Options struct {
 	Address  string               // host:port
 	Listener net.Listener         // instead of Address, if it is open already; it is closed by Shutdown, and if New fails
-	Token    string               // bearer token that /metrics asks for; "" asks for none
+	Token    string               // bearer token that /metrics and /v1/status ask for; "" asks for none
 	Ready    func() error         // nil while the node takes newcomers
 	Metrics  prometheus.Collector // nil: no /metrics
+	Node     *Node                // nil: no /v1/status
 	Log      *slog.Logger
 }
 
@@ -50,6 +51,9 @@ func New(o Options) (*Server, error) {
 			return nil, errors.Join(fmt.Errorf("metrics: %w", err), ln.Close())
 		}
 		mux.Handle("GET /metrics", s.guard(promhttp.HandlerFor(reg, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelError)})))
+	}
+	if o.Node != nil {
+		mux.Handle("GET /v1/status", s.guard(http.HandlerFunc(s.status)))
 	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", s.ready)
@@ -81,7 +85,12 @@ func (s *Server) Serve() error {
 func (s *Server) Shutdown(ctx context.Context) error { return s.s.Shutdown(ctx) }
 
 // index is what somebody sees who opens the address in a browser.
-const index = "ticketgate\n\n/metrics  Prometheus\n/healthz  the process is alive\n/readyz   the node takes newcomers, or why not"
+const index = `ticketgate
+
+/metrics    Prometheus
+/healthz    the process is alive
+/readyz     the node takes newcomers, or why not
+/v1/status  the node at a glance, as JSON; "ticketgate status" prints it`
 
 func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 	if err := s.o.Ready(); err != nil {
@@ -92,12 +101,16 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 }
 
 func answer(w http.ResponseWriter, status int, text string) {
+	write(w, status, "text/plain; charset=utf-8", []byte(text+"\n"))
+}
+
+func write(w http.ResponseWriter, status int, kind string, body []byte) {
 	h := w.Header()
-	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("Content-Type", kind)
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	_, _ = fmt.Fprintln(w, text) // a client that left misses nothing
+	_, _ = w.Write(body) // a client that left misses nothing
 }
 
 // guard asks for the token where there is one.

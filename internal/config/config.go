@@ -115,7 +115,7 @@ type PerAddress struct {
 	Exempt          []netip.Prefix `yaml:"exempt"`
 }
 
-// Admin is the listener for metrics and health.
+// Admin is the listener for metrics, health and status.
 type Admin struct {
 	Address string   `yaml:"address" default:"127.0.0.1:8082" form:"address"`
 	Token   Secret   `yaml:"token"` // demanded from everyone if the address is not loopback
