@@ -12,6 +12,9 @@ import (
 const (
 	cutLeast = 4 << 10 // a socket that holds less is not worth ending
 	cutMost  = 4096    // sockets that a loop ends at a time: about 20 ms
+
+	holdLeast  = 128 // what Room leaves at least: this part of HoldMax
+	queueLeast = 32  // and of NodeQueue
 )
 
 // Cut ends sockets with 1013 until about bytes of memory are free, those first that hold most: what waits to be sent to
@@ -40,10 +43,11 @@ func (e *Engine) Cut(ctx context.Context, bytes int64) (held int64) {
 }
 
 // Room says that there are bytes of memory left: until it is called again, however long that takes, queues may grow by half of
-// them, and messages under way by the other half. Any goroutine may call it.
+// them, and messages under way by the other half; and each by a little, whatever is left, or whoever waits for a moment would be
+// ended in the place of those whom Cut finds. Any goroutine may call it.
 func (e *Engine) Room(bytes int64) {
-	e.holdMax.Store(min(e.o.HoldMax, e.held.Load()+bytes/2))
-	e.r.QueueRoom(bytes / 2)
+	e.holdMax.Store(min(e.o.HoldMax, e.held.Load()+max(bytes/2, e.o.HoldMax/holdLeast)))
+	e.r.QueueRoom(max(bytes/2, e.o.NodeQueue/queueLeast))
 }
 
 // holder is a socket that holds memory.

@@ -28,7 +28,7 @@ const (
 
 // newHolds are for messages of at most most bytes; kept bytes stay when nothing is held.
 func newHolds(most int64, kept int) *holds {
-	return &holds{large: offheap.NewBuffers(int(most), kept)}
+	return &holds{large: offheap.NewBuffers(max(int(most), 3*smallHold), kept)} // of a capacity that no small one comes to
 }
 
 // begin returns the index+1 of an empty buffer.
@@ -70,7 +70,7 @@ func (h *holds) room(i uint32, n int) {
 func (h *holds) charge(i uint32) int64 {
 	b := h.all[i-1]
 	if cap(b) == h.large.Size() {
-		return int64(smallHold + (len(b)+pageSize-1)/pageSize*pageSize)
+		return int64(smallHold + max(h.large.Resident(b), (len(b)+pageSize-1)/pageSize*pageSize))
 	}
 	return int64(cap(b))
 }

@@ -23,12 +23,13 @@ import (
 // What is turned away by arrive and meet is ended at once with RST and only counted: an answer and a log line would be work
 // that a flood can order.
 const (
-	headsMax  = 16 << 10    // unfinished heads of a loop: 256 MiB at the very worst, when all stop a byte before the end
-	headsPart = 8           // of the budget is freed at a time, so that one arrival costs 1/8 of a look at 8 heads; and with little memory left this part is all of it
-	headsMin  = 256         // heads that are not looked through for finished ones
-	patience  = time.Second // who is silent, or over, for less keeps its descriptor
-	fullMax   = 1 << 10     // sockets that make way at a time: 5 ms
-	admitsMax = 1 << 10     // complete heads of a loop whose redemption or backend is waited for
+	headsMax   = 16 << 10    // unfinished heads of a loop: 256 MiB at the very worst, when all stop a byte before the end
+	headsPart  = 8           // of the budget is freed at a time, so that one arrival costs 1/8 of a look at 8 heads; and with little memory left this part is all of it
+	headsMin   = 256         // heads that are not looked through for finished ones
+	patience   = time.Second // who is silent, or over, for less keeps its descriptor
+	fullMax    = 1 << 10     // sockets of a kind that make way at a time: 5 ms
+	yieldLooks = 64          // heads that one ticket looks at for one that may go
+	admitsMax  = 1 << 10     // complete heads of a loop whose redemption or backend is waited for
 )
 
 // Why sockets are turned away: metric labels beside those of refusal.go.
@@ -163,7 +164,7 @@ func (w *worker) room(id reactor.ID, s *session) *Refusal {
 			return errAdmitRate
 		}
 	}
-	if e.crowded() {
+	if w.crowded() {
 		return ErrOverloaded
 	}
 	if e.o.AdmitConns > 0 && e.r.Conns() > e.o.AdmitConns {
@@ -179,17 +180,18 @@ func (w *worker) yield(to reactor.ID) {
 	if w.dismiss(before) {
 		return
 	}
-	for len(w.heads) > 0 {
-		id := w.heads[0]
-		switch gone := w.finished(id); {
-		case id == to || !gone && w.e.rows.At(id.Slot()).opened.since(before) > 0:
+	for len(w.heads) > 0 && w.finished(w.heads[0]) {
+		w.heads = w.heads[1:]
+	}
+	for _, id := range w.heads[:min(len(w.heads), yieldLooks)] {
+		switch {
+		case id == to || w.finished(id):
+		case w.e.rows.At(id.Slot()).opened.since(before) > 0:
 			return
-		case !gone:
-			w.heads = w.heads[1:]
+		default:
 			w.turnAway(id, awayHeads)
 			return
 		}
-		w.heads = w.heads[1:]
 	}
 }
 
@@ -272,7 +274,10 @@ func (w *worker) known(id reactor.ID, s *session) {
 // overloaded reports whether memory is running out.
 func (e *Engine) overloaded() bool { return e.o.Overloaded != nil && e.o.Overloaded() }
 
-// crowded reports whether those who were let in, and their backends, have all the descriptors that they may have.
-func (e *Engine) crowded() bool {
-	return e.o.AdmitConns > 0 && e.r.Conns()-e.live.Load()+e.clients.Load() > e.o.AdmitConns
+// crowded reports whether those who were let in, and their backends, have all the descriptors that they may have. Who is being
+// let in may want another for a backend; the other loops have as many of those as this one.
+func (w *worker) crowded() bool {
+	e := w.e
+	coming := int64((w.asking + len(w.waiting)) * len(e.workers))
+	return e.o.AdmitConns > 0 && e.r.Conns()-e.live.Load()+e.clients.Load()+coming > e.o.AdmitConns
 }

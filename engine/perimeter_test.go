@@ -495,7 +495,7 @@ func TestCutUnread(t *testing.T) {
 
 // TestRoom: however much the budget would allow, messages under way grow only by what memory has left, until there is more.
 func TestRoom(t *testing.T) {
-	r := newRig(t, nil, quiet)
+	r := newRig(t, nil, func(o *engine.Options) { quiet(o); o.HoldMax, o.NodeQueue = 1<<20, 1<<20 })
 	begun := r.open(ticket.Claims{Client: "begun"})
 	r.say(begun, client(frame.Text, false, strings.Repeat("x", 12<<10)))
 	r.engine.Room(32 << 10) // half of it: 16 KiB more
@@ -509,6 +509,30 @@ func TestRoom(t *testing.T) {
 	r.engine.Room(1 << 40)
 	if got := r.say(begun, client(frame.Continuation, true, "x")); got != strings.Repeat("x", 28<<10+1) {
 		t.Errorf("with more room the message of 28 KiB comes back as %d bytes", len(got))
+	}
+}
+
+// TestRoomOfQueues: nor do queues grow beyond half of what memory has left, but for a little.
+func TestRoomOfQueues(t *testing.T) {
+	for _, c := range []struct {
+		room int64
+		sent int // of messages of 16 KiB
+	}{{256 << 10, 8}, {0, 2}} {
+		r := newRig(t, nil, func(o *engine.Options) { quiet(o); o.NodeQueue = 1 << 20 })
+		r.engine.Room(c.room)
+		p := r.open(ticket.Claims{})
+		p.Window(0)
+		conn, sent := r.stream.joined[0], 0
+		for range 12 {
+			r.onLoop(func(*reactor.Loop) {
+				if conn.Send(frame.Binary, make([]byte, 16<<10-4)).Sent == engine.SentOK {
+					sent++
+				}
+			})
+		}
+		if sent != c.sent || r.engine.Stats().Streams[0].Slow != 1 {
+			t.Errorf("with room for %d bytes %d messages were queued, want %d, and the end", c.room, sent, c.sent)
+		}
 	}
 }
 

@@ -325,16 +325,19 @@ func processors() int {
 	return n
 }
 
+// strangersMin is how many sockets may be there, at least, beside those that have been let in.
+const strangersMin = 64
+
 // admitConns is 90 % of the descriptors: with so many clients, and sockets to backends, newcomers are told to come back later.
-// The reactor stops accepting at 95 % less what it keeps in reserve, and less a 32nd for backends; with few descriptors that is
-// not much more, and the mark is 4 % below the former.
+// With few descriptors that is too near to where the reactor stops accepting (95 %, less its reserve, less a 32nd for backends):
+// strangers would have hardly any.
 func admitConns() int64 {
 	var l syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
 		return 0
 	}
 	limit := int64(min(l.Cur, math.MaxInt32))
-	return min(limit*9/10, (limit*95/100-reactor.ReserveDefault)*96/100)
+	return min(limit*9/10, (limit*95/100-reactor.ReserveDefault)*31/32-strangersMin)
 }
 
 // publicURL is the configured one, or the gate's own address.
@@ -447,7 +450,9 @@ func (g *gateway) run(ctx context.Context, serving func()) error {
 	sweeping, stop := context.WithCancel(ctx)
 	defer stop()
 	go g.sweep(sweeping)
-	go g.watchMemory(sweeping)
+	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx)) // a drain, too, must not run out of memory
+	defer unwatch()
+	go g.watchMemory(watching)
 	go tidyUp(sweeping, debug.FreeOSMemory)
 	g.watchCerts(sweeping)
 	serving()

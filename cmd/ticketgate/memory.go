@@ -37,7 +37,7 @@ func (g *gateway) buildMemory() {
 func (g *gateway) watchMemory(ctx context.Context) {
 	t := time.NewTicker(pressure.Every)
 	defer t.Stop()
-	was := pressure.Calm
+	was, fails := pressure.Calm, uint64(0)
 	for {
 		if is := g.memory.Step(ctx); is != was {
 			var s pressure.Stats
@@ -45,6 +45,11 @@ func (g *gateway) watchMemory(ctx context.Context) {
 			g.log.Warn("memory", "state", is.String(), "before", was.String(), "used", s.Used, "limit", s.Limit, "cut", s.Cut)
 			was = is
 		}
+		var s pressure.Stats
+		if g.memory.Stats(&s); s.Fails > 0 && fails == 0 {
+			g.log.Error("memory cannot be read, and is not watched until it can", "file", "/proc/self/statm")
+		}
+		fails = s.Fails
 		select {
 		case <-t.C:
 		case <-ctx.Done():

@@ -22,12 +22,13 @@ import (
 //	Listen    any goroutine   one listener a loop on one port; the kernel spreads connections over them
 //	share     any goroutine   one listener for all loops, where there can only be one: unix sockets, and those opened by others
 //	accept    loop            up to 64 an event, or 4 where other loops want some too; while there is room
-//	full      loop            MaxConns, or no descriptor or memory: listeners leave the poller, back-off 5 ms to 0.96 s; 5 ms
+//	full      loop            MaxConns, or no descriptor or memory: listeners leave the poller, back-off 5 ms to 0.96 s; 50 ms
 //	                          when Options.Full has made room
 const (
 	acceptBatch = 64
 	sharedBatch = 4 // all loops are woken by one connection: who takes all leaves the others idle
 	backOffMin  = mono.Time(5 * time.Millisecond)
+	backOffRoom = mono.Time(50 * time.Millisecond)  // with the tick, some 15 times a second: so often an eighth may go
 	backOffMax  = mono.Time(960 * time.Millisecond) // with the tick's 20 ms on top: accepting resumes within 1 s of release
 	quiet       = 10 * time.Second                  // between two log lines of a loop about it
 )
@@ -314,8 +315,9 @@ func (l *Loop) accept(id ID, r *row) {
 			}
 			return
 		}
-		l.backOff = 0
-		l.accepted(fd, peer)
+		if l.accepted(fd, peer) {
+			l.backOff = 0
+		}
 	}
 }
 
@@ -329,19 +331,20 @@ func (l *Loop) batchOf(id ID) int {
 	return acceptBatch
 }
 
-func (l *Loop) accepted(fd int, peer netip.AddrPort) {
+// accepted makes a socket of fd, and reports whether it is one.
+func (l *Loop) accepted(fd int, peer netip.AddrPort) bool {
 	if fd >= slotMax {
 		l.sys.close(fd, true)
 		l.r.conns.Add(-1)
 		l.refuse(RefusedFull, 0)
-		return
+		return false
 	}
 	l.stat.accepted.Add(1)
 	id, r := l.enter(fd, 0, stateOpen, peer)
 	l.watch(id, r)
 	if r.state == stateOpen {
 		l.call(opOpen, id, r, nil)
-		return
+		return true
 	}
 	errno := syscall.Errno(r.errno) // the poller does not take it, and no handler has seen it
 	l.dying = l.dying[:len(l.dying)-1]
@@ -351,6 +354,7 @@ func (l *Loop) accepted(fd int, peer netip.AddrPort) {
 	l.sys.close(fd, true)
 	l.r.conns.Add(-1)
 	l.refuse(RefusedMemory, errno)
+	return false
 }
 
 // acceptFailed deals with errno and reports whether to go on with the next connection at once.
@@ -394,7 +398,7 @@ func (l *Loop) refuse(why Refused, errno syscall.Errno) (room bool) {
 		l.log("reactor: accepting pauses", "reason", why.String(), "errno", int(errno), "sockets", l.r.conns.Load())
 	}
 	if room = (why == RefusedFull || why == RefusedFiles) && l.o.Full != nil && l.callFull(); room {
-		l.backOff = 0
+		l.backOff = backOffRoom / 2
 	}
 	l.backOff = min(max(2*l.backOff, backOffMin), backOffMax)
 	l.acceptAt = l.tickAt(l.Now() + l.backOff)
@@ -415,9 +419,13 @@ func (l *Loop) resumeAccept() {
 
 // unheard tries again later with a listener that the poller does not take: it has no memory, or no watches, for now.
 func (l *Loop) unheard(r *row, errno syscall.Errno) {
-	l.log("reactor: a listener waits for the poller", "errno", int(errno))
+	if l.Now() >= l.quietUntil {
+		l.quietUntil = l.Now().Add(quiet)
+		l.log("reactor: a listener waits for the poller", "errno", int(errno))
+	}
 	r.flags |= flagPaused
-	l.acceptAt = l.tickAt(l.Now() + backOffMax)
+	l.backOff = min(max(2*l.backOff, backOffMin), backOffMax)
+	l.acceptAt = l.tickAt(l.Now() + l.backOff)
 	l.wakeAt(l.acceptAt)
 }
 

@@ -302,3 +302,28 @@ func TestUnwatched(t *testing.T) {
 		t.Errorf("%d sockets are left", n)
 	}
 }
+
+// TestPlacesForDials: a 32nd of the places is not for those who come.
+func TestPlacesForDials(t *testing.T) {
+	clock := mono.NewManual(time.Unix(1_800_000_000, 0))
+	m := reactor.NewMemory(reactor.Options{Loops: 1, MaxConns: 64, Handlers: []reactor.Handler{&script{}}, Work: work}, clock)
+	m.OnDial(func(netip.AddrPort) (*reactor.Pipe, error) { return m.NewPipe(), nil })
+	for range 70 {
+		m.Connect(client)
+	}
+	m.Advance(time.Second)
+	if n := m.Reactor().Conns(); n != 62 {
+		t.Errorf("%d connections were accepted, want 62 of 64", n)
+	}
+	dialed := 0
+	run(m, func(l *reactor.Loop) {
+		for range 3 {
+			if _, err := l.Dial(0, client, netip.Addr{}); err == nil {
+				dialed++
+			}
+		}
+	})
+	if dialed != 2 {
+		t.Errorf("%d dials found a place, want 2", dialed)
+	}
+}

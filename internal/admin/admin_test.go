@@ -36,7 +36,7 @@ func node(ready *error) *admin.Metrics {
 	return &admin.Metrics{
 		Version: "1.2.3", Engine: func() *engine.Stats { return stats }, Draining: func() bool { return true },
 		Ready:     func() error { return *ready },
-		Memory:    func(s *pressure.Stats) { *s = pressure.Stats{State: pressure.Refuse, Used: 900, Limit: 1000} },
+		Memory:    func(s *pressure.Stats) { *s = pressure.Stats{State: pressure.Refuse, Used: 900, Limit: 1000, Cut: 70} },
 		Handshake: func(h *handshake.Stats) { h.Issued = map[handshake.Issued]uint64{{Stream: "chat", Plan: "free"}: 6} },
 	}
 }
@@ -114,6 +114,7 @@ func TestMetrics(t *testing.T) {
 		`ticketgate_memory_used_bytes 900`,
 		`ticketgate_memory_limit_bytes 1000`,
 		`ticketgate_memory_state 1`,
+		`ticketgate_memory_cut_bytes_total 70`,
 		`ticketgate_store_up 1`,
 		`ticketgate_draining 1`,
 	} {

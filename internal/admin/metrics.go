@@ -88,6 +88,7 @@ var (
 	draining       = family("draining", "1 while the node drains.")
 	memoryUsed     = family("memory_used_bytes", "Memory in use, as it is compared with the limit.")
 	memoryLimit    = family("memory_limit_bytes", "Memory that may be in use.")
+	memoryCut      = family("memory_cut_bytes_total", "Bytes that residents held who were closed for want of memory.")
 	memoryState    = family("memory_state", "What is done about memory: 0 nothing, 1 newcomers are refused, 2 the largest queues are cut as well.")
 )
 
@@ -95,7 +96,7 @@ var all = []*prometheus.Desc{
 	buildInfo, connections, opened, closed, acceptErrors, rejected, issued, ticketsRefused, redeemed, issueSeconds,
 	redeemSeconds, redeemAge, messages, messageBytes, lasted, decisions, configured, slowConsumers, queueBytes, backendUp,
 	backendConns, backendDial, storeUp, storeDegraded, storeOps, openFiles, openFilesLimit, goroutines, loopConns, loopQueue, loopBusy, loopStall, loopBatched, panics, draining, memoryUsed, memoryLimit,
-	memoryState, tlsHandshakes, tlsResumed, tlsRunning, tlsProcess, tlsKernel, tlsOffloaded, tlsOffload, certNotAfter,
+	memoryState, memoryCut, tlsHandshakes, tlsResumed, tlsRunning, tlsProcess, tlsKernel, tlsOffloaded, tlsOffload, certNotAfter,
 }
 
 // Describe implements prometheus.Collector.
@@ -332,4 +333,5 @@ func (m *Metrics) memory(s *sink) {
 	s.gauge(memoryUsed, float64(p.Used))
 	s.gauge(memoryLimit, float64(p.Limit))
 	s.gauge(memoryState, float64(p.State))
+	s.counter(memoryCut, p.Cut)
 }

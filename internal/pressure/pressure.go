@@ -91,6 +91,7 @@ type Watch struct {
 	state      atomic.Uint32
 	used, most atomic.Int64
 	frees, cut atomic.Uint64
+	fails      atomic.Uint64
 }
 
 // New returns a Watch in the state Calm.
@@ -123,6 +124,7 @@ func (w *Watch) Step(ctx context.Context) State {
 		if n := w.o.Cut(ctx, r.Used-cut+(cut-refuse)/4); n > 0 {
 			w.cut.Add(uint64(n))
 			w.free(w.o.Clock.Now()) // what was cut counts until then, and would be cut once more
+			w.read()                // and those who have stayed have that room
 		}
 	}
 	return next
@@ -143,6 +145,7 @@ func (w *Watch) next(r Reading, refuse, cut int64) State {
 func (w *Watch) read() (Reading, bool) {
 	r, err := w.o.Read()
 	if err != nil || r.Limit <= 0 {
+		w.fails.Add(1)
 		return r, false
 	}
 	w.used.Store(r.Used)
@@ -188,11 +191,12 @@ type Stats struct {
 	Limit int64  // of so many; 0: it has not looked yet
 	Frees uint64 // calls of Free
 	Cut   uint64 // bytes that residents had to give up
+	Fails uint64 // readings that failed, and left everything as it was
 }
 
 // Stats fills s. Any goroutine may call it.
 func (w *Watch) Stats(s *Stats) {
-	*s = Stats{State: w.State(), Used: w.used.Load(), Limit: w.most.Load(), Frees: w.frees.Load(), Cut: w.cut.Load()}
+	*s = Stats{State: w.State(), Used: w.used.Load(), Limit: w.most.Load(), Frees: w.frees.Load(), Cut: w.cut.Load(), Fails: w.fails.Load()}
 }
 
 // nearest is the reading of which the largest part is used.

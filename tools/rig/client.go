@@ -65,13 +65,13 @@ func (r *Refused) Problem() string {
 	return p.Type[strings.LastIndexByte(p.Type, '/')+1:]
 }
 
-// Request is the request's id, by which the server's log tells of it; "none" if the answer has none.
+// Request is the request's id, by which the server's log tells of it; "" if the answer has none.
 func (r *Refused) Request() string {
 	var p struct {
 		Request string `json:"request_id"`
 	}
-	if json.Unmarshal(r.Body, &p) != nil || p.Request == "" {
-		return "none"
+	if json.Unmarshal(r.Body, &p) != nil {
+		return ""
 	}
 	return p.Request
 }

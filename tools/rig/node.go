@@ -27,6 +27,9 @@ var build struct {
 // buildMax is how long a build may take.
 const buildMax = 9 * time.Minute
 
+// raceExit is how a program ends that the race detector has found something in.
+const raceExit = 66
+
 // Race makes Binary build with the race detector, for which Go wants a C compiler. Set before the first call.
 var Race bool
 
@@ -194,7 +197,10 @@ func (n *Node) Stop() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	_ = n.Wait(ctx) // how it ended, Wait tells whoever asks
+	err := n.Wait(ctx) // how it ended, Wait tells whoever asks
+	if exit := (*exec.ExitError)(nil); Race && errors.As(err, &exit) && exit.ExitCode() == raceExit {
+		return fmt.Errorf("the race detector ended it:\n%s", n.Log())
+	}
 	if ctx.Err() != nil {
 		return errors.Join(errors.New("ticketgate did not end within 10 s"), n.Kill())
 	}
@@ -204,13 +210,13 @@ func (n *Node) Stop() error {
 // Log is what the node has logged lately.
 func (n *Node) Log() string { return n.log.String() }
 
-// Logged waits up to a second for a line with text among the last of the log.
+// Logged waits up to a second for a line with text, which is not "", among the last of the log.
 func (n *Node) Logged(ctx context.Context, text string) bool {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
-	for !strings.Contains(n.Log(), text) {
+	for text == "" || !strings.Contains(n.Log(), text) {
 		select {
 		case <-again.C:
 		case <-ctx.Done():
