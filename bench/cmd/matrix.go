@@ -220,15 +220,17 @@ func (m *matrix) section(title, about string) *section {
 		Head: []string{"sockets", "bytes", "a write", ours + ", CPU µs/message", bare, "CPU ratio", "rate ratio", ours + ": cheaper than one a write", bare + ": the same"},
 	}
 	full := &bench.Table{Title: title + ", in full", About: "The same rounds.", Head: append([]string{"what"}, head("message")...)}
-	worst, least := m.cells[0], cheaper{cell: m.cells[0]}
-	var worstRatio bench.Spread
+	worst, beyond, least := m.cells[0], m.cells[0], cheaper{cell: m.cells[0]}
+	var worstRatio, beyondRatio bench.Spread // of what one read holds, and of what it does not
 	s := &section{tables: []*bench.Table{short, full}}
 	for i, c := range m.cells {
 		a, b := m.loads[i][0], m.loads[i][1]
 		rate, cpu := ratios(a, b)
 		s.compared(title+", "+c.String()+": server CPU against "+bare, cpu)
-		if cpu.Median > worstRatio.Median {
+		if inOne := c.payload*c.perWrite <= oneRead; inOne && cpu.Median > worstRatio.Median {
 			worst, worstRatio = c, cpu
+		} else if !inOne && cpu.Median > beyondRatio.Median {
+			beyond, beyondRatio = c, cpu
 		}
 		gain := m.cheaper(i)
 		if gain.ours > 0 && c.payload*burst <= oneRead && (least.ours == 0 || gain.ours < least.ours) {
@@ -243,6 +245,9 @@ func (m *matrix) section(title, about string) *section {
 		}
 	}
 	s.goal(title+": server CPU per message against "+bare, "at most 1.10", fmt.Sprintf("%s at worst (%s)", worstRatio, worst))
+	if beyondRatio.Median > 0 {
+		s.goal(title+": the same where a write is more than a read", "at most 1.10", fmt.Sprintf("%s at worst (%s)", beyondRatio, beyond))
+	}
 	if least.ours > 0 {
 		s.goal(title+": a message, 16 in one read against one by one", "10 times cheaper", fmt.Sprintf("%s times at least (%s; %s: %s)",
 			bench.Number(least.ours), least.cell, bare, bench.Number(least.bare)))

@@ -313,8 +313,8 @@ func (k *linux) wake() {
 }
 
 // unsentKept is how many bytes the kernel takes beyond what it may send: it bounds what lies in kernel memory for a peer that
-// does not read to 18 to 52 KiB, from 290 KiB with a SendBuffer of 128 KiB alone (a million such peers are 30 GiB), and costs
-// an echo of 16 KiB nothing that could be measured.
+// does not read to 18 to 55 KiB, whatever SendBuffer is (290 KiB with one of 128 KiB alone, and a million such peers are 30 GiB), and
+// costs an echo of 16 KiB nothing that could be measured.
 const unsentKept = 32 << 10
 
 // unsentDialed is the same for a socket that we dial, whose SO_SNDBUF is the kernel's own: a backend is the operator's, and one that
