@@ -2,6 +2,7 @@ package reactor
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"sync/atomic"
 	"syscall"
@@ -63,6 +64,7 @@ func (c Cause) String() string {
 var (
 	ErrGone    = errors.New("reactor: the socket is gone or closing")
 	ErrSlow    = errors.New("reactor: the outbound queue is full")
+	ErrNode    = fmt.Errorf("%w: that of all sockets together", ErrSlow)
 	ErrFull    = errors.New("reactor: no room for another socket")
 	ErrLinger  = errors.New("reactor: the peer did not finish within the linger time")
 	ErrStopped = errors.New("reactor: stopped")

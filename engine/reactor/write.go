@@ -24,8 +24,8 @@ const (
 )
 
 // Write copies b behind what waits for id. All that one callback writes leaves in one send(2) when it returns, or at once
-// when more than 144 KiB, or half of QueueMax, wait. When QueueMax or NodeQueueMax would be passed it takes nothing and returns ErrSlow; for a
-// closing, dying or unknown id, ErrGone. What is written before a dial has connected is sent then. On the loop only.
+// when more than 144 KiB, or half of QueueMax, wait. When QueueMax or NodeQueueMax would be passed it takes nothing and returns
+// ErrSlow, for the latter ErrNode, which is one; for a closing, dying or unknown id, ErrGone. What is written before a dial has connected is sent then. On the loop only.
 func (l *Loop) Write(id ID, b []byte) error {
 	r := l.active(id)
 	switch {
@@ -175,12 +175,14 @@ func (l *Loop) admit(id ID, r *row, n, limit int) error {
 	case r.state == stateDying:
 		return ErrGone
 	case l.waits(r)+n > limit:
+		l.stat.slow.Add(1)
+		return ErrSlow
 	case r.out != 0 && limit == l.o.QueueMax && l.queues.items[r.out].counted > 0 && l.r.queued.Load()+int64(n) > l.r.queueMax.Load():
+		l.stat.slow.Add(1)
+		return ErrNode
 	default:
 		return nil
 	}
-	l.stat.slow.Add(1)
-	return ErrSlow
 }
 
 // append copies b into the queue, filling segments to the brim.

@@ -32,6 +32,7 @@ type Options struct {
 	MaxMessage int64 // from the client; 0: 64 KiB
 	Loops      int   // 0: 1
 	Queue      int   // 0: the reactor's default
+	NodeQueue  int64 // 0: the reactor's default
 	MayNot     bool  // clients may not send
 
 	Compression bool // permessage-deflate is agreed to
@@ -144,6 +145,7 @@ func prepare(t testing.TB, o Options, clk mono.Clock, rnd io.Reader) (*Gate, eng
 		Compression: o.Compression, InflateRatio: 256,
 		Loops:     max(o.Loops, 1),
 		Queue:     o.Queue,
+		NodeQueue: o.NodeQueue,
 		HoldMax:   1 << 30,
 		Assembly:  10 * time.Second,
 		Control:   limiter.Rate{N: 1000, Per: time.Second},

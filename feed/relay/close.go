@@ -84,11 +84,11 @@ func (r *Relay) violated(l *reactor.Loop, id reactor.ID, w *row, c engine.Conn, 
 	c.Close(frame.CloseBackend, frame.CloseBackend.Reason(), engine.ByBackend)
 }
 
-// stuck ends the pair because the backend does not take what the client sends, and the queue is full.
-func (r *Relay) stuck(l *reactor.Loop, id reactor.ID, w *row, c engine.Conn) {
+// stuck ends the pair because the backend does not take what the client sends, and the queue is full: its own, or the node's.
+func (r *Relay) stuck(l *reactor.Loop, id reactor.ID, w *row, c engine.Conn, code frame.Code, by engine.By) {
 	r.end(w)
 	l.Abort(id)
-	c.Close(frame.CloseBackendTimeout, frame.CloseBackendTimeout.Reason(), engine.ByBackend)
+	c.Close(code, code.Reason(), by)
 }
 
 // lost tells the client that the backend's connection has broken; w is what its row was.

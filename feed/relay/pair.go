@@ -51,8 +51,11 @@ func (r *Relay) Receive(c engine.Conn, ev *frame.Event) {
 
 // failed ends a pair to whose backend nothing could be written.
 func (r *Relay) failed(l *reactor.Loop, id reactor.ID, w *row, c engine.Conn, err error) {
-	if errors.Is(err, reactor.ErrSlow) {
-		r.stuck(l, id, w, c)
+	switch {
+	case errors.Is(err, reactor.ErrNode):
+		r.stuck(l, id, w, c, frame.CloseOverloaded, engine.ByGateway)
+	case errors.Is(err, reactor.ErrSlow):
+		r.stuck(l, id, w, c, frame.CloseBackendTimeout, engine.ByBackend)
 	} // else Closed follows
 }
 

@@ -104,6 +104,16 @@ func TestBackendThatNeverReads(t *testing.T) {
 	}
 	c.Expect(feedtest.Closing(frame.CloseBackendTimeout, "backend-timeout"))
 	k.over(c, b)
+
+	// What all queues may have is full: that is not the backend's fault.
+	k = newRig(t, options(), feedtest.Options{NodeQueue: 8 << 10})
+	c, b = k.pair()
+	b.Window(0)
+	c.Text(strings.Repeat("m", 6000))
+	k.Memory.Run()
+	c.Text(strings.Repeat("m", 6000))
+	c.Expect(feedtest.Closing(frame.CloseOverloaded, "overloaded"))
+	k.over(c, b)
 }
 
 func TestTextLongerThanTheQueue(t *testing.T) {
