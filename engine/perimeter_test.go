@@ -540,7 +540,7 @@ func TestRoomOfQueues(t *testing.T) {
 func TestCutOnRealLoops(t *testing.T) {
 	r := newRig(t, nil, nil)
 	o := r.options
-	o.Clock = mono.System
+	o.Clock, o.Assembly = mono.System, time.Hour
 	e, err := engine.New(o)
 	if err != nil {
 		t.Fatal(err)

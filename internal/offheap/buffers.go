@@ -99,8 +99,13 @@ func (b *Buffers) Put(p []byte) {
 }
 
 // Resident is how many bytes of p, a buffer that Get returned, were resident before it was returned: all that has been written
-// to it by others since the kernel had it.
-func (b *Buffers) Resident(p []byte) int { return b.residentOf(p) }
+// to it by others since the kernel had it. Nothing is known of one on the heap (where nothing could be mapped): 0.
+func (b *Buffers) Resident(p []byte) int {
+	if t := b.touched(p); t != nil {
+		return int(*t) * b.page
+	}
+	return 0
+}
 
 // residentOf is how many bytes of p are resident; of heap, all.
 func (b *Buffers) residentOf(p []byte) int {

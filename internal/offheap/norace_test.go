@@ -158,3 +158,17 @@ func TestWarmBuffers(t *testing.T) {
 		t.Errorf("%d buffers with %d bytes are left", n, bytes)
 	}
 }
+
+// TestResident: a buffer that is used again has the pages that were written to before.
+func TestResident(t *testing.T) {
+	b := offheap.NewBuffers(64<<10, 1<<20)
+	p := b.Get()
+	if n := b.Resident(p); n != 0 {
+		t.Errorf("%d bytes of a new one are resident", n)
+	}
+	b.Put(append(p, make([]byte, 20_000)...))
+	p = b.Get()
+	if n := b.Resident(append(p, 1)); n != 20_480 {
+		t.Errorf("%d bytes are resident of one that held 20,000, want 5 pages", n)
+	}
+}
