@@ -364,3 +364,32 @@ func TestReset(t *testing.T) {
 		t.Errorf("an Inflater takes %d bytes", deflate.Size)
 	}
 }
+
+// TestFlushedFragments: who flushes after each short fragment (RFC 7692 section 6.1 lets him) sends as many blocks as fragments.
+func TestFlushedFragments(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	few := make([]byte, 1<<20)
+	for i := range few {
+		few[i] = byte(0xf0 + rnd.IntN(4)) // 9 bits each with the fixed codes, 2 with codes of its own
+	}
+	for name, text := range map[string]string{"few symbols": string(few), "binary": strings.Repeat("\x00\xfe#\xfa\xf0\x80\xff\x01\xc3(\xa0\xa1\xe2(\xa1\x7f", 1<<16),
+		"text": strings.Repeat("sixteen letters.", 1<<16)} {
+		for level := -2; level <= 9; level++ {
+			for _, fragment := range []int{40, 64, 1000} {
+				var wire bytes.Buffer
+				z, err := flate.NewWriter(&wire, level)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for rest := text[:200_000]; len(rest) > 0; rest = rest[min(fragment, len(rest)):] {
+					if _, err := z.Write([]byte(rest[:min(fragment, len(rest))])); err != nil || z.Flush() != nil {
+						t.Fatal(err)
+					}
+				}
+				if got, err := inflate(wire.String(), unbounded, 0, rnd); err != nil || got != text[:200_000] {
+					t.Errorf("%s, level %d, flushed after each %d bytes: %d bytes, %v", name, level, fragment, len(got), err)
+				}
+			}
+		}
+	}
+}

@@ -242,7 +242,7 @@ func TestBlocksThatGiveNothing(t *testing.T) {
 		}
 		return s.put(3, 2)
 	}
-	const most, least = 64, 128
+	const most, least = 64, 32
 	for name, c := range map[string]struct {
 		given, blocks int // letters of the first block, and how many empty ones follow
 		err           error
