@@ -257,6 +257,9 @@ func TestBusy(t *testing.T) {
 	stuck()
 	_ = g.connect(clientConfig()).Close()
 	g.cause()
+	for g.stats().Running != 2 { // its goroutine ends soon after, and has a place until then
+		runtime.Gosched()
+	}
 	stuck()
 	if n := g.stats(); n.Running != 3 {
 		t.Errorf("%+v", n)
