@@ -173,65 +173,6 @@ func TestDrainKeepsAnEarlierEnd(t *testing.T) {
 	}
 }
 
-func TestMaxSessions(t *testing.T) {
-	r := newRig(t, nil, func(o *engine.Options) { o.MaxSessions = 2 })
-	r.open(ticket.Claims{})
-	p := r.open(ticket.Claims{})
-	m := r.issue(ticket.Claims{})
-	over, got := r.send(head(m))
-	if !strings.HasPrefix(got, "HTTP/1.1 503 ") || !strings.Contains(got, "/overloaded") || !strings.Contains(got, "Retry-After: ") {
-		t.Errorf("the third: %q", got)
-	}
-	over.CloseWrite()
-	p.Reset()
-	r.mem.Run()
-	if _, got = r.send(head(m)); !strings.HasPrefix(got, "HTTP/1.1 101 ") {
-		t.Errorf("the ticket must be unspent, and there is room: %q", got)
-	}
-}
-
-// TestMaxSessionsIsOfClients: strangers, those refused and those who were turned away with their ticket unspent take no
-// client's place.
-func TestMaxSessionsIsOfClients(t *testing.T) {
-	r := newRig(t, nil, func(o *engine.Options) {
-		quiet(o)
-		o.MaxSessions, o.Loops, o.AdmitRate = 3, 2, *rate(t, "4/1second")
-	})
-	r.connect(somebody, 10)
-	for range 10 {
-		r.send(rawHead("/t/forged"))
-	}
-	open := []*reactor.Pipe{r.open(ticket.Claims{}), r.open(ticket.Claims{})}
-	m := r.issue(ticket.Claims{})
-	spent, _ := r.send(head(m))
-	open = append(open, spent)
-	r.send(head(m)) // a spent one
-	fourth := r.issue(ticket.Claims{})
-	for range 10 { // all places are taken
-		if _, got := r.send(head(fourth)); !strings.HasPrefix(got, "HTTP/1.1 503 ") {
-			t.Fatalf("the fourth: %q", got)
-		}
-	}
-	for _, p := range open {
-		r.say(p, client(frame.Close, true, "\x03\xe8"))
-		p.Close()
-	}
-	r.mem.Run()
-	if _, got := r.send(head(fourth)); !strings.HasPrefix(got, "HTTP/1.1 101 ") {
-		t.Fatalf("the fourth when they have gone: %q", got)
-	}
-	fifth := r.issue(ticket.Claims{})
-	for range 10 { // at the rate
-		if _, got := r.send(head(fifth)); !strings.HasPrefix(got, "HTTP/1.1 503 ") {
-			t.Fatalf("faster than the rate: %q", got)
-		}
-	}
-	r.mem.Advance(time.Second)
-	r.open(ticket.Claims{})
-	r.open(ticket.Claims{})
-	r.rejected(map[string]uint64{"malformed": 10, "spent": 1, "overloaded": 10, "admit-rate": 10})
-}
-
 func TestIdleOff(t *testing.T) {
 	r := newRig(t, nil, func(o *engine.Options) { o.Deadlines.Ping = 1000 * time.Hour })
 	p := r.open(ticket.Claims{})

@@ -54,7 +54,7 @@ type session struct {
 	flow    uint32 // number in worker.flows
 
 	opened tick // accepted, then opened
-	last   tick // head: when the stage began; open: last message in either direction
+	last   tick // head: when the stage began; open: last message in either direction; closing: when it was over
 	endAt  tick // session end or drain: closed with endCode
 	pingAt tick // when the next ping is due; or, with flagPinged, when the pong must have come
 	armed  tick // what the reactor's timer stands at

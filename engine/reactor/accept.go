@@ -348,11 +348,7 @@ func (l *Loop) accepted(fd int, peer netip.AddrPort) bool {
 	}
 	errno := syscall.Errno(r.errno) // the poller does not take it, and no handler has seen it
 	l.dying = l.dying[:len(l.dying)-1]
-	l.live--
-	l.stat.conns.Store(int64(l.live))
-	l.release(id, r)
-	l.sys.close(fd, true)
-	l.r.conns.Add(-1)
+	l.leave(id, r, true)
 	l.refuse(RefusedMemory, errno)
 	return false
 }
@@ -393,18 +389,28 @@ func (l *Loop) shed(fd int) {
 // whether room has been made.
 func (l *Loop) refuse(why Refused, errno syscall.Errno) (room bool) {
 	l.stat.refused[why].Add(1)
-	if l.Now() >= l.quietUntil {
-		l.quietUntil = l.Now().Add(quiet)
-		l.log("reactor: accepting pauses", "reason", why.String(), "errno", int(errno), "sockets", l.r.conns.Load())
-	}
+	l.seldom("reactor: accepting pauses", "reason", why.String(), "errno", int(errno), "sockets", l.r.conns.Load())
 	if room = (why == RefusedFull || why == RefusedFiles) && l.o.Full != nil && l.callFull(); room {
 		l.backOff = backOffRoom / 2
 	}
+	l.retryAccept()
+	l.pauseListeners(true)
+	return room
+}
+
+// seldom logs what may happen again and again.
+func (l *Loop) seldom(msg string, args ...any) {
+	if l.Now() >= l.quietUntil {
+		l.quietUntil = l.Now().Add(quiet)
+		l.log(msg, args...)
+	}
+}
+
+// retryAccept lets the listeners come back after a back-off that is longer each time, until something is accepted.
+func (l *Loop) retryAccept() {
 	l.backOff = min(max(2*l.backOff, backOffMin), backOffMax)
 	l.acceptAt = l.tickAt(l.Now() + l.backOff)
 	l.wakeAt(l.acceptAt)
-	l.pauseListeners(true)
-	return room
 }
 
 func (l *Loop) callFull() (room bool) {
@@ -419,14 +425,9 @@ func (l *Loop) resumeAccept() {
 
 // unheard tries again later with a listener that the poller does not take: it has no memory, or no watches, for now.
 func (l *Loop) unheard(r *row, errno syscall.Errno) {
-	if l.Now() >= l.quietUntil {
-		l.quietUntil = l.Now().Add(quiet)
-		l.log("reactor: a listener waits for the poller", "errno", int(errno))
-	}
+	l.seldom("reactor: a listener waits for the poller", "errno", int(errno))
 	r.flags |= flagPaused
-	l.backOff = min(max(2*l.backOff, backOffMin), backOffMax)
-	l.acceptAt = l.tickAt(l.Now() + l.backOff)
-	l.wakeAt(l.acceptAt)
+	l.retryAccept()
 }
 
 func (l *Loop) pauseListeners(on bool) {

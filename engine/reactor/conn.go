@@ -289,11 +289,15 @@ func (l *Loop) buryOne(id ID, r *row) {
 	if r.flags&flagOffload != 0 {
 		l.stat.offloaded.Add(-1)
 	}
-	reset := r.flags&flagReset != 0
+	l.leave(id, r, r.flags&flagReset != 0)
+}
+
+// leave is the other end of enter: the row, the descriptor and the place are free.
+func (l *Loop) leave(id ID, r *row, reset bool) {
 	l.live--
 	l.stat.conns.Store(int64(l.live))
 	l.release(id, r)
-	l.sys.close(int(slot), reset)
+	l.sys.close(int(id.Slot()), reset)
 	l.r.conns.Add(-1)
 }
 

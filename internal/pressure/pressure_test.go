@@ -120,6 +120,10 @@ func TestBroken(t *testing.T) {
 	if s, did := n.step(t, 100); s != pressure.Refuse || len(did) > 0 {
 		t.Errorf("%v %q, want refuse and nothing done", s, did)
 	}
+	var stats pressure.Stats
+	if n.watch.Stats(&stats); stats.Fails != 1 {
+		t.Errorf("%d readings failed, want 1", stats.Fails)
+	}
 	n.broken = false
 	if s, _ := n.step(t, 100); s != pressure.Calm {
 		t.Errorf("%v, want calm", s)
