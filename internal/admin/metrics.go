@@ -1,6 +1,8 @@
 package admin
 
 import (
+	"errors"
+	"io"
 	"os"
 	"runtime"
 	"strconv"
@@ -318,12 +320,39 @@ func (m *Metrics) store(s *sink) {
 
 // files says how near the process is to its limit of descriptors. What cannot be read is not reported.
 func (s *sink) files() {
-	if list, err := os.ReadDir("/proc/self/fd"); err == nil {
-		s.gauge(openFiles, float64(len(list)-1)) // less the one that reads the list
+	if n, err := openDescriptors("/proc/self/fd"); err == nil {
+		s.gauge(openFiles, float64(n))
 	}
 	var l syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l) == nil {
 		s.gauge(openFilesLimit, float64(l.Cur))
+	}
+}
+
+// openDescriptors is how many entries the directory of descriptors has. Linux 6.2 and later say it as the directory's size
+// (proc_pid_fd(5)); to list them costs 10 ms for 16,000 sockets, most of it in the kernel, and a second for a million.
+func openDescriptors(dir string) (n int64, err error) {
+	d, err := os.Stat(dir)
+	if err != nil {
+		return 0, err
+	}
+	if n := d.Size(); n > 0 {
+		return n, nil
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	for n = -1; ; { // less the one that reads the list
+		names, err := f.Readdirnames(1024)
+		n += int64(len(names))
+		if errors.Is(err, io.EOF) {
+			return n, nil
+		}
+		if err != nil {
+			return 0, err
+		}
 	}
 }
 
