@@ -14,7 +14,7 @@ GOLANGCI_LINT := .tools/golangci-lint-$(GOLANGCI_LINT_VERSION)/golangci-lint
 MODULES       := . tools/peers
 
 .DEFAULT_GOAL := help
-.PHONY: exam-race bench-idle-programs ktls pgo million bench-peers bench-check bench-million help run build test check lint bench fuzz fuzz-heads exam clean needs
+.PHONY: exam-race bench-idle-programs ktls pgo million bench-peers bench-check bench-million bench-million-guest help run build test check lint bench fuzz fuzz-heads exam clean needs
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,8 +56,13 @@ bench-idle-programs: ## Build bin/idle: what measures idle sockets on a machine 
 bench-check: ## Compare allocations exactly, and ratios within their spread, with what "make bench" recorded
 	go run ./bench/cmd -check $(ARGS)
 
-bench-million: ## Hold 1,000,000 sockets for 10 minutes, and write bench/MILLION.md (45 minutes on 2 cores, 16 GiB; SOCKETS, HOLD)
-	go run ./bench/cmd -million $(or $(SOCKETS),1000000) -hold $(or $(HOLD),10m) $(ARGS)
+bench-million: ## Hold 1,000,000 sockets for 10 minutes, pinged every 25 s, and write bench/MILLION.md (45 minutes on 2 cores, 16 GiB; SOCKETS, HOLD, PING)
+	go run ./bench/cmd -million $(or $(SOCKETS),1000000) -hold $(or $(HOLD),10m) -ping $(or $(PING),25s) $(ARGS)
+
+bench-million-guest: ## Build bin/million: what does that where one process may have the descriptors (bin/million/cmd -programs bin/million -million 1000000 -ping 10m -out million.md)
+	mkdir -p bin/million
+	CGO_ENABLED=0 go build -o bin/million/ ./cmd/ticketgate ./bench/cmd
+	git rev-parse --short=12 HEAD > bin/million/commit
 
 pgo: PROFILES := $(shell mktemp -u)
 pgo: ## Measure what builds are optimised for (cmd/ticketgate/default.pgo), after changes of the message path

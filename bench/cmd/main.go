@@ -35,10 +35,10 @@ func main() {
 	flag.BoolVar(&o.check, "check", false, "compare with what the last whole run recorded, and fail if something is worse")
 	flag.BoolVar(&o.peers, "peers", false, "compare with other servers instead of bare programs")
 	flag.StringVar(&o.only, "only", "", "scenarios, by comma: "+strings.Join(names(scenarios), ", ")+"; with -peers "+strings.Join(names(peerScenarios), ", ")+" (default: all)")
-	flag.StringVar(&o.programs, "programs", "", "folder of \"make bench-idle-programs\": measure idle sockets with what is in it, where there is no Go, and write that part of bench/RESULTS.md")
+	flag.StringVar(&o.programs, "programs", "", "folder of \"make bench-idle-programs\" or \"make bench-million-guest\": measure idle sockets, or -million, with what is in it, where there is no Go, and write that part of the page")
 	flag.IntVar(&o.million, "million", 0, "instead of all this: hold so many sockets, on as many gateways as they need")
 	flag.DurationVar(&o.hold, "hold", 10*time.Minute, "how long -million holds them")
-	flag.DurationVar(&o.ping, "ping", 10*time.Minute, "how often -million pings each")
+	flag.DurationVar(&o.ping, "ping", productPing, "how often -million pings each")
 	flag.Parse()
 	o.complete()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -77,7 +77,7 @@ type options struct {
 func (o *options) complete() {
 	o.out = cmp.Or(o.out, filepath.Join("bench", map[bool]string{false: "RESULTS.md", true: "MILLION.md"}[o.million > 0]))
 	if o.programs != "" {
-		o.only, o.gateway = "idle", filepath.Join(o.programs, "ticketgate")
+		o.only, o.gateway = "idle", filepath.Join(o.programs, ours)
 	}
 	if len(o.sockets) > 0 {
 		return

@@ -15,13 +15,15 @@ import (
 )
 
 const (
-	millionSpare   = 5    // of 100 sockets that a process may hold: the kernel spreads them by chance
-	millionEach    = 100  // sockets of a client
-	millionLanes   = 600  // admissions under way at once, of all client processes: so many that a gateway has several when it wakes
-	millionOpening = 2    // client processes that open sockets at the same time: every one that does costs time of its own
-	millionSources = 102  // addresses that clients come from: beyond half of an address's ports the kernel searches long for a free one
-	gateShare      = 0.9  // of its descriptors that a gateway gives to sockets
-	extrapolated   = 10e6 // sockets
+	millionSpare   = 5   // of 100 sockets that a process may hold: the kernel spreads them by chance
+	millionEach    = 100 // sockets of a client
+	millionLanes   = 600 // admissions under way at once, of all client processes: so many that a gateway has several when it wakes
+	millionOpening = 2   // client processes that open sockets at the same time: every one that does costs time of its own
+	millionSources = 102 // addresses that clients come from: beyond half of an address's ports the kernel searches long for a free one
+	millionWarm    = 200 // sockets that a gateway has opened and closed before its memory is read, as in the scenario idle
+	gateShare      = 0.9 // of its descriptors that a gateway gives to sockets
+
+	millionRest = 10 * time.Second // how long the gateways are watched without a socket
 )
 
 // million holds n sockets for a time, on as many gateways behind one port as the limit of descriptors makes necessary, and writes
@@ -43,47 +45,113 @@ func million(ctx context.Context, o options) (err error) {
 	if err := r.buildGateway(o.gateway); err != nil {
 		return err
 	}
-	nodes, api, key, err := r.nodes(count)
+	set, err := r.nodes(count)
 	if err != nil {
 		return err
 	}
-	r.say("gateways: %d", len(nodes))
-	var pids []int
-	for _, n := range nodes {
-		pids = append(pids, n.PID)
-	}
-	sources, err := loadtool.ParseSources(fmt.Sprintf("127.0.0.2-127.0.0.%d", 1+millionSources))
+	r.say("gateways: %d", len(set.gateways))
+	m, err := r.holdMillion(set)
 	if err != nil {
 		return err
 	}
-	s := loadtool.Settings{Verb: loadtool.Connect, Target: "http://" + api, Key: key, Stream: "load", Clients: max(o.million/millionEach, 1), Sockets: o.million, Insist: true,
-		InFlight: 1, Duration: o.hold, Settle: time.Second, Lanes: millionLanes, Sources: sources, Seed: 1, PIDs: pids}
-	line, missing, err := s.Preflight()
-	if err != nil || len(missing) > 0 {
-		return errors.Join(err, errors.New(strings.Join(missing, "\n")))
+	for _, line := range m.Lines() {
+		r.say("%s", line)
 	}
-	s.Lanes = millionLanes / min(s.Procs, millionOpening)
-	r.say("%s", line)
-	worker := func() *exec.Cmd { return exec.Command(r.program, "bench", "worker") }
+	if err := m.failed(); err != nil {
+		return err // and what an earlier run has written stays
+	}
+	r.say("open at the end: %s", whole(m.open()))
+	return r.keepMillion(m)
+}
+
+// holdMillion opens the sockets and holds them.
+func (r *runner) holdMillion(set *gatewaySet) (*millionRun, error) {
+	s := loadtool.Settings{Verb: loadtool.Connect, Target: "http://" + set.api, Key: set.key, Stream: "load", Clients: max(r.million/millionEach, 1), Insist: true,
+		InFlight: 1, Settle: time.Second, Lanes: millionLanes, Seed: 1}
+	for _, g := range set.gateways {
+		s.PIDs = append(s.PIDs, g.PID)
+	}
+	var err error
+	if s.Sources, err = loadtool.ParseSources(fmt.Sprintf("127.0.0.2-127.0.0.%d", 1+millionSources)); err != nil {
+		return nil, err
+	}
+	m := &millionRun{gateways: len(set.gateways), ping: r.ping}
+	if set.redis != nil { // it has to learn every client
+		m.redis = new([2]int64)
+		if m.redis[0], err = set.redis.Resident(); err != nil {
+			return nil, err
+		}
+	}
+	warm := s
+	warm.Sockets, warm.Duration = min(millionWarm*len(set.gateways), r.million), time.Second
+	warm.Clients = max(warm.Sockets/millionEach, 1)
+	r.say("warming: %s sockets that come and go", whole(warm.Sockets))
+	if _, err := r.load(warm, nil); err != nil {
+		return nil, fmt.Errorf("warm: %w", err)
+	}
+	if m.resting, err = r.resting(set.gateways, millionRest); err != nil {
+		return nil, err
+	}
+	s.Sockets, s.Duration = r.million, r.options.hold
 	said := time.Now()
-	res, err := loadtool.Run(ctx, s, loadtool.Env{Opening: millionOpening, Tool: "bench/cmd", Command: os.Args, Worker: worker, Say: func(p loadtool.Progress) {
+	m.Result, err = r.load(s, func(p loadtool.Progress) {
+		if m.redis != nil {
+			if n, err := set.redis.Resident(); err == nil { // if it is gone, all that follows fails
+				m.redis[1] = n
+			}
+		}
 		if time.Since(said) >= 10*time.Second {
 			said = time.Now()
 			r.say("%s", p.Line(false))
 		}
-	}})
+	})
+	return m, err
+}
+
+// load runs the load tool, with workers of the program that is measured.
+func (r *runner) load(s loadtool.Settings, say func(loadtool.Progress)) (*loadtool.Result, error) {
+	line, missing, err := s.Preflight()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for _, line := range res.Lines() {
-		r.say("%s", line)
+	if len(missing) > 0 {
+		return nil, errors.New(strings.Join(missing, "\n"))
 	}
-	text := millionText(res, len(nodes), o.ping)
-	if o.out == "-" {
-		fmt.Print(text)
-		return nil
+	r.say("%s", line)
+	s.Lanes = max(s.Lanes/min(s.Procs, millionOpening), 1)
+	worker := func() *exec.Cmd { return exec.Command(r.program, "bench", "worker") }
+	return loadtool.Run(r.ctx, s, loadtool.Env{Opening: millionOpening, Tool: "bench/cmd", Command: os.Args, Worker: worker, Say: say})
+}
+
+// resting is the processor time a second that the gateways take without a socket, watched for so long.
+func (r *runner) resting(gateways []*bench.Child, watch time.Duration) (time.Duration, error) {
+	for _, g := range gateways {
+		if err := r.quiet(g.Process); err != nil {
+			return 0, err
+		}
 	}
-	return os.WriteFile(o.out, []byte(text), 0o644)
+	before, err := usedBy(gateways)
+	if err != nil {
+		return 0, err
+	}
+	l, err := bench.NewLoop(bench.Options{})
+	if err != nil {
+		return 0, err
+	}
+	if err := errors.Join(l.RunFor(r.ctx, watch), l.Close()); err != nil {
+		return 0, err
+	}
+	after, err := usedBy(gateways)
+	return time.Duration(float64(after-before) / watch.Seconds()), err
+}
+
+// usedBy is the processor time that all of them have used.
+func usedBy(all []*bench.Child) (used time.Duration, err error) {
+	for _, c := range all {
+		cpu, e := c.CPU()
+		used, err = used+cpu.Total(), errors.Join(err, e)
+	}
+	return used, err
 }
 
 // gatewaysFor is how many processes with so many descriptors each hold n sockets.
@@ -107,86 +175,60 @@ func millionPrograms(o options, gateways int) (all []string) {
 	return all
 }
 
+// A gatewaySet is gateways behind one port.
+type gatewaySet struct {
+	gateways []*bench.Child
+	redis    *bench.Child // nil: the one gateway has its own memory
+	api, key string
+}
+
 // nodes starts so many gateways behind one port: with one Redis, or one gateway, on all cores, with its own memory.
-func (r *runner) nodes(count int) (all []*bench.Child, api, key string, err error) {
-	nodes := setup{ping: r.ping, pong: r.ping / 3}
+func (r *runner) nodes(count int) (*gatewaySet, error) {
+	set := new(gatewaySet)
+	nodes := setup{ping: r.ping, pong: pongWait(r.ping)}
 	cores := []int{bench.AnyCore}
+	var err error
 	if count > 1 {
-		_, url, err := r.redis() // end stops it
-		if err != nil {
-			return nil, "", "", err
+		var url string
+		if set.redis, url, err = r.redis(); err != nil { // end stops it
+			return nil, err
 		}
 		nodes.store = fmt.Sprintf("{ kind: redis, url: %q, timeout: 5s }", url)
 		if cores, err = bench.Cores(); err != nil {
-			return nil, "", "", err
+			return nil, err
 		}
 	}
-	if key, err = r.secrets(); err != nil {
-		return nil, "", "", err
+	if set.key, err = r.secrets(); err != nil {
+		return nil, err
 	}
 	ports, err := quietPorts(1 + count)
 	if err != nil {
-		return nil, "", "", err
+		return nil, err
 	}
 	for i := range count {
 		file, err := r.configure(nodes, fmt.Sprintf("million-%d", i), ports[1+i], ports[0], 0)
 		if err != nil {
-			return nil, "", "", err
+			return nil, err
 		}
 		c, err := r.start(cores[i%len(cores)], r.program, "serve", "--config", file)
 		if err != nil {
-			return nil, "", "", err
+			return nil, err
 		}
-		all = append(all, c)
+		set.gateways = append(set.gateways, c)
 	}
-	for i, c := range all {
+	for i, c := range set.gateways {
 		address := fmt.Sprintf("127.0.0.1:%d", ports[1+i])
 		if err := c.Ready(r.ctx, func(ctx context.Context) error { return get(ctx, "http://"+address+"/readyz") }); err != nil {
-			return nil, "", "", err
+			return nil, err
 		}
 	}
-	return all, fmt.Sprintf("127.0.0.1:%d", ports[1]), key, nil
+	set.api = fmt.Sprintf("127.0.0.1:%d", ports[1])
+	return set, nil
 }
 
-func millionText(res *loadtool.Result, nodes int, ping time.Duration) string {
-	n := float64(max(res.Opening.Opened, 1))
-	srv := res.Server
-	var b strings.Builder
-	say := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	slab := float64(res.Kernel[1].Slabs-res.Kernel[0].Slabs) / n
-	kernel := float64(res.Kernel[1].Used-res.Kernel[0].Used) / n
-	user := srv.PerSocket
-	lost := uint64(0)
-	for _, v := range res.Run.Errors {
-		lost += v
-	}
-	say("# %s sockets\n", whole(int(res.Opening.Opened)))
-	say("Written by `make bench-million` on %s. Do not edit.\n", res.Started.Format("2006-01-02 15:04 MST"))
-	servers := fmt.Sprintf("%d gateways of %d descriptors each share one port (SO_REUSEPORT) and one Redis, which all count in", nodes, res.Host.Files)
-	if nodes == 1 {
-		servers = "One gateway in one process, with the memory store"
-	}
-	say("%s; %d client process%s from %d addresses. Each socket came through a ticket of its own, is counted for its client (%d sockets a client) and rate-limited, and is pinged every %s.\n",
-		servers, res.Client.Processes, map[bool]string{true: "es"}[res.Client.Processes != 1], len(res.Settings.Sources), millionEach, ping)
-	say("| | |\n|---|---|")
-	row := func(name, format string, args ...any) { say("| %s | "+format+" |", append([]any{name}, args...)...) }
-	row("machine", "%s, %d cores, %.1f GiB, Linux %s", res.Host.CPU, res.Host.Cores, float64(res.Host.Memory)/(1<<30), res.Host.Kernel)
-	row("opened", "%s of %s, in %s (%.0f a second)", whole(int(res.Opening.Opened)), whole(res.Opening.Wanted), res.Opening.Took.Round(time.Second), n/res.Opening.Took.Seconds())
-	row("held", "%s, with %s pings answered", res.Run.Took.Round(time.Second), whole(int(res.Run.Pings)))
-	row("lost", "%d", lost)
-	row("gateways, user space, a socket beyond what they take without any", "**%s B** (resident %s MiB before, %s MiB with all open, %s MiB at the end)", bench.Number(user), bench.Number(float64(srv.Before)/(1<<20)), bench.Number(float64(srv.Full)/(1<<20)), bench.Number(float64(srv.After)/(1<<20)))
-	row("kernel, a socket, both ends", "%s B of slabs; %s B of all that it uses beside the page cache", bench.Number(slab), bench.Number(kernel))
-	row("client, user space, a socket", "%s B", bench.Number(res.Client.PerSocket))
-	row("gateways, CPU while holding", "%.2f cores: %.3f µs a socket and second, pings and all else", srv.Cores, srv.Cores*1e6/n)
-	for _, why := range res.Why {
-		row("but", "%s", why)
-	}
-	one := kernel/2 + user
-	say("\n## Ten million\n")
-	say("A socket takes %s B of the gateway's memory and, if both ends cost the same, %s B of its kernel's: %s B. Ten million would take %.1f GiB, and %.1f cores like these for pings every %s (%.1f at 25 s), as long as nothing is sent: a socket with data under way takes what TCP's buffers take. It assumes that memory a socket stays as it is (it has from 5,000 to %s), that descriptors and ports are there (`fs.nr_open`; a client has one of each), and that the network card's share, which loopback does not have, is paid on top.",
-		bench.Number(user), bench.Number(kernel/2), bench.Number(one), one*extrapolated/(1<<30), srv.Cores*extrapolated/n, ping, srv.Cores*extrapolated/n*ping.Seconds()/25, whole(int(n)))
-	return b.String()
-}
+// pongWait is how long a pong may take: the product's 10 s, or a third of a long time between pings, which is for machines that are
+// slow.
+func pongWait(ping time.Duration) time.Duration { return max(min(10*time.Second, ping/2), ping/3) }
 
 // quietPorts finds n free ports that no outgoing connection of this machine gets (ip_local_port_range begins above them).
 func quietPorts(n int) ([]int, error) {

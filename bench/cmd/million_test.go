@@ -1,6 +1,16 @@
 package main
 
-import "testing"
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"ticketgate/bench"
+	loadtool "ticketgate/bench/load"
+)
 
 // A gateway keeps a tenth of its descriptors for other things; several get unequal shares of what comes to one port.
 func TestGatewaysFor(t *testing.T) {
@@ -14,5 +24,113 @@ func TestGatewaysFor(t *testing.T) {
 		if got := gatewaysFor(c.sockets, c.files); got != c.want {
 			t.Errorf("%d sockets, %d files: %d gateways, want %d", c.sockets, c.files, got, c.want)
 		}
+	}
+}
+
+// heldMillion is a run of 1,000 sockets on two gateways in which all went well.
+func heldMillion() *millionRun {
+	const mib = 1 << 20
+	m := &millionRun{Result: new(loadtool.Result), gateways: 2, ping: 25 * time.Second, resting: 10 * time.Millisecond, redis: &[2]int64{10 * mib, 10*mib + 500*1000}}
+	m.Settings.Duration, m.Run.Took = time.Minute, time.Minute
+	m.Opening = loadtool.Opening{Wanted: 1000, Opened: 1000, Took: time.Second}
+	m.Run.Pings = 2000
+	m.Verdict = loadtool.Done
+	m.Series = []loadtool.Point{{Phase: "open", Open: 400, RSS: 20 * mib}, {Phase: "open", Open: 600, RSS: 21 * mib}, {Phase: "run", Open: 1000}}
+	m.Server = &loadtool.Server{Before: 20 * mib, Full: 23 * mib, After: 21*mib + 100*1000, CPU: 620 * time.Millisecond}
+	m.Kernel = &[2]loadtool.Slab{{Slabs: mib, Used: mib}, {Slabs: 9*mib + 0, Used: mib + 8000*1000}}
+	return m
+}
+
+// A run that lost a socket, or that pinged fewer than it should have, is not shown as a million.
+func TestMillionFails(t *testing.T) {
+	if err := heldMillion().failed(); err != nil {
+		t.Errorf("all went well: %v", err)
+	}
+	for want, spoil := range map[string]func(m *millionRun){
+		"1 sockets were lost":                       func(m *millionRun) { m.Run.Errors = map[string]uint64{"reset": 1} },
+		"999 of 1,000 sockets were open at the end": func(m *millionRun) { m.Series[2].Open = 999 },
+		"0 of 1,000 sockets":                        func(m *millionRun) { m.Series = nil },
+		"1,899 pings were answered, of 2,000":       func(m *millionRun) { m.Run.Pings = 1899 },
+		"ended after 59s of 1m0s":                   func(m *millionRun) { m.Run.Took = 59 * time.Second },
+		"of 1000 sockets could not be opened": func(m *millionRun) {
+			m.Verdict, m.Why = loadtool.Fail, []string{"1 of 1000 sockets could not be opened"}
+		},
+		"generator saturated: it was busy 99.0 % of its core": func(m *millionRun) {
+			m.Verdict, m.Why = loadtool.Invalid, []string{"generator saturated: it was busy 99.0 % of its core"}
+		},
+	} {
+		m := heldMillion()
+		spoil(m)
+		if err := m.failed(); !errors.Is(err, errMillion) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	m := heldMillion() // a hold that is shorter than the time between pings owes none
+	if m.ping, m.Run.Pings = 10*time.Minute, 0; m.failed() != nil {
+		t.Error(m.failed())
+	}
+}
+
+// What sockets add is told apart from what gateways take without any, and pings from what they do anyway.
+func TestMillionFigures(t *testing.T) {
+	m := heldMillion()
+	if one, want := m.share(), (share{user: (1<<20 + 100*1000) / 1000.0, store: 500, slabs: 8 * (1 << 20) / 1000.0, kernel: 8000}); one != want {
+		t.Errorf("%+v, want %+v", one, want)
+	}
+	if got := m.slope(); got != 100*1000/400.0 {
+		t.Errorf("slope %v", got)
+	}
+	// 620 ms in a minute, of which 10 ms a second are there without a socket: 20 ms for 2,000 pings.
+	if p := m.pinging(); p.resting != 0.005 || p.each < 9.999 || p.each > 10.001 {
+		t.Errorf("%+v", p)
+	}
+	if got := (pinging{resting: 0.005, each: 10}).cores(1e6, 60, 25*time.Second); got < 0.699 || got > 0.701 {
+		t.Errorf("%v cores", got)
+	}
+	for _, part := range partsOfMillion {
+		text := m.text(part, "make it")
+		for _, want := range []string{"# 1,000 sockets", "Written by `make it`", "| open at the end | 1,000; 0 were lost |", "Redis, a socket | 500 B", "## Ten million", "10.0 µs"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s: no %q in\n%s", part, want, text)
+			}
+		}
+		if emulated := strings.Contains(text, "emulated"); emulated != (part == "guest") {
+			t.Errorf("%s: says emulated: %t", part, emulated)
+		}
+	}
+}
+
+// What the guest's run has written stays when the native one writes, and the other way round.
+func TestKeepMillion(t *testing.T) {
+	r := &runner{options: options{out: filepath.Join(t.TempDir(), "MILLION.md")}}
+	for _, programs := range []string{"", "bin/million", ""} {
+		if r.programs = programs; r.keepMillion(heldMillion()) != nil {
+			t.Fatal("not written")
+		}
+	}
+	page, err := os.ReadFile(r.out)
+	if err != nil || strings.Count(string(page), "# 1,000 sockets") != 2 || strings.Index(string(page), "begin native") > strings.Index(string(page), "begin guest") {
+		t.Errorf("%v\n%s", err, page)
+	}
+}
+
+func TestPongWait(t *testing.T) {
+	for ping, want := range map[time.Duration]time.Duration{25 * time.Second: 10 * time.Second, 10 * time.Second: 5 * time.Second, 10 * time.Minute: 200 * time.Second} {
+		if got := pongWait(ping); got != want {
+			t.Errorf("%s: %s, want %s", ping, got, want)
+		}
+	}
+}
+
+// Gateways that do nothing are watched, and seen to do next to nothing.
+func TestResting(t *testing.T) {
+	c, err := bench.Start(bench.AnyCore, "sleep", "60")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &runner{ctx: t.Context(), children: []*bench.Child{c}}
+	used, err := r.resting(r.children, 100*time.Millisecond)
+	if err := errors.Join(err, r.end()); err != nil || used < 0 || used > 100*time.Millisecond {
+		t.Errorf("%s, %v", used, err)
 	}
 }

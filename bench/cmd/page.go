@@ -62,11 +62,7 @@ func write(o options, p page) error {
 		_, err := fmt.Print(b.String())
 		return err
 	}
-	old, err := os.ReadFile(o.out)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	if err := os.WriteFile(o.out, []byte(replacePart(string(old), o.part(), b.String())), 0o644); err != nil {
+	if err := replaceIn(o.out, partsOfPage, o.part(), b.String()); err != nil {
 		return err
 	}
 	p.r.say("wrote %s after %s", o.out, p.took.Round(time.Second))
@@ -87,10 +83,19 @@ func (o options) part() string {
 	}
 }
 
-// replacePart puts text in the place of a part of page. What is in no part goes.
-func replacePart(page, part, text string) string {
+// replaceIn puts text in the place of a part of file, which need not be there.
+func replaceIn(file string, parts []string, part, text string) error {
+	old, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return os.WriteFile(file, []byte(replacePart(string(old), parts, part, text)), 0o644)
+}
+
+// replacePart puts text in the place of a part of page, whose parts stand in the order of parts. What is in no part goes.
+func replacePart(page string, parts []string, part, text string) string {
 	var b strings.Builder
-	for _, name := range partsOfPage {
+	for _, name := range parts {
 		begin, end := "<!-- begin "+name+" -->\n", "<!-- end "+name+" -->\n"
 		_, rest, _ := strings.Cut(page, begin)
 		now, _, _ := strings.Cut(rest, end)
@@ -117,7 +122,7 @@ func (p page) write(b *strings.Builder) error {
 		title, about = "Results: idle sockets on another machine", idleAbout+"\n\n"
 	}
 	fmt.Fprintf(b, "# "+title+"\n\n"+about+"Written by `%s` on %s, in %s. Do not edit.\n\n",
-		strings.Join(append([]string{"go", "run", "./bench/cmd"}, os.Args[1:]...), " "), p.started.UTC().Format("2006-01-02 15:04 MST"), p.took.Round(time.Second))
+		commandLine(), p.started.UTC().Format("2006-01-02 15:04 MST"), p.took.Round(time.Second))
 	fmt.Fprintf(b, "| | |\n|---|---|\n| machine | %s, %d cores, %.1f GiB |\n| kernel | Linux %s |\n| Go | %s |\n| commit | %s |\n",
 		p.host.CPU, p.host.Cores, float64(p.host.Memory)/(1<<30), p.host.Kernel, p.host.Go, commit)
 	fmt.Fprintf(b, "| load average at the start | %.2f |\n| rounds | %d, timed ones of %s |\n| cores | client %d, server %d |\n\n",
@@ -144,6 +149,11 @@ func (p page) write(b *strings.Builder) error {
 		}
 	}
 	return nil
+}
+
+// commandLine is what was typed, whatever folder the program lies in.
+func commandLine() string {
+	return strings.Join(append([]string{"go", "run", "./bench/cmd"}, os.Args[1:]...), " ")
 }
 
 const idleAbout = "What an idle socket takes where the kernel seals and opens TLS records, which the machine of the other parts does not. " +

@@ -13,7 +13,7 @@ func TestReplacePart(t *testing.T) {
 		{peers, "bare", "# One\n", bare + peers},
 		{bare + peers, "bare", "# 1\n", "<!-- begin bare -->\n# 1\n<!-- end bare -->\n" + peers},
 	} {
-		if got := replacePart(c.page, c.part, c.text); got != c.want {
+		if got := replacePart(c.page, partsOfPage, c.part, c.text); got != c.want {
 			t.Errorf("%q in %q: %q", c.part, c.page, got)
 		}
 	}
