@@ -50,7 +50,7 @@ const (
 var checkedPackages = []string{"./engine", "./engine/frame", "./engine/upgrade", "./engine/proxy", "./engine/deflate", "./limiter", "./ticket", "./handshake/...", "./store/...", "./internal/stat", "./internal/offheap"}
 
 // checkedScenarios are run again by check.
-const checkedScenarios = "idle,echo,relay,gate"
+const checkedScenarios = "idle,echo,relay,gate,client"
 
 // measureCalls runs the packages' benchmarks.
 func measureCalls(ctx context.Context) (map[string]call, error) {

@@ -117,6 +117,7 @@ var scenarios = []scenario{
 	{"idle", idle},
 	{"echo", echo},
 	{"relay", relay},
+	{"client", client},
 	{"gate", gate},
 	{"admissions", admissions},
 	{"tickets", tickets},

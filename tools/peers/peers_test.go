@@ -244,15 +244,17 @@ func TestRelay(t *testing.T) {
 	}
 }
 
-// The bare client counts what it sends and hears.
+// The bare client counts what it sends and hears, one message at a time or several, whose answers come in one read.
 func TestClient(t *testing.T) {
-	out, err := exec.Command(filepath.Join(programs, "epollclient"), "-address", start(t, "wsecho"), "-sockets", "5", "-bytes", "300", "-for", "100ms").Output()
-	var got struct{ Messages, CPU int64 }
-	if err == nil {
-		err = json.Unmarshal(bytes.Replace(out, []byte("cpu_ns"), []byte("cpu"), 1), &got)
-	}
-	if err != nil || got.Messages < 5 || got.CPU <= 0 {
-		t.Errorf("%s, %v", out, err)
+	for _, inFlight := range []int{1, 16} {
+		out, err := exec.Command(filepath.Join(programs, "epollclient"), "-address", start(t, "wsecho"), "-sockets", "5", "-bytes", "300", "-in-flight", fmt.Sprint(inFlight), "-for", "100ms").Output()
+		var got struct{ Messages, CPU int64 }
+		if err == nil {
+			err = json.Unmarshal(bytes.Replace(out, []byte("cpu_ns"), []byte("cpu"), 1), &got)
+		}
+		if err != nil || got.Messages < 5*int64(inFlight) || got.CPU <= 0 {
+			t.Errorf("%d in flight: %s, %v", inFlight, out, err)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
-// Command epollclient is the least that a closed-loop WebSocket client can be: each socket sends a masked text frame again when as
-// many bytes have come back as an answer has: one level-triggered loop of raw system calls, as in package loop. It looks at no byte of them. What the client of `ticketgate bench echo --closed`
-// costs is compared with it. It prints one line of JSON and ends.
+// Command epollclient is the least that a closed-loop WebSocket client can be: each socket has some masked text frames under way and
+// sends as many again, with one write, as answers have come back. It is one level-triggered loop of raw system calls, as in package
+// loop, and counts bytes: it looks at none of them. What the client of `ticketgate bench echo --closed` costs is compared with it. It
+// prints one line of JSON and ends.
 package main
 
 import (
@@ -31,9 +32,10 @@ func main() {
 	address := flag.String("address", "", "the server")
 	sockets := flag.Int("sockets", 100, "sockets")
 	size := flag.Int("bytes", 128, "of a message, 126 to 65535 or less than 126")
+	inFlight := flag.Int("in-flight", 1, "messages that a socket has under way")
 	length := flag.Duration("for", 5*time.Second, "how long it sends")
 	flag.Parse()
-	if err := run(*address, *sockets, *size, *length); err != nil {
+	if err := run(*address, *sockets, *size, *inFlight, *length); err != nil {
 		fmt.Fprintln(os.Stderr, "epollclient:", err)
 		os.Exit(1)
 	}
@@ -41,15 +43,16 @@ func main() {
 
 type client struct {
 	ep     int
-	frame  []byte
-	answer int   // bytes of one
-	parts  []int // bytes of the answer that are here, by descriptor; -1: not ours
+	frames []byte // as many as a socket has under way
+	frame  int    // bytes of one
+	answer int    // bytes of one
+	parts  []int  // bytes of the answer that are here, by descriptor; -1: not ours
 	buf    [readBytes]byte
 	events [eventsMax]unix.EpollEvent
 	done   uint64
 }
 
-func run(address string, sockets, size int, length time.Duration) error {
+func run(address string, sockets, size, inFlight int, length time.Duration) error {
 	at, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return err
@@ -67,7 +70,8 @@ func run(address string, sockets, size int, length time.Duration) error {
 		head = []byte{0x81, 0x80 | 126, byte(size >> 8), byte(size)}
 		c.answer = 4 + size
 	}
-	c.frame = append(append(head, 0, 0, 0, 0), bytes.Repeat([]byte{'x'}, size)...)
+	frame := append(append(head, 0, 0, 0, 0), bytes.Repeat([]byte{'x'}, size)...)
+	c.frame, c.frames = len(frame), bytes.Repeat(frame, inFlight)
 	for range sockets {
 		if err := c.connect(at); err != nil {
 			return err
@@ -80,7 +84,7 @@ func run(address string, sockets, size int, length time.Duration) error {
 	start := time.Now()
 	for fd, n := range c.parts {
 		if n == 0 {
-			c.send(fd)
+			c.send(fd, inFlight)
 		}
 	}
 	for time.Since(start) < length {
@@ -151,14 +155,15 @@ func (c *client) turn() error {
 			return errors.New("the server ended a socket")
 		}
 		if c.parts[fd] += int(got); c.parts[fd] >= c.answer {
-			c.parts[fd] -= c.answer
-			c.done++
-			c.send(fd)
+			n := c.parts[fd] / c.answer
+			c.parts[fd] -= n * c.answer
+			c.done += uint64(n)
+			c.send(fd, n)
 		}
 	}
 	return nil
 }
 
-func (c *client) send(fd int) {
-	_, _, _ = syscall.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&c.frame[0])), uintptr(len(c.frame)))
+func (c *client) send(fd, n int) {
+	_, _, _ = syscall.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&c.frames[0])), uintptr(n*c.frame))
 }

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"ticketgate/bench"
+	loadtool "ticketgate/bench/load"
+)
+
+const (
+	clientSockets = 100
+	clientTime    = time.Second // of a round
+	clientIdle    = 15000       // sockets without traffic
+	clientBytes   = 600         // of a client's memory that an idle socket may take
+)
+
+// A clientCell is one load of the load tool itself.
+type clientCell struct{ payload, inFlight int }
+
+func (c clientCell) String() string {
+	return fmt.Sprintf("%d sockets, %d B, %d in flight", clientSockets, c.payload, c.inFlight)
+}
+
+var clientCells = []clientCell{{32, 1}, {32, burst}, {1024, 1}, {1024, burst}}
+
+// A clientRound is what one client did in one round.
+type clientRound struct {
+	messages uint64
+	cpu      time.Duration
+	took     time.Duration
+}
+
+// perMessage is its processor time, µs.
+func (c clientRound) perMessage() float64 {
+	return float64(c.cpu.Nanoseconds()) / 1e3 / float64(max(c.messages, 1))
+}
+
+// client measures the load tool: what a message costs `ticketgate bench echo --closed`, next to a program that only sends the same bytes
+// again when as many have come back, and what an idle socket takes of `ticketgate bench connect`.
+func client(r *runner) (_ *section, err error) {
+	defer func() { err = errors.Join(err, r.end()) }()
+	_, address, err := r.peer(r.serverCore, "wsecho")
+	if err != nil {
+		return nil, err
+	}
+	var ours, bare [][]clientRound
+	for _, c := range clientCells {
+		r.say("client: %s", c)
+		var a, b []clientRound
+		for range r.rounds {
+			one, err := r.loadClient(address, c)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", c, err)
+			}
+			floor, err := r.bareClient(address, c)
+			if err != nil {
+				return nil, fmt.Errorf("%s: epollclient: %w", c, err)
+			}
+			a, b = append(a, one), append(b, floor)
+		}
+		ours, bare = append(ours, a), append(bare, b)
+	}
+	s := clientSection(ours, bare)
+	n := min(clientIdle, r.files-filesBeside-lanes)
+	r.say("client: %d idle sockets", n)
+	res, err := r.loadTool(loadtool.Settings{Verb: loadtool.Connect, Plain: "ws://" + address + "/", Sockets: n, Duration: time.Second, Lanes: lanes, InFlight: 1, Procs: 1, Seed: 1})
+	if err != nil {
+		return nil, err
+	}
+	s.tables[0].Lines = append(s.tables[0].Lines, fmt.Sprintf("Idle: %s sockets of `ticketgate bench connect --plain` take %s B of its resident memory each.", whole(n), bench.Number(res.Client.PerSocket)))
+	s.compared("Client, idle: bytes a socket", bench.SpreadOf([]float64{res.Client.PerSocket}))
+	s.goal("Load tool: an idle socket, user space", fmt.Sprintf("at most %d B", clientBytes), bench.Number(res.Client.PerSocket)+" B")
+	return s, nil
+}
+
+// loadTool runs the load tool, whose workers share this process's core.
+func (r *runner) loadTool(s loadtool.Settings) (*loadtool.Result, error) {
+	res, err := loadtool.Run(r.ctx, s, loadtool.Env{Tool: "bench/cmd", Worker: func() *exec.Cmd { return exec.Command(r.program, "bench", "worker") }})
+	if err != nil {
+		return nil, err
+	}
+	if n := len(res.Run.Errors); n > 0 || res.Opening.Opened < uint64(s.Sockets) {
+		return nil, fmt.Errorf("the load tool had errors: %s", strings.Join(res.Lines(), "; "))
+	}
+	return res, nil
+}
+
+func (r *runner) loadClient(address string, c clientCell) (clientRound, error) {
+	res, err := r.loadTool(loadtool.Settings{Verb: loadtool.Echo, Plain: "ws://" + address + "/", Sockets: clientSockets, Size: c.payload, InFlight: c.inFlight,
+		Duration: clientTime, Settle: time.Second, Lanes: lanes, Procs: 1, Seed: 1})
+	if err != nil {
+		return clientRound{}, err
+	}
+	return clientRound{res.Run.Done, res.Client.CPU, res.Run.Took}, nil
+}
+
+func (r *runner) bareClient(address string, c clientCell) (clientRound, error) {
+	out, err := exec.CommandContext(r.ctx, filepath.Join(r.dir, "epollclient"), "-address", address, "-sockets", fmt.Sprint(clientSockets),
+		"-bytes", fmt.Sprint(c.payload), "-in-flight", fmt.Sprint(c.inFlight), "-for", clientTime.String()).Output()
+	if err != nil {
+		return clientRound{}, err
+	}
+	return parseBareClient(out)
+}
+
+// parseBareClient reads the line that epollclient prints.
+func parseBareClient(line []byte) (clientRound, error) {
+	var said struct {
+		Messages uint64        `json:"messages"`
+		Seconds  float64       `json:"seconds"`
+		CPU      time.Duration `json:"cpu_ns"`
+	}
+	if err := json.Unmarshal(line, &said); err != nil {
+		return clientRound{}, fmt.Errorf("%q: %w", line, err)
+	}
+	if said.Messages == 0 {
+		return clientRound{}, errors.New("it heard no answer")
+	}
+	return clientRound{said.Messages, said.CPU, time.Duration(said.Seconds * float64(time.Second))}, nil
+}
+
+// clientSection shows the rounds of each of clientCells.
+func clientSection(ours, bare [][]clientRound) *section {
+	t := &bench.Table{
+		Title: "The load tool itself",
+		About: fmt.Sprintf("`ticketgate bench echo --closed` with one process, and `epollclient`, in turns on the same core, %s a round, against `wsecho` on the other. Both send masked frames that were made before, and send as many again as answers came, with one write. "+
+			"The load tool compares every byte of every answer, counts latencies and reports four times a second; epollclient counts bytes. What is compared is processor time of the client for a message, that of all its threads: the server, whose frames cost it about as much, need not be faster than the client for that, and shares no core with it.", clientTime),
+		Head: []string{"bytes", "in flight", "ticketgate bench, CPU µs/message", "messages a second of CPU", "its core", "epollclient, CPU µs/message", "messages a second of CPU", "its core", "messages a core, times epollclient's"},
+	}
+	s := &section{tables: []*bench.Table{t}}
+	worst, where := bench.Spread{}, clientCell{}
+	for i, c := range clientCells {
+		over := func(all []clientRound, f func(clientRound) float64) bench.Spread {
+			var v []float64
+			for _, one := range all {
+				v = append(v, f(one))
+			}
+			return bench.SpreadOf(v)
+		}
+		cost := func(all []clientRound) []string {
+			us := over(all, clientRound.perMessage)
+			core := over(all, func(c clientRound) float64 { return float64(c.cpu) / float64(c.took) })
+			return []string{us.String(), bench.Number(1e6 / us.Median), fmt.Sprintf("%.0f %%", 100*core.Median)}
+		}
+		var more, less []float64
+		for j := range min(len(ours[i]), len(bare[i])) {
+			more = append(more, bare[i][j].perMessage()/ours[i][j].perMessage())
+			less = append(less, ours[i][j].perMessage()/bare[i][j].perMessage())
+		}
+		times := bench.SpreadOf(more)
+		if worst.Median == 0 || times.Median < worst.Median {
+			worst, where = times, c
+		}
+		row := append([]string{whole(c.payload), fmt.Sprint(c.inFlight)}, cost(ours[i])...)
+		t.Rows = append(t.Rows, append(append(row, cost(bare[i])...), times.String()))
+		s.compared("Client, "+c.String()+": CPU against epollclient", bench.SpreadOf(less))
+	}
+	s.goal("Load tool: messages a second of a core, against epollclient", "at least 1.00 times", fmt.Sprintf("%s at worst (%s)", worst, where))
+	return s
+}
