@@ -29,7 +29,7 @@ func main() {
 	flag.Var(&o.sockets, "sockets", "numbers of sockets for echo and relay, by comma (default: 100,1000,10000; with -short without the last)")
 	flag.Var(&o.sizes, "sizes", "bytes of a message for echo and relay, by comma")
 	flag.StringVar(&o.profile, "profile", "", "folder for processor profiles of the servers, made with perf after each measurement")
-	flag.BoolVar(&o.short, "short", false, "two minutes instead of eleven: fewer rounds, fewer sockets")
+	flag.BoolVar(&o.short, "short", false, "two minutes instead of fifteen: fewer rounds, fewer sockets")
 	flag.StringVar(&o.out, "out", "", "file to write, - for stdout (default: bench/RESULTS.md, bench/MILLION.md with -million)")
 	flag.StringVar(&o.gateway, "ticketgate", "", "program to measure (default: built from ./cmd/ticketgate)")
 	flag.BoolVar(&o.check, "check", false, "compare with what the last whole run recorded, and fail if something is worse")
@@ -139,7 +139,7 @@ func run(ctx context.Context, o options) error {
 	if o.records() {
 		fmt.Fprintln(os.Stderr, "what functions allocate")
 		var err error
-		if calls, err = measureCalls(ctx); err != nil { // before this process has only one core
+		if calls, err = recordCalls(ctx); err != nil { // before this process has only one core
 			return err
 		}
 	}
