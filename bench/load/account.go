@@ -172,7 +172,7 @@ func (r *runner) opened() error {
 		return err
 	}
 	if r.s.hasSockets() && c.Opened == 0 {
-		return fmt.Errorf("none of %d sockets could be opened%s", r.s.Sockets, listed(o.Errors))
+		return unanswered(o.Errors, fmt.Errorf("none of %d sockets could be opened%s", r.s.Sockets, listed(o.Errors)))
 	}
 	if r.watch != nil {
 		if r.full, err = r.watch.see(); err != nil {

@@ -46,6 +46,7 @@ func Differences(a, b *Result) []string {
 	differ("duration", s.Duration, t.Duration)
 	differ("processes", s.Procs, t.Procs)
 	differ("lanes", s.Lanes, t.Lanes)
+	differ("pinned to cores", s.Pin, t.Pin)
 	differ("attacks", s.Attacks, t.Attacks)
 	differ("hostile peers", s.Hostile, t.Hostile)
 	for i, r := range []*Result{a, b} {

@@ -36,6 +36,7 @@ func TestDifferences(t *testing.T) {
 		{"Size", func(r *Result) { r.Settings.Size = 127 }, "size: 128 and 127"},
 		{"Duration", func(r *Result) { r.Settings.Duration = time.Minute }, "duration: 10s and 1m0s"},
 		{"Procs", func(r *Result) { r.Settings.Procs = 2 }, "processes: 1 and 2"},
+		{"Pin", func(r *Result) { r.Settings.Pin = true }, "pinned to cores: false and true"},
 		{"Lanes", func(r *Result) { r.Settings.Lanes = 5 }, "lanes: 4 and 5"},
 		{"Attacks", func(r *Result) { r.Settings.Attacks = []string{"garbage"} }, "attacks: [] and [garbage]"},
 		{"Hostile", func(r *Result) { r.Settings.Hostile = 3 }, "hostile peers: 0 and 3"},

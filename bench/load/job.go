@@ -13,6 +13,8 @@
 //	account.go    Result        what they said, added up
 //	server.go     watch         CPU and memory of the server
 //	verdict.go    Require       PASS, FAIL, INVALID
+//	interrupt.go  breakOff      what is left of a run that was ended before its time
+//	reach.go      Unreachable   nobody was there
 //	compare.go    Compare       two results
 //	html.go       Result.HTML   one file, without anything from elsewhere
 package load

@@ -85,10 +85,13 @@ func (r *runner) spawn(j Job) error {
 }
 
 // order tells all workers something.
-func (r *runner) order(o order) error {
+func (r *runner) order(o order) error { return r.tell(o, func(*proc) bool { return true }) }
+
+// tell tells those workers something that are meant.
+func (r *runner) tell(o order, meant func(*proc) bool) error {
 	b, err := json.Marshal(o)
 	for i, p := range r.procs {
-		if err == nil && !p.done {
+		if err == nil && !p.done && meant(p) {
 			if _, err = p.in.Write(append(b, '\n')); err != nil {
 				err = fmt.Errorf("worker %d: %w", i, err)
 			}

@@ -21,6 +21,8 @@ const (
 	Fail    = "FAIL"    // one was not
 	Invalid = "INVALID" // what was measured is the client, or something else that is not the server
 	Done    = "DONE"    // there were no requirements
+
+	Interrupted = "INTERRUPTED" // it was ended before its time
 )
 
 // A Result is what came of a run. Times in it are nanoseconds, sizes bytes, shares 0 to 1.

@@ -28,7 +28,6 @@ type Env struct {
 	Command []string         // as it was typed, without the key
 	Worker  func() *exec.Cmd // a process that calls Work on its stdin and stdout
 	Say     func(Progress)   // called on Run's goroutine, every half second; nil: nobody listens
-	Pin     bool             // each worker stays on one core
 	Opening int              // workers that open their sockets at the same time: others wait, and cost nothing; 0: all of them
 }
 
@@ -72,12 +71,13 @@ type runner struct {
 	full  seen
 }
 
-// Run does what s says, from several processes, and returns what came of it. An error says that there is no result.
+// Run does what s says, from several processes, and returns what came of it; of a run that ctx has ended that is the part until
+// then. An error says that there is no result.
 func Run(ctx context.Context, s Settings, env Env) (*Result, error) {
 	if err := s.Check(); err != nil {
 		return nil, err
 	}
-	jobs, address, err := s.jobs(env.Pin)
+	jobs, address, err := s.jobs()
 	if err != nil {
 		return nil, err
 	}
@@ -89,13 +89,20 @@ func Run(ctx context.Context, s Settings, env Env) (*Result, error) {
 		return nil, err
 	}
 	err = r.drive(ctx, jobs)
+	interrupted := err != nil && ctx.Err() != nil
+	if interrupted {
+		err = r.breakOff(ctx)
+	}
 	if end := r.end(); err == nil {
 		err = end
 	}
 	if err != nil {
 		return nil, err
 	}
-	return r.result, r.conclude()
+	if err = r.conclude(); interrupted {
+		r.result.brokenOff()
+	}
+	return r.result, err
 }
 
 func watchOf(pids []int, address string) (*watch, error) {
@@ -119,11 +126,11 @@ func (r *runner) describe() (*Result, error) {
 		return nil, err
 	}
 	return &Result{Version: resultVersion, Tool: r.env.Tool, Command: r.env.Command, Started: time.Now().UTC().Truncate(time.Second),
-		Host: HostInfo{name, host, files}, Settings: r.s}, nil
+		Host: HostInfo{name, host, files}, Settings: r.s.shown()}, nil
 }
 
 // jobs are what the workers do, the backend's first, and the address of the server.
-func (s *Settings) jobs(pin bool) (jobs []Job, server string, err error) {
+func (s *Settings) jobs() (jobs []Job, server string, err error) {
 	all, err := s.schedule()
 	if err != nil {
 		return nil, "", err
@@ -166,7 +173,7 @@ func (s *Settings) jobs(pin bool) (jobs []Job, server string, err error) {
 		if len(s.Sources) > 0 && len(j.Source) == 0 {
 			j.Source = s.Sources[i%len(s.Sources) : i%len(s.Sources)+1]
 		}
-		if pin {
+		if s.Pin {
 			j.Thread = cores[i%len(cores)]
 		}
 		jobs = append(jobs, j)
@@ -262,7 +269,11 @@ func (r *runner) until(ctx context.Context, over func(*runner) bool) error {
 				moved, open = time.Now(), n
 			}
 			if time.Since(moved) > openPatience {
-				return fmt.Errorf("no socket was opened for %s: %d of %d are open%s", openPatience, open, r.s.Sockets, listed(r.errors()))
+				err := fmt.Errorf("no socket was opened for %s: %d of %d are open%s", openPatience, open, r.s.Sockets, listed(r.errors()))
+				if r.counts().Opened > 0 {
+					return err
+				}
+				return unanswered(r.errors(), err)
 			}
 		}
 	}

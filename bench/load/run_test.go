@@ -184,7 +184,7 @@ func TestRunOpensNothing(t *testing.T) {
 			set := settings(load.Echo, c.address)
 			set.Procs = 1
 			r, err := load.Run(t.Context(), set, load.Env{Worker: w.start})
-			if r != nil || err == nil || !strings.Contains(err.Error(), c.want) {
+			if r != nil || err == nil || !strings.Contains(err.Error(), c.want) || errors.Is(err, load.ErrUnreachable) != (c.name == "refused") {
 				t.Errorf("%+v, %v", r, err)
 			}
 			w.ended(t, 1)
@@ -438,35 +438,64 @@ func TestRunHostile(t *testing.T) {
 	}
 }
 
-// A context that ends takes all workers with it: while sockets are opened, and in the run.
+// A context that ends takes all workers with it: while sockets are opened, and in the run. What was measured until then is told.
 func TestRunCancelled(t *testing.T) {
+	var opened atomic.Int64
 	for _, c := range []struct {
-		phase  string
+		name   string
+		phase  string // in which it is ended
 		handle func(net.Conn)
+		opened uint64
+		why    string
 	}{
-		{"open", func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }}, // no 101 ever
-		{"run", answer(echo)},
+		{"before any socket", "open", func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }, 0, ""}, // no 101 ever
+		{"some sockets", "open", func(c net.Conn) {
+			if opened.Add(1) == 1 {
+				answer(echo)(c)
+			}
+			_, _ = io.Copy(io.Discard, c)
+		}, 1, "ended while sockets were being opened"},
+		{"run", "run", answer(echo), 7, " of 1h0m0s"},
+		{"relay", "run", nil, 7, " of 1h0m0s"},
 	} {
-		t.Run(c.phase, func(t *testing.T) {
+		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			set := settings(load.Echo, serve(t, c.handle).address)
-			set.Duration = time.Hour
+			set := settings(load.Echo, "")
+			if set.Duration = time.Hour; c.handle == nil {
+				set.Verb, set.Backend = load.Relay, porttest.Free(t)
+				set.Plain = "ws://" + proxy(t, set.Backend).address + "/"
+			} else {
+				set.Plain = "ws://" + serve(t, c.handle).address + "/?token=hunter2"
+			}
 			var w workers
 			r, err := load.Run(ctx, set, load.Env{Worker: w.start, Say: func(p load.Progress) {
-				if p.Phase == c.phase {
+				if p.Phase == c.phase && p.Open >= int(c.opened) {
 					cancel()
 				}
 			}})
-			if r != nil || !errors.Is(err, context.Canceled) {
-				t.Errorf("%v", err)
-			}
-			w.ended(t, 2)
+			w.ended(t, len(w.cmds))
 			for _, cmd := range w.cmds {
 				if !gone(cmd.Process.Pid) {
 					t.Errorf("process %d is left", cmd.Process.Pid)
 				}
+			}
+			if c.opened == 0 {
+				if r != nil || !errors.Is(err, context.Canceled) {
+					t.Errorf("%v", err)
+				}
+				return
+			}
+			if err != nil || r.Verdict != load.Interrupted || r.Opening.Opened != c.opened || len(r.Run.Errors) != 0 || len(r.Why) == 0 || !strings.Contains(r.Why[0], c.why) {
+				t.Fatalf("%+v, %v", r, err)
+			}
+			if done := r.Run.Done; (c.phase == "run") != (done > 0) || r.Run.Begun != done || r.Run.Took > time.Minute {
+				t.Errorf("%+v in %s", r.Run.Counts, r.Run.Took)
+			}
+			never, err := load.ParseRequirements("rate<0")
+			if err != nil || r.Judge(never) || r.Verdict != load.Interrupted || strings.Contains(r.Settings.Plain, "hunter2") {
+				t.Errorf("%s of %s", r.Verdict, r.Settings.Plain)
 			}
 		})
 	}

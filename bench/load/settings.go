@@ -35,8 +35,20 @@ type Settings struct {
 	Backend  string        `json:"backend,omitempty"` // where relay listens as the backend
 	Attacks  []string      `json:"attacks,omitempty"`
 	Hostile  int           `json:"hostile,omitempty"` // peers of each attack
+	Pin      bool          `json:"pin,omitempty"`     // each process stays on one core
 	PIDs     []int         `json:"-"`
 }
+
+// The most of what can be asked for.
+const (
+	socketsMax  = 100_000_000
+	procsMax    = 1000
+	lanesMax    = 10_000              // of each process: each has a connection of its own
+	hostileMax  = 10_000              // of each attack: all in one process
+	durationMax = 30 * 24 * time.Hour // the backend of relay listens for a year
+	settleMax   = time.Hour
+	underWayMax = 4 << 30 // bytes: client, server and kernel hold them, a million messages of 4 KiB
+)
 
 // Check says what is wrong with s.
 func (s *Settings) Check() error {
@@ -53,32 +65,8 @@ func (s *Settings) Check() error {
 	} else if err := s.checkTarget(); err != nil {
 		return err
 	}
-	switch {
-	case s.Duration <= 0:
-		return fmt.Errorf("--duration %s: want more than 0", s.Duration)
-	case s.hasSockets() && s.Sockets <= 0:
-		return fmt.Errorf("-c %d: want at least one socket", s.Sockets)
-	case s.Procs < 0 || s.Procs > 1000:
-		return fmt.Errorf("--procs %d: want 1 to 1000", s.Procs)
-	case s.Lanes < 1:
-		return fmt.Errorf("--lanes %d: want at least 1", s.Lanes)
-	case s.Size < 0 || s.Size > 15<<20:
-		return fmt.Errorf("--size %d: want 0 to 15 MiB", s.Size)
-	case s.Verb == Relay && s.Size < RelaySizeMin:
-		return fmt.Errorf("--size %d: messages of relay tell two times: want at least %d", s.Size, RelaySizeMin)
-	case !(s.Ramp >= 0 && s.Ramp <= rateMax): // also of what is no number
-		return fmt.Errorf("--ramp %v: want sockets a second, or 0 for as fast as they come", s.Ramp)
-	case s.Rate == "" && s.InFlight < 1:
-		return fmt.Errorf("--in-flight %d: want at least 1", s.InFlight)
-	case s.Clients < 0 || s.Clients > 9_999_999:
-		return fmt.Errorf("--clients %d: want 0 to 9999999", s.Clients)
-	case s.Verb == Relay && s.Backend == "":
-		return errors.New("relay: want --backend ADDRESS: bench listens there as the backend that the stream relays to")
-	}
-	for _, kind := range s.Attacks {
-		if !slices.Contains(Attacks, kind) {
-			return fmt.Errorf("--attack %s: there are %s", kind, strings.Join(Attacks, ", "))
-		}
+	if err := errors.Join(s.checkBounds()...); err != nil {
+		return err
 	}
 	for _, text := range s.Sources {
 		if a, err := netip.ParseAddr(text); err != nil || !a.Is4() {
@@ -89,19 +77,63 @@ func (s *Settings) Check() error {
 	return err
 }
 
+// checkBounds says which figures cannot be, or cannot be together.
+func (s *Settings) checkBounds() (all []error) {
+	want := func(ok bool, format string, args ...any) {
+		if !ok {
+			all = append(all, fmt.Errorf(format, args...))
+		}
+	}
+	want(s.Duration > 0 && s.Duration <= durationMax, "--duration %s: want more than 0, and at most %s", s.Duration, durationMax)
+	want(s.Settle >= 0 && s.Settle <= settleMax, "--settle %s: want 0 to %s", s.Settle, settleMax)
+	want(s.Procs >= 0 && s.Procs <= procsMax, "--procs %d: want 1 to %d", s.Procs, procsMax)
+	want(s.Lanes >= 1 && s.Lanes <= lanesMax, "--lanes %d: want 1 to %d", s.Lanes, lanesMax)
+	want(s.Ramp >= 0 && s.Ramp <= rateMax, "--ramp %v: want sockets a second, at most 1e9, or 0 for as fast as they come", s.Ramp) // false also of what is no number
+	want(s.Clients >= 0 && s.Clients <= 9_999_999, "--clients %d: want 0 to 9999999", s.Clients)
+	want(s.Size >= 0 && s.Size <= 15<<20, "--size %d: want 0 to 15 MiB", s.Size)
+	if s.hasSockets() {
+		want(s.Sockets >= 1 && s.Sockets <= socketsMax, "-c %d: want 1 to %d sockets", s.Sockets, socketsMax)
+		want(s.Procs <= max(s.Sockets, 1), "--procs %d: more than there are sockets (-c %d): some would have nothing to do", s.Procs, s.Sockets)
+	}
+	if s.Rate == "" {
+		want(s.InFlight >= 1, "--in-flight %d: want at least 1", s.InFlight)
+	}
+	if s.Rate == "" && s.messages() {
+		want(float64(s.Sockets)*float64(s.InFlight)*float64(s.Size) <= underWayMax,
+			"-c %d, --in-flight %d and --size %d: more than 4 GiB would be under way at once", s.Sockets, s.InFlight, s.Size)
+	}
+	if s.Verb == Relay {
+		want(s.Size >= RelaySizeMin, "--size %d: messages of relay tell two times: want at least %d", s.Size, RelaySizeMin)
+		want(s.Backend != "", "relay: want --backend ADDRESS: bench listens there as the backend that the stream relays to")
+	}
+	if s.Verb == Hostile {
+		want(len(s.Attacks) > 0, "--attack: want one at least: there are %s", strings.Join(Attacks, ", "))
+		want(s.Hostile >= 1 && s.Hostile <= hostileMax, "--hostile %d: want 1 to %d", s.Hostile, hostileMax)
+	}
+	for _, kind := range s.Attacks {
+		want(slices.Contains(Attacks, kind), "--attack %s: there are %s", kind, strings.Join(Attacks, ", "))
+	}
+	for _, pid := range s.PIDs {
+		want(pid > 0, "--server-pid %d: want a process", pid)
+	}
+	return all
+}
+
 func (s *Settings) checkTarget() error {
 	u, err := url.Parse(s.Target)
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-		return fmt.Errorf("--target %q: want the handshake address, such as http://127.0.0.1:8080", s.Target)
+		return fmt.Errorf("--target %q: want the handshake address, such as http://127.0.0.1:8080", HideSecrets(s.Target))
 	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.User != nil:
-		return fmt.Errorf("--target %q: want scheme, host and port alone, such as http://127.0.0.1:8080", s.Target)
+		return fmt.Errorf("--target %q: want scheme, host and port alone, such as http://127.0.0.1:8080", HideSecrets(s.Target))
 	case u.Scheme == "https":
 		return fmt.Errorf("--target %s: bench speaks no TLS; give an address behind it, or a listener without", s.Target)
 	case s.Key == "":
 		return errors.New("no API key: give --key, or set TICKETGATE_KEY")
 	case strings.ContainsFunc(s.Key, func(r rune) bool { return r <= ' ' || r > '~' }):
 		return errors.New("this is no API key: it has a space, a line end or another character that no key has")
+	case s.Stream == "" && s.Verb == Relay:
+		return errors.New("relay: want --stream NAME: one that relays to what bench listens on, --backend")
 	case s.Stream == "":
 		return errors.New("no stream: give --stream")
 	}
@@ -138,14 +170,45 @@ func (s *Settings) schedule() (*Schedule, error) {
 // A place is a WebSocket server.
 type place struct{ address, host, path string }
 
+// shown is s as it may be written down.
+func (s *Settings) shown() Settings {
+	all := *s
+	all.Plain = HideSecrets(s.Plain)
+	return all
+}
+
+// HideSecrets is the address text without what may be one: the name and password before its host, and its query.
+func HideSecrets(text string) string {
+	text, _, query := strings.Cut(text, "?")
+	scheme, rest, absolute := strings.Cut(text, "://")
+	if !absolute {
+		scheme, rest = "", text
+	}
+	if at := strings.LastIndexByte(rest, '@'); at >= 0 {
+		rest = "***" + rest[at:]
+	}
+	if absolute {
+		rest = scheme + "://" + rest
+	}
+	if query {
+		rest += "?***"
+	}
+	return rest
+}
+
 func plainOf(text string) (place, error) {
 	u, err := url.Parse(text)
-	if err != nil || u.Host == "" || u.Scheme != "ws" {
-		hint := "want a WebSocket address, such as ws://127.0.0.1:9000/echo"
-		if err == nil && u.Scheme == "wss" {
-			hint = "bench speaks no TLS: want a ws:// address"
-		}
-		return place{}, fmt.Errorf("--plain %q: %s", text, hint)
+	hint := ""
+	switch {
+	case err == nil && u.Scheme == "wss":
+		hint = "bench speaks no TLS: want a ws:// address"
+	case err != nil || u.Host == "" || u.Scheme != "ws":
+		hint = "want a WebSocket address, such as ws://127.0.0.1:9000/echo"
+	case u.User != nil:
+		hint = "bench sends no name and no password: leave them out"
+	}
+	if hint != "" {
+		return place{}, fmt.Errorf("--plain %q: %s", HideSecrets(text), hint)
 	}
 	path := u.RequestURI()
 	address, err := resolve(u.Host, "80")
@@ -159,7 +222,11 @@ func resolve(host, port string) (string, error) {
 	}
 	a, err := net.ResolveTCPAddr("tcp4", host)
 	if err != nil {
-		return "", fmt.Errorf("%s: %w", host, err)
+		err = fmt.Errorf("%s: %w", host, err)
+		if name := (*net.DNSError)(nil); errors.As(err, &name) {
+			err = &unreachableError{err}
+		}
+		return "", err
 	}
 	at := a.AddrPort()
 	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port()).String(), nil

@@ -33,7 +33,13 @@ func TestCheckTakes(t *testing.T) {
 		"relay":            func(s *Settings) { s.Verb, s.Size, s.Backend = Relay, RelaySizeMin, "127.0.0.1:9" },
 		"smallest message": func(s *Settings) { s.Size = 0 },
 		"largest message":  func(s *Settings) { s.Size = 15 << 20 },
-		"many processes":   func(s *Settings) { s.Procs = 1000 },
+		"many processes":   func(s *Settings) { s.Procs, s.Sockets = 1000, 1000 },
+		"long":             func(s *Settings) { s.Duration, s.Settle = 30*24*time.Hour, time.Hour },
+		"many lanes":       func(s *Settings) { s.Lanes = 10_000 },
+		"much under way":   func(s *Settings) { s.Sockets, s.InFlight, s.Size = 1<<20, 1<<12, 1 },
+		"not in flight":    func(s *Settings) { s.Rate, s.Sockets, s.InFlight, s.Size = "1", 1<<20, 1<<20, 1<<20 },
+		"attackers":        func(s *Settings) { s.Verb, s.Attacks, s.Hostile = Hostile, Attacks, 10_000 },
+		"plain query":      func(s *Settings) { *s = plainEcho(); s.Plain = "ws://127.0.0.1:1/?token=a" },
 		"many clients":     func(s *Settings) { s.Clients = 9_999_999 },
 		"attacks":          func(s *Settings) { s.Attacks = Attacks },
 		"sources":          func(s *Settings) { s.Sources = []string{"127.0.0.2"} },
@@ -44,7 +50,7 @@ func TestCheckTakes(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if _, _, err := s.jobs(false); err != nil { // what is taken can be done
+		if _, _, err := s.jobs(); err != nil { // what is taken can be done
 			t.Errorf("%s: taken by Check, but not done: %v", name, err)
 		}
 	}
@@ -72,9 +78,26 @@ func TestCheckRefuses(t *testing.T) {
 		"key with space":  {func(s *Settings) { s.Key = "tgk a" }, "no API key"},
 		"key with umlaut": {func(s *Settings) { s.Key = "tgk_ä" }, "no API key"},
 		"no stream":       {func(s *Settings) { s.Stream = "" }, "--stream"},
+		"plain password":  {func(s *Settings) { *s = plainEcho(); s.Plain = "ws://user:hunter2@127.0.0.1:1/?token=hunter2" }, `--plain "ws://***@127.0.0.1:1/?***": bench sends no name`},
+		"plain secret":    {func(s *Settings) { *s = plainEcho(); s.Plain = "user:hunter2@127.0.0.1:1/?token=hunter2" }, `--plain "***@127.0.0.1:1/?***": want`},
+		"target password": {func(s *Settings) { s.Target = "http://user:hunter2@127.0.0.1:1?hunter2" }, `--target "http://***@127.0.0.1:1?***": want`},
+		"too long":        {func(s *Settings) { s.Duration = 30*24*time.Hour + 1 }, "and at most 720h0m0s"},
+		"settle back":     {func(s *Settings) { s.Settle = -1 }, "--settle -1ns: want 0 to 1h0m0s"},
+		"settle for ever": {func(s *Settings) { s.Settle = time.Hour + 1 }, "--settle 1h0m0.000000001s"},
+		"more lanes":      {func(s *Settings) { s.Lanes = 10_001 }, "--lanes 10001: want 1 to 10000"},
+		"more sockets":    {func(s *Settings) { s.Sockets = 100_000_001 }, "-c 100000001: want 1 to 100000000"},
+		"idle procs":      {func(s *Settings) { s.Procs = 11 }, "--procs 11: more than there are sockets (-c 10)"},
+		"under way":       {func(s *Settings) { s.Sockets, s.InFlight, s.Size = 1<<20, 1<<12, 2 }, "-c 1048576, --in-flight 4096 and --size 2: more than 4 GiB"},
+		"far too much":    {func(s *Settings) { s.InFlight = math.MaxInt }, "more than 4 GiB would be under way"},
+		"relay stream":    {func(s *Settings) { s.Verb, s.Stream, s.Backend = Relay, "", "127.0.0.1:9" }, "relay: want --stream NAME"},
+		"no attack":       {func(s *Settings) { s.Verb, s.Hostile = Hostile, 1 }, "--attack: want one at least: there are garbage"},
+		"no attackers":    {func(s *Settings) { s.Verb, s.Attacks = Hostile, Attacks }, "--hostile 0: want 1 to 10000"},
+		"fewer attackers": {func(s *Settings) { s.Verb, s.Attacks, s.Hostile = Hostile, Attacks, -1 }, "--hostile -1"},
+		"more attackers":  {func(s *Settings) { s.Verb, s.Attacks, s.Hostile = Hostile, Attacks, 10_001 }, "--hostile 10001"},
+		"no process":      {func(s *Settings) { s.PIDs = []int{1, 0} }, "--server-pid 0: want a process"},
 		"no time":         {func(s *Settings) { s.Duration = 0 }, "--duration 0s: want more than 0"},
 		"time back":       {func(s *Settings) { s.Duration = -time.Second }, "--duration -1s"},
-		"no sockets":      {func(s *Settings) { s.Sockets = 0 }, "-c 0: want at least one"},
+		"no sockets":      {func(s *Settings) { s.Sockets = 0 }, "-c 0: want 1 to 100000000 sockets"},
 		"fewer sockets":   {func(s *Settings) { s.Sockets = -1 }, "-c -1"},
 		"fewer procs":     {func(s *Settings) { s.Procs = -1 }, "--procs -1"},
 		"more procs":      {func(s *Settings) { s.Procs = 1001 }, "--procs 1001"},
@@ -98,9 +121,40 @@ func TestCheckRefuses(t *testing.T) {
 		c.change(&s)
 		if err := s.Check(); err == nil {
 			t.Errorf("%s: taken", name)
-		} else if !strings.Contains(err.Error(), c.why) {
+		} else if !strings.Contains(err.Error(), c.why) || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: %v, want %s", name, err, c.why)
 		}
+	}
+}
+
+// All that is wrong is said at once.
+func TestCheckSaysAll(t *testing.T) {
+	s := gateway()
+	s.Lanes, s.Settle, s.Duration = 0, -1, 0
+	if err := s.Check(); err == nil || strings.Count(err.Error(), "\n") != 2 {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestHideSecrets(t *testing.T) {
+	for text, want := range map[string]string{
+		"ws://h:1/path":                "ws://h:1/path",
+		"ws://h/?":                     "ws://h/?***",
+		"ws://h/x?token=a&b=c#d":       "ws://h/x?***",
+		"ws://u:p@h/":                  "ws://***@h/",
+		"ws://u:p@q@h/":                "ws://***@h/",
+		"u:p@h":                        "***@h",
+		"ws://h/?next=ws://u:p@h/?a=b": "ws://h/?***",
+		"":                             "",
+	} {
+		if got := HideSecrets(text); got != want {
+			t.Errorf("%s: %s, want %s", text, got, want)
+		}
+	}
+	s := plainEcho()
+	s.Plain += "?token=a"
+	if all := s.shown(); all.Plain != "ws://127.0.0.1:9000/?***" || s.Plain != "ws://127.0.0.1:9000/?token=a" {
+		t.Errorf("%s is shown of %s", all.Plain, s.Plain)
 	}
 }
 
@@ -144,8 +198,8 @@ func TestParseSources(t *testing.T) {
 func TestJobs(t *testing.T) {
 	s := plainEcho()
 	s.Sockets, s.Procs, s.Plain = 11, 3, "ws://127.0.0.1/chat?a=b"
-	s.Sources = []string{"127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"}
-	jobs, server, err := s.jobs(true)
+	s.Sources, s.Pin = []string{"127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"}, true
+	jobs, server, err := s.jobs()
 	if err != nil || server != "127.0.0.1:80" || len(jobs) != 3 {
 		t.Fatalf("%d jobs for %s, %v", len(jobs), server, err)
 	}
@@ -165,7 +219,7 @@ func TestJobs(t *testing.T) {
 
 	s = gateway()
 	s.Verb, s.Backend, s.Size, s.Procs, s.Target = Relay, "127.0.0.1:9", 100, 2, "http://127.0.0.1:8080/"
-	if jobs, server, err = s.jobs(false); err != nil || len(jobs) != 3 || jobs[0].Verb != backend || jobs[0].Listen != "127.0.0.1:9" || jobs[0].Sockets != 0 {
+	if jobs, server, err = s.jobs(); err != nil || len(jobs) != 3 || jobs[0].Verb != backend || jobs[0].Listen != "127.0.0.1:9" || jobs[0].Sockets != 0 {
 		t.Errorf("relay: %+v, %v", jobs, err)
 	}
 	if server != "127.0.0.1:8080" || jobs[1].API != server || jobs[1].Key != "tgk_key" || jobs[1].Thread != -1 {
@@ -175,7 +229,7 @@ func TestJobs(t *testing.T) {
 	s = plainEcho()
 	s.Verb, s.Attacks, s.Hostile, s.Sources = Hostile, []string{"garbage", "unmasked"}, 7, []string{"127.0.0.2"}
 	s.Procs = 2
-	if jobs, _, err = s.jobs(false); err != nil || len(jobs) != 4 {
+	if jobs, _, err = s.jobs(); err != nil || len(jobs) != 4 {
 		t.Fatalf("hostile: %+v, %v", jobs, err)
 	}
 	if len(jobs[0].Source) != 1 || len(jobs[1].Source) != 1 {

@@ -287,9 +287,10 @@ func (q Requirement) missed(r *Result) string {
 	return fmt.Sprintf("%s: it is %s", q.text, q.unit.text(v))
 }
 
-// Judge sets the verdict and says whether r misses one of all. What is INVALID stays so: its figures are not the server's.
+// Judge sets the verdict and says whether r misses one of all. What is INVALID stays so: its figures are not the server's. So
+// does what was INTERRUPTED: its figures are those of a part.
 func (r *Result) Judge(all []Requirement) (missed bool) {
-	if r.Verdict == Invalid || len(all) == 0 {
+	if r.Verdict == Invalid || r.Verdict == Interrupted || len(all) == 0 {
 		return false
 	}
 	for _, q := range all {

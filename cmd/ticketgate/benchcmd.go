@@ -8,13 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"ticketgate/bench/load"
+	"ticketgate/internal/unit"
 )
 
 func init() { commands = append(commands, benchCmd) }
@@ -50,7 +50,6 @@ type benchOptions struct {
 	json      string
 	html      string
 	serverPID []int
-	pin       bool
 }
 
 func benchCmd(e *env) *cobra.Command {
@@ -76,17 +75,24 @@ func benchVerb(e *env, verb, short, long string) *cobra.Command {
 			if o.Key == "" {
 				o.Key = e.getenv("TICKETGATE_KEY")
 			}
+			command := commandOf(e.args)
 			if v := e.getenv("TICKETGATE_URL"); v != "" && o.Target == "" && o.Plain == "" {
 				o.Target = v
+				command = append(command, "--target", v)
 			}
-			return o.run(c.Context(), e, verb)
+			return o.run(c.Context(), e, verb, command)
 		},
 	}
 	f := c.Flags()
 	f.SortFlags = false
 	f.StringVar(&o.Target, "target", "", "handshake address of the gateway, such as http://127.0.0.1:8080; also TICKETGATE_URL")
 	f.StringVar(&o.Key, "key", "", "API key; also TICKETGATE_KEY")
-	f.StringVar(&o.Stream, "stream", map[string]string{load.Feed: "clock"}[verb], "stream to ask tickets for (default: echo, of feed: clock)")
+	f.StringVar(&o.Stream, "stream", map[string]string{load.Feed: "clock"}[verb], map[string]string{
+		load.Feed: "stream to ask tickets for", load.Relay: "stream to ask tickets for, which relays to --backend",
+	}[verb])
+	if usage := f.Lookup("stream"); usage.Usage == "" {
+		usage.Usage = "stream to ask tickets for (default: echo)"
+	}
 	f.IntVar(&o.Clients, "clients", 0, "spread the tickets over so many clients (the key needs the delegate scope); 0: the key's own client")
 	if verb != load.Tickets {
 		f.StringVar(&o.Plain, "plain", "", "instead of a gateway: a WebSocket server without tickets, such as ws://127.0.0.1:9000/")
@@ -108,7 +114,8 @@ func benchVerb(e *env, verb, short, long string) *cobra.Command {
 	switch verb {
 	case load.Echo, load.Relay, load.Soak, load.Hostile:
 		f.IntVar(&o.InFlight, "in-flight", 1, "with --closed: messages under way on each socket")
-		f.IntVar(&o.Size, "size", 128, "bytes of a message")
+		o.Size = 128
+		f.Var((*sizeFlag)(&o.Size), "size", "of a message, such as 500 or 16KiB")
 	}
 	f.DurationVarP(&o.Duration, "duration", "d", duration, "of the run, after the sockets are open")
 	f.DurationVar(&o.Settle, "settle", 5*time.Second, "how long answers are awaited at the end")
@@ -116,7 +123,7 @@ func benchVerb(e *env, verb, short, long string) *cobra.Command {
 	f.IntVar(&o.Lanes, "lanes", 64, "sockets or tickets under way at once, of each process")
 	f.StringVar(&o.sources, "source", "", "addresses to connect from, such as 127.0.0.2-127.0.0.9")
 	f.Uint64Var(&o.Seed, "seed", 1, "of all chance")
-	f.BoolVar(&o.pin, "pin", false, "each process stays on one core")
+	f.BoolVar(&o.Pin, "pin", false, "each process stays on one core")
 	f.IntSliceVar(&o.serverPID, "server-pid", nil, "process of the server to watch (default: who listens on the target's port, if it is on this machine)")
 	if verb == load.Relay {
 		f.StringVar(&o.Backend, "backend", "", "address on which bench listens as the stream's backend, such as 127.0.0.1:9000")
@@ -131,9 +138,26 @@ func benchVerb(e *env, verb, short, long string) *cobra.Command {
 	return c
 }
 
+// sizeFlag is a number of bytes that reads as those of the configuration do.
+type sizeFlag int
+
+// String implements pflag.Value.
+func (s *sizeFlag) String() string { return unit.Size(*s).String() }
+
+// Set implements pflag.Value.
+func (s *sizeFlag) Set(text string) error {
+	var n unit.Size
+	err := n.UnmarshalText([]byte(text))
+	*s = sizeFlag(n)
+	return err
+}
+
+// Type implements pflag.Value.
+func (s *sizeFlag) Type() string { return "size" }
+
 // complete fills in what follows from other flags, and checks what only this command knows of.
 func (o *benchOptions) complete(verb string) ([]load.Requirement, error) {
-	if o.Stream == "" && o.Plain == "" {
+	if o.Stream == "" && o.Plain == "" && verb != load.Relay { // echo answers without bench's backend
 		o.Stream = "echo"
 	}
 	if o.InFlight == 0 {
@@ -147,6 +171,8 @@ func (o *benchOptions) complete(verb string) ([]load.Requirement, error) {
 		return nil, errors.New("--rate and --closed exclude each other")
 	case o.Poisson && o.Rate == "":
 		return nil, errors.New("--poisson: want a --rate")
+	case o.json != "" && o.json == o.html:
+		return nil, fmt.Errorf("--json %s and --html %s: want two places for two results", o.json, o.html)
 	}
 	o.PIDs = o.serverPID
 	var err error
@@ -164,12 +190,14 @@ func (o *benchOptions) complete(verb string) ([]load.Requirement, error) {
 	return load.ParseRequirements(o.require)
 }
 
-func (o *benchOptions) run(ctx context.Context, e *env, verb string) error {
+func (o *benchOptions) run(ctx context.Context, e *env, verb string, command []string) (err error) {
 	requirements, err := o.complete(verb)
 	if err == nil {
 		err = o.Check()
 	}
-	if err != nil {
+	if errors.Is(err, load.ErrUnreachable) {
+		return unreachablef("bench %s: %v", verb, err)
+	} else if err != nil {
 		return usagef("bench %s: %v", verb, err)
 	}
 	line, missing, err := o.Preflight()
@@ -180,26 +208,41 @@ func (o *benchOptions) run(ctx context.Context, e *env, verb string) error {
 	if len(missing) > 0 {
 		return fmt.Errorf("bench %s: this machine is not ready:\n  %s", verb, strings.Join(missing, "\n  "))
 	}
-	say := newTeller(e)
-	r, err := load.Run(ctx, o.Settings, load.Env{
-		Tool: "ticketgate " + version, Command: hideKey(e.args), Worker: benchWorker, Say: say.progress, Pin: o.pin,
-	})
-	say.end()
+	files, err := openOutputs(e.stdout, o.json, o.html) // before the run: it may be an hour
 	if err != nil {
+		return fmt.Errorf("bench %s: %w", verb, err)
+	}
+	defer func() { err = errors.Join(err, files.drop()) }()
+	say := newTeller(e)
+	r, err := load.Run(ctx, o.Settings, load.Env{Tool: "ticketgate " + version, Command: command, Worker: benchWorker, Say: say.progress})
+	say.end()
+	switch {
+	case errors.Is(err, load.ErrUnreachable):
+		return unreachablef("bench %s: %v", verb, err)
+	case err != nil:
 		return interrupted(ctx, fmt.Errorf("bench %s: %w", verb, err))
 	}
 	missed := r.Judge(requirements)
 	out := e.stdout
-	if o.json == "-" {
+	if o.json == "-" || o.html == "-" {
 		out = e.stderr
 	}
 	for _, line := range r.Lines() {
 		fmt.Fprintln(out, line)
 	}
-	if err := errors.Join(o.write(e, o.json, r.WriteTo), o.write(e, o.html, r.WriteHTML)); err != nil {
+	if err := files.write(r.WriteTo, r.WriteHTML); err != nil {
 		return err
 	}
+	return verdictError(r, missed)
+}
+
+// verdictError is the exit code of a run.
+func verdictError(r *load.Result, missed bool) error {
 	switch {
+	case r.Verdict == load.Interrupted:
+		return errInterrupted
+	case r.Unreachable():
+		return unreachablef("bench: nobody answered")
 	case missed:
 		return &exitError{exitMissed, "bench: a requirement was missed"}
 	case r.Verdict == load.Fail:
@@ -211,34 +254,38 @@ func (o *benchOptions) run(ctx context.Context, e *env, verb string) error {
 	}
 }
 
-// write writes a result to file, if there is one.
-func (o *benchOptions) write(e *env, file string, to func(io.Writer) (int64, error)) error {
-	switch file {
-	case "":
-		return nil
-	case "-":
-		_, err := to(e.stdout)
-		return err
+// commandOf is what was typed, without the value of --key and what may be secret of an address.
+func commandOf(args []string) []string {
+	all := []string{"ticketgate"}
+	flag := "" // whose value comes next
+	for _, a := range args {
+		name, value, joined := strings.Cut(a, "=")
+		switch {
+		case flag != "":
+			a = withoutSecrets(flag, a)
+		case joined:
+			a = name + "=" + withoutSecrets(name, value)
+		}
+		if flag == "" && !joined && (a == "--key" || a == "--plain") {
+			flag = a
+		} else {
+			flag = ""
+		}
+		all = append(all, a)
 	}
-	f, err := os.Create(file)
-	if err != nil {
-		return err
-	}
-	_, err = to(f)
-	return errors.Join(err, f.Close())
+	return all
 }
 
-// hideKey is args without the value of --key.
-func hideKey(args []string) []string {
-	all := append([]string{"ticketgate"}, args...)
-	for i, a := range all {
-		if strings.HasPrefix(a, "--key=") {
-			all[i] = "--key=***"
-		} else if a == "--key" && i+1 < len(all) {
-			all[i+1] = "***"
-		}
+// withoutSecrets is the value of a flag as it may be shown.
+func withoutSecrets(flag, value string) string {
+	switch flag {
+	case "--key":
+		return "***"
+	case "--plain":
+		return load.HideSecrets(value)
+	default:
+		return value
 	}
-	return slices.Clip(all)
 }
 
 func benchWorker() *exec.Cmd { return exec.Command("/proc/self/exe", "bench", "worker") }

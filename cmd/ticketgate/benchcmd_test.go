@@ -98,7 +98,8 @@ func newBenchRange(t *testing.T) *benchRange {
 // Exit codes, as the manual has them.
 const (
 	codeOK, codeFailed, codeUsage = 0, 1, 2
-	codeMissed, codeInterrupted   = 5, 130
+	codeAway, codeMissed          = 4, 5
+	codeInterrupted               = 130
 )
 
 // outcome is how a command line ended.
@@ -163,7 +164,7 @@ func TestBenchVerbs(t *testing.T) {
 		{"connect plain", append([]string{"connect", "-c", "60", "--ramp", "600"}, plain...), 60, 0},
 		{"echo", append([]string{"echo", "-c", "40", "--rate", "500", "--procs", "2"}, gateway...), 40, 490},
 		{"echo poisson", append([]string{"echo", "-c", "40", "--rate", "100..400", "--poisson"}, gateway...), 40, 100},
-		{"echo plain", append([]string{"echo", "-c", "40", "--closed", "--in-flight", "3", "--size", "2000", "--source", "127.0.0.2-127.0.0.4"}, plain...), 40, 200},
+		{"echo plain", append([]string{"echo", "-c", "40", "--closed", "--in-flight", "3", "--size", "2KiB", "--source", "127.0.0.2-127.0.0.4"}, plain...), 40, 200},
 		{"relay", append([]string{"relay", "--stream", "relay", "--backend", b.backend, "-c", "20", "--rate", "200"}, gateway...), 20, 190},
 		{"feed", append([]string{"feed", "-c", "20"}, gateway...), 20, 200},
 		{"churn", []string{"churn", "--rate", "100", "--clients", "1000"}, 0, 90},
@@ -217,7 +218,16 @@ func TestBenchVerdicts(t *testing.T) {
 		// 10, or a few more: a redemption that another loop's overtakes on its way to the store takes two places for that moment.
 		{"limit of the plan", []string{"connect", "-c", "60", "-d", "200ms", "--key", b.narrow}, codeFailed, " of 60 sockets could not be opened: 1", "not all sockets"},
 		{"its reason", []string{"connect", "-c", "60", "-d", "200ms", "--key", b.narrow}, codeFailed, "http_429:connection-limit (429: a limit of the client's plan", "not all sockets"},
-		{"nobody there", append(echo, "--rate", "20", "--plain", "ws://127.0.0.1:1/"), codeFailed, "", "none of 4 sockets could be opened: 4 refused"},
+		{"nobody there", append(echo, "--rate", "20", "--plain", "ws://127.0.0.1:1/"), codeAway, "", "none of 4 sockets could be opened: 4 refused"},
+		{"nobody for tickets", []string{"tickets", "--rate", "20", "-d", "200ms", "--target", "http://127.0.0.1:1", "--require", "errors<1%"}, codeAway, "fail: errors<1%", "nobody answered"},
+		{"no such host", append(echo, "--rate", "20", "--plain", "ws://no-such-host.invalid/"), codeAway, "", "no-such-host.invalid"},
+		{"no such directory", append(connect, "--json", "/no/such/directory/run.json"), codeFailed, "", "open /no/such/directory/run.json."},
+		{"a directory", append(connect, "--html", "/"), codeFailed, "", "/: is a directory"},
+		{"two on one", append(connect, "--json", "-", "--html", "-"), codeUsage, "", "--json - and --html -: want two places"},
+		{"no stream for relay", []string{"relay", "--rate", "1", "--backend", "127.0.0.1:1"}, codeUsage, "", "relay: want --stream NAME"},
+		{"units", append(echo, "--rate", "1", "--size", "16MiB"), codeUsage, "", "--size 16777216: want 0 to 15 MiB"},
+		{"no units", append(echo, "--rate", "1", "--size", "16kb"), codeUsage, "", `"16kb" has the unit "kb"; want B, KiB`},
+		{"no attack", []string{"hostile", "--rate", "1", "--attack="}, codeUsage, "", "--attack: want one at least"},
 		{"another stream", append(echo, "--rate", "20", "--stream", "nothing"), codeFailed, "", "none of 4 sockets could be opened: 4 http_404:unknown-stream"},
 		{"no rate", echo, codeUsage, "", "bench echo: want --rate N"},
 		{"both", append(echo, "--rate", "1", "--closed"), codeUsage, "", "exclude each other"},
@@ -238,19 +248,29 @@ func TestBenchVerdicts(t *testing.T) {
 	}
 }
 
-// TestBenchInterrupted: ^C ends all processes of a run.
+// TestBenchInterrupted: ^C ends all processes of a run, and what was measured until then is written.
 func TestBenchInterrupted(t *testing.T) {
 	b := newBenchRange(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	c := exec.CommandContext(ctx, b.bin, "bench", "connect", "-c", "10", "-d", "10m", "--procs", "2", "--plain", b.plain)
+	file := filepath.Join(b.dir, "run.json")
+	must(t, os.WriteFile(file, []byte("of yesterday"), 0o600))
+	c := exec.CommandContext(ctx, b.bin, "bench", "echo", "-c", "10", "--rate", "100", "-d", "10m", "--procs", "2", "--plain", b.plain+"?token=hunter2", "--json", file,
+		"--require", "errors<=0%")
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var out bytes.Buffer
+	c.Stdout = &out
 	errs, err := c.StderrPipe()
 	must(t, err)
 	must(t, c.Start())
 	awaitRun(t, errs)
+	if text, err := os.ReadFile(file); err != nil || string(text) != "of yesterday" {
+		t.Errorf("the file of an earlier run is touched before there is another: %s, %v", text, err)
+	}
 	workers := childrenOf(t, c.Process.Pid)
 	must(t, c.Process.Signal(syscall.SIGINT))
+	_, err = io.Copy(io.Discard, errs)
+	must(t, err)
 	_ = c.Wait()
 	if code := c.ProcessState.ExitCode(); code != codeInterrupted {
 		t.Errorf("exit %d", code)
@@ -262,6 +282,18 @@ func TestBenchInterrupted(t *testing.T) {
 		if err := syscall.Kill(pid, 0); err != syscall.ESRCH {
 			t.Errorf("worker %d: %v", pid, err)
 		}
+	}
+	r, err := readRun(file)
+	must(t, err)
+	if r.Verdict != load.Interrupted || r.Opening.Opened != 10 || len(r.Run.Errors) != 0 || !strings.Contains(out.String(), "INTERRUPTED") {
+		t.Errorf("%+v\n%s", r, out.String())
+	}
+	if text := strings.Join(r.Command, " ") + r.Settings.Plain; strings.Contains(text, "hunter2") || !strings.Contains(text, b.plain+"?***") {
+		t.Errorf("%s", text)
+	}
+	files, err := os.ReadDir(b.dir)
+	if err != nil || len(files) != 1 {
+		t.Errorf("%v are left, %v", files, err)
 	}
 }
 
@@ -340,6 +372,18 @@ func TestBenchFiles(t *testing.T) {
 		}
 	}
 	run := func(args ...string) outcome { return b.bench(t.Context(), args...) }
+	if r, err := readRun(one); err != nil || !strings.HasSuffix(strings.Join(r.Command, " "), " --target "+b.api) {
+		t.Errorf("the command does not say where it was pointed at: %v, %v", r, err)
+	}
+	if files, err := filepath.Glob(filepath.Join(b.dir, "*.part")); err != nil || len(files) > 0 {
+		t.Errorf("%v are left, %v", files, err)
+	}
+	if got := run("report", one, "--html", "/dev/null"); got.code != codeOK {
+		t.Errorf("report to a device: %+v", got)
+	}
+	if is, err := os.Stat("/dev/null"); err != nil || is.Mode().IsRegular() {
+		t.Fatalf("/dev/null: %v, %v", is, err)
+	}
 	if got := run("report", one); got.code != codeOK || !strings.Contains(got.out, "result  8 sockets held") {
 		t.Errorf("report: %+v", got)
 	}
