@@ -22,7 +22,21 @@ func (r *runner) honest(do func(*proc)) {
 
 func (r *runner) sockets() int {
 	n := 0
-	r.honest(func(p *proc) { n += p.last.Open })
+	r.honest(func(p *proc) {
+		open := p.last.Open
+		if r.s.hasSockets() { // the others are asking for tickets, or have no 101 yet
+			open = min(open, int(p.last.Opened))
+		}
+		n += open
+	})
+	return n
+}
+
+// resident is the memory of all workers.
+func (r *runner) resident() (n int64) {
+	for _, p := range r.procs {
+		n += p.last.RSS
+	}
 	return n
 }
 
@@ -113,7 +127,7 @@ func (r *runner) point() error {
 		p.Server, p.RSS = (s.cpu-r.lastS.cpu).Seconds()/d, s.rss
 		r.lastS = s
 	}
-	p.SlabSize = kernelNow().Slabs
+	p.SlabSize, p.ClientRSS = kernelNow().Slabs, r.resident()
 	perSecond := float64(p.Done) / d
 	if phase == phaseOpen {
 		perSecond = float64(c.Opened-r.lastC.Opened) / d

@@ -2,6 +2,7 @@ package load
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"math"
 	"reflect"
@@ -20,7 +21,7 @@ func TestDifferences(t *testing.T) {
 		{"", func(r *Result) { r.Host.Name = "other" }, "host: "},
 		{"", func(r *Result) { r.Host.CPU = "other" }, "processor: "},
 		{"", func(r *Result) { r.Host.Cores = 64 }, "cores: 0 and 64"},
-		{"", func(r *Result) { r.Host.Memory = 1 << 30 }, "memory: "},
+		{"", func(r *Result) { r.Host.Memory = 90 << 30 }, "memory: 102400.0 MiB and 92160.0 MiB"},
 		{"", func(r *Result) { r.Host.Kernel = "9.9" }, "kernel: "},
 		{"Verb", func(r *Result) { r.Settings.Verb = Soak }, "verb: echo and soak"},
 		{"Target", func(r *Result) { r.Settings.Target = "http://h" }, "server: "},
@@ -41,12 +42,20 @@ func TestDifferences(t *testing.T) {
 		{"Attacks", func(r *Result) { r.Settings.Attacks = []string{"garbage"} }, "attacks: [] and [garbage]"},
 		{"Hostile", func(r *Result) { r.Settings.Hostile = 3 }, "hostile peers: 0 and 3"},
 		{"", func(r *Result) { r.Verdict, r.Why = Invalid, []string{"a", "b"} }, "the second run is INVALID: a; b"},
+		{"", func(r *Result) { r.Verdict, r.Why = Interrupted, []string{"a"} }, "the second run is INTERRUPTED: a"},
+		{"", func(r *Result) { r.Verdict, r.Why = Fail, []string{"p99<1ms: it is 2ms", "a worker was lost"} }, "the second run is FAIL: p99<1ms: it is 2ms; a worker was lost"},
+		{"", func(r *Result) { r.Opening.Opened = 9 }, "opened sockets: 10 and 9"},
+		{"", func(r *Result) { r.Server = nil }, "server process: watched and not watched"},
+		{"Sources", func(r *Result) { r.Settings.Sources = []string{"127.0.0.2", "127.0.0.3"} }, "source addresses: 0 and 2"},
+		{"Settle", func(r *Result) { r.Settings.Settle = time.Second }, "settling: 0s and 1s"},
 	}
 	// What two comparable runs may have different, each because it does not change what is measured.
-	free := []string{"Plain", "Key", "Settle", "Sources", "Seed", "Backend", "PIDs"}
+	free := []string{"Plain", "Key", "Seed", "Backend", "PIDs"}
 	seen := slices.Clone(free)
 	for _, c := range table {
 		a, b := finished(), finished()
+		a.Host.Memory, b.Host.Memory = 100<<30, 100<<30-200<<20  // as after another boot
+		b.Verdict, b.Why = Fail, []string{"p99<1ms: it is 10ms"} // which says nothing about its figures
 		if all := Differences(a, b); len(all) != 0 {
 			t.Fatalf("the same twice: %q", all)
 		}
@@ -86,10 +95,16 @@ func TestCompare(t *testing.T) {
 	var names []string
 	for _, d := range all {
 		names = append(names, d.Name)
-		if want, ok := map[string]float64{"rate": 0.1, "p99": -0.5, "server-cores": -0.5, "p50": 0, "errors": -1, "max": 0}[d.Name]; ok && math.Abs(d.Change-want) > 1e-9 {
+		if want, ok := map[string]float64{"rate": 0.1, "p99": -0.5, "server-cores": -0.5, "p50": 0, "errors": -1, "max": 0}[d.Name]; ok && math.Abs(*d.Change-want) > 1e-9 {
 			t.Errorf("%s: %+v, want %v", d.Name, d, want)
 		}
 	}
+	a.Run.ErrorShare, b.Run.ErrorShare = 0, 0.05
+	i := slices.IndexFunc(Compare(a, b), func(d Delta) bool { return d.Name == "errors" })
+	if text, err := json.Marshal(Compare(a, b)[i]); err != nil || string(text) != `{"name":"errors","a":0,"b":0.05,"change":null}` {
+		t.Errorf("from nothing to something: %s, %v", text, err)
+	}
+	a.Run.ErrorShare = 0.05
 	if want := "rate p50 p99 p99.9 max errors late ticket-p50 ticket-p99 open-p50 open-p99 socket-bytes server-cores server-cpu server-growth client-bytes"; strings.Join(names, " ") != want {
 		t.Errorf("%q", names)
 	}
@@ -97,61 +112,97 @@ func TestCompare(t *testing.T) {
 		t.Errorf("%+v", all[0])
 	}
 	for _, d := range Compare(a, a) {
-		if d.Change != 0 || d.A != d.B {
+		if *d.Change != 0 || d.A != d.B {
 			t.Errorf("a run and itself: %+v", d)
 		}
 	}
 }
 
 func TestNoise(t *testing.T) {
-	rate := compared[0].point
 	edges := points(12, 100)
 	edges[0].Done, edges[11].Done = 1, 100_000 // cut
 	others := append(points(12, 100), Point{Phase: phaseOpen, Done: 5, Seconds: 0.5}, Point{Phase: phaseRun, Done: 5})
-	for _, c := range []struct {
-		name   string
-		series []Point
-		want   float64
-	}{
-		{"none", nil, 0},
-		{"too few to know", points(5, 100, 200), 0},
-		{"steady", points(12, 100), 0},
-		{"nothing done", points(12, 0), 0},
-		{"edges", edges, 0},
-		{"another phase, and no time", others, 0},
-		// 10 values of 180 and 220, in turn: the deviation is 21.08, the standard error 6.67, three of them a tenth of 200.
-		{"moves", points(12, 90, 110), 0.1},
-		{"moves, six times as long", points(62, 90, 110), 0.1 * math.Sqrt(9./59)},
-	} {
-		if got := noise(&Result{Series: c.series}, rate); math.Abs(got-c.want) > 1e-9 {
-			t.Errorf("%s: %v, want %v", c.name, got, c.want)
-		}
+	ramp, half := points(12, 0), points(12, 0)
+	for i := range ramp {
+		ramp[i].Done, half[i].Done = uint64(200*i), uint64(100*i)
 	}
-	a, b := finished(), finished()
-	a.Series, b.Series = points(12, 90, 110), points(12, 90, 110)
-	for _, d := range Compare(a, b) {
-		switch want := 0.1 * math.Sqrt2; d.Name {
-		case "rate": // two runs, each with its own
-			if math.Abs(d.Noise-want) > 1e-9 {
-				t.Errorf("%+v, want %v", d, want)
+	for _, c := range []struct {
+		name string
+		a, b []Point
+		want float64
+	}{
+		{"none", nil, nil, 0},
+		{"too few to know", points(5, 100, 200), points(5, 100), 0},
+		{"steady", points(12, 100), points(12, 100), 0},
+		{"one steadily more than the other", points(12, 100), points(12, 150), 0},
+		{"nothing done", points(12, 0), points(12, 0), 0},
+		{"edges", edges, points(12, 100), 0},
+		{"another phase, and no time", others, points(12, 100), 0},
+		{"a ramp twice", ramp, ramp, 0},
+		{"a ramp, and half of it", ramp, half, 0}, // a third of their mean apart at every moment
+		// 10 differences of 2*10/210 and of 0, in turn: they deviate by 0.0502, their standard error is 0.0159.
+		{"moves", points(12, 100), points(12, 100, 110), 3 * 0.5 * 20. / 210 * math.Sqrt(10./9/10)},
+		{"moves, six times as long", points(62, 100), points(62, 100, 110), 3 * 0.5 * 20. / 210 * math.Sqrt(60./59/60)},
+		{"the shorter one counts", points(62, 100), points(12, 100, 110), 3 * 0.5 * 20. / 210 * math.Sqrt(10./9/10)},
+	} {
+		a, b := finished(), finished()
+		a.Series, b.Series = c.a, c.b
+		for _, d := range Compare(a, b) {
+			want := 0.
+			if d.Name == "rate" {
+				want = c.want
+			} else if d.Name == "server-cpu" {
+				continue
 			}
-		case "p50", "p99", "max", "server-cores":
-			if d.Noise != 0 {
-				t.Errorf("%+v, want none", d)
+			if math.Abs(d.Noise-want) > 1e-9 {
+				t.Errorf("%s: noise %v of %s, want %v", c.name, d.Noise, d.Name, want)
 			}
 		}
 	}
 }
 
+// points of nothing and of twice as much in turn are the reports of many processes, and no noise.
+func TestMoments(t *testing.T) {
+	r := finished()
+	r.Settings.Procs = 16 // report once a second
+	r.Series = append([]Point{{Phase: phaseOpen, Done: 1, Seconds: 1}}, points(22, 200, 0)...)
+	for i := range r.Series {
+		p := &r.Series[i]
+		if p.At = time.Duration(i); p.Done == 0 {
+			p.P50, p.P99, p.Max, p.Server = 0, 0, 0, 0.3
+		}
+	}
+	all := r.moments(phaseRun)
+	if len(all) != 6 { // the last has two points
+		t.Fatalf("%d moments", len(all))
+	}
+	for i, p := range all[:5] {
+		if p.Done != 400 || p.Seconds != 2 || p.P99 != 10*time.Millisecond || p.Max != 1 || math.Abs(p.Server-0.4) > 1e-9 || p.At != time.Duration(4*i+4) {
+			t.Errorf("%+v", p)
+		}
+	}
+	if n := noise(all, all, compared[0].point); n != 0 {
+		t.Errorf("noise %v", n)
+	}
+	if open := r.moments(phaseOpen); len(open) != 1 || open[0].Done != 1 {
+		t.Errorf("%+v", open)
+	}
+	r.Settings.Procs = 7
+	if all := r.moments(phaseRun); len(all) != 22 {
+		t.Errorf("%d moments of few processes", len(all))
+	}
+}
+
 func TestWriteComparison(t *testing.T) {
 	var b bytes.Buffer
+	by := func(v float64) *float64 { return &v }
 	err := WriteComparison(&b, []Delta{
-		{Name: "rate", A: 1000, B: 1100, Change: 0.1, Noise: 0.05},
-		{Name: "p99", A: 10e6, B: 10.2e6, Change: 0.02, Noise: 0.05, unit: unitTime},
-		{Name: "p50", A: 10e6, B: 9.8e6, Change: -0.02, Noise: 0.02, unit: unitTime},
+		{Name: "rate", A: 1000, B: 1100, Change: by(0.1), Noise: 0.05},
+		{Name: "p99", A: 10e6, B: 10.2e6, Change: by(0.02), Noise: 0.05, unit: unitTime},
+		{Name: "p50", A: 10e6, B: 9.8e6, Change: by(-0.02), Noise: 0.02, unit: unitTime},
 		{Name: "errors", A: 0, B: 0.01, unit: unitShare},
 		{Name: "server-cores", A: 0, B: 0.9, Noise: 0.04}, // from nothing to something is no noise
-		{Name: "socket-bytes", A: 5000, B: 2500, Change: -0.5, unit: unitSize},
+		{Name: "socket-bytes", A: 5000, B: 2500, Change: by(-0.5), unit: unitSize},
 	})
 	if err != nil {
 		t.Fatal(err)

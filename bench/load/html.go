@@ -6,6 +6,7 @@ import (
 	"html/template"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,6 +39,7 @@ svg text.l0{fill:var(--l0)}svg text.l1{fill:var(--l1)}svg text.l2{fill:var(--l2)
 {{range .Charts}}{{.}}{{end}}
 {{if .Errors}}<h2>Errors</h2><div class="w"><table><tr><th>class</th><th>while opening</th><th>in the run</th></tr>{{range .Errors}}<tr>{{range .}}<td>{{.}}</td>{{end}}</tr>{{end}}</table></div>{{end}}
 <h2>Command</h2><pre>{{.Command}}</pre>
+<h2>Settings</h2><div class="w"><table>{{range .Settings}}<tr><td>{{.Name}}</td><td>{{.Value}}</td></tr>{{end}}</table></div>
 <h2>Environment</h2><div class="w"><table>{{range .Facts}}<tr><td>{{.Name}}</td><td>{{.Value}}</td></tr>{{end}}</table></div>
 </body></html>
 `))
@@ -53,7 +55,7 @@ func (r *Result) WriteHTML(w io.Writer) (int64, error) {
 	n := &counting{w: w}
 	err = page.Execute(n, map[string]any{
 		"R": r, "Title": "ticketgate bench " + r.Settings.Verb, "When": r.Started.Format("2006-01-02 15:04:05 MST"), "Tiles": r.tiles(),
-		"Latencies": r.latencyRows(), "Charts": charts, "Errors": r.errorRows(), "Command": strings.Join(quoted(r.Command), " "), "Facts": r.facts(),
+		"Latencies": r.latencyRows(), "Charts": charts, "Errors": r.errorRows(), "Command": strings.Join(quoted(r.Command), " "), "Settings": r.Settings.named(), "Facts": r.facts(),
 	})
 	return n.n, err
 }
@@ -111,7 +113,43 @@ func (r *Result) tiles() []named {
 			add("server memory a socket", "%.0f B", s.PerSocket)
 		}
 	}
+	if each, ok := r.kernelPerSocket(); ok {
+		add("kernel memory a socket"+r.ends(), "%.0f B", each)
+	}
 	return all
+}
+
+// ends says whose ends of the sockets this machine's kernel has.
+func (r *Result) ends() string {
+	if r.Server != nil {
+		return ", both ends"
+	}
+	return ", the client's end"
+}
+
+// named are the settings of a run, as a reader looks for them.
+func (s *Settings) named() []named {
+	var all []named
+	add := func(name string, is bool, format string, args ...any) {
+		if is {
+			all = append(all, named{name, fmt.Sprintf(format, args...)})
+		}
+	}
+	add("target", s.Target != "", "%s", s.Target)
+	add("target, without tickets", s.Plain != "", "%s", s.Plain)
+	add("stream", s.Stream != "", "%s", s.Stream)
+	add("clients", s.Clients > 0, "%d", s.Clients)
+	add("sockets", s.hasSockets(), "%d", s.Sockets)
+	add("ramp", s.Ramp > 0, "%.0f sockets a second", s.Ramp)
+	add("rate", s.Rate != "", "%s a second%s", s.Rate, map[bool]string{true: ", Poisson"}[s.Poisson])
+	add("rate", s.Rate == "" && s.Verb != Connect && s.Verb != Feed, "closed loop, %d in flight", max(s.InFlight, 1))
+	add("size", s.messages(), "%d B", s.Size)
+	add("attacks", len(s.Attacks) > 0, "%s, %d peers each", strings.Join(s.Attacks, ", "), s.Hostile)
+	add("duration", true, "%s, and up to %s for answers", s.Duration, s.Settle)
+	add("processes", true, "%d%s", s.Procs, map[bool]string{true: ", each on a core of its own"}[s.Pin])
+	add("lanes of each", true, "%d", s.Lanes)
+	add("source addresses", len(s.Sources) > 0, "%d", len(s.Sources))
+	return append(all, named{"seed", fmt.Sprint(s.Seed)})
 }
 
 func (r *Result) latencyRows() [][]string {
@@ -155,8 +193,10 @@ func (r *Result) facts() []named {
 	all := []named{
 		{"machine", fmt.Sprintf("%s, %d cores, %.1f GiB", h.CPU, h.Cores, float64(h.Memory)/(1<<30))},
 		{"kernel", "Linux " + h.Kernel}, {"Go", h.Go}, {"load average at the start", fmt.Sprintf("%.2f", h.Load)},
+		{"cores that the client may use", strings.Trim(fmt.Sprint(h.Affinity), "[]")},
 		{"descriptors a process", fmt.Sprint(h.Files)}, {"client processes", fmt.Sprint(r.Client.Processes)},
 		{"client, busiest process", percent(r.Client.Busiest) + " of a core"},
+		{"client resident, at the end", mib(r.Client.RSS)},
 	}
 	if r.Client.PerSocket > 0 {
 		all = append(all, named{"client memory a socket", fmt.Sprintf("%.0f B", r.Client.PerSocket)})
@@ -166,10 +206,17 @@ func (r *Result) facts() []named {
 			named{"server resident", fmt.Sprintf("before %s, all open %s, at the end %s, most %s", mib(s.Before), mib(s.Full), mib(s.After), mib(s.Most))})
 	}
 	if k := r.Kernel; k != nil {
-		all = append(all, named{"kernel slabs, of the machine", fmt.Sprintf("before %s, at the end %s", mib(k[0].Slabs), mib(k[1].Slabs))},
+		slabs := "not known: only root may read them"
+		if k[0].Slabs > 0 {
+			slabs = fmt.Sprintf("before %s, at the end %s", mib(k[0].Slabs), mib(k[1].Slabs))
+		}
+		all = append(all, named{"kernel slabs, of the machine", slabs},
 			named{"TCP buffers, of the machine", fmt.Sprintf("before %s, at the end %s", mib(k[0].TCP), mib(k[1].TCP))})
 	}
-	return append(all, named{"seed", fmt.Sprint(r.Settings.Seed)}, named{"took", r.Took.Round(time.Millisecond).String()})
+	for _, name := range sortedKeys(h.Sysctl) {
+		all = append(all, named{name, h.Sysctl[name]})
+	}
+	return append(all, named{"took", r.Took.Round(time.Millisecond).String()})
 }
 
 func mib(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
@@ -187,51 +234,64 @@ func (r *Result) charts() ([]template.HTML, error) {
 		return nil, err
 	}
 	add(p)
-	over := func(of func(Point) (float64, bool), phase string) curve {
-		var c curve
-		for _, p := range r.Series {
-			if v, ok := of(p); ok && (phase == "" || p.Phase == phase) && p.Seconds > 0 {
+	run := r.moments(phaseRun)
+	whole := append(r.moments(phaseOpen), run...)
+	line := func(name string, points []Point, of func(Point) (float64, bool)) curve {
+		c := curve{name: name}
+		for _, p := range points {
+			if v, ok := of(p); ok {
 				c.x, c.y = append(c.x, p.At.Seconds()), append(c.y, v)
 			}
 		}
-		return c
-	}
-	name := func(c curve, name string) curve {
-		c.name = name
 		return c
 	}
 	rate := func(n func(Point) uint64) func(Point) (float64, bool) {
 		return func(p Point) (float64, bool) { return float64(n(p)) / p.Seconds, true }
 	}
 	const seconds = "seconds since the first socket"
-	whole := func(v float64) string { return count(uint64(math.Round(v))) }
+	number := func(v float64) string { return count(uint64(math.Round(v))) }
 	ms := func(v float64) string { return short(time.Duration(v)) }
 	if r.Settings.Verb != Connect {
-		add(chart{title: "Operations a second", x: seconds, format: whole, whole: true, lines: []curve{
-			name(over(rate(func(p Point) uint64 { return p.Done }), phaseRun), "done"),
-			name(over(rate(func(p Point) uint64 { return p.Errors }), phaseRun), "errors"),
-			name(over(rate(func(p Point) uint64 { return p.Late }), phaseRun), "late"),
+		add(chart{title: "Operations a second", x: seconds, format: number, whole: true, lines: []curve{
+			line("done", run, rate(func(p Point) uint64 { return p.Done })),
+			line("errors", run, rate(func(p Point) uint64 { return p.Errors })),
+			line("late", run, rate(func(p Point) uint64 { return p.Late })),
 		}})
 		had := func(of func(Point) time.Duration) func(Point) (float64, bool) {
 			return func(p Point) (float64, bool) { return float64(of(p)), p.Max > 0 }
 		}
 		add(chart{title: "Latency over time", x: seconds, format: ms, lines: []curve{
-			name(over(had(func(p Point) time.Duration { return p.P50 }), phaseRun), "p50"),
-			name(over(had(func(p Point) time.Duration { return p.P99 }), phaseRun), "p99"),
-			name(over(had(func(p Point) time.Duration { return p.Max }), phaseRun), "max"),
+			line("p50", run, had(func(p Point) time.Duration { return p.P50 })),
+			line("p99", run, had(func(p Point) time.Duration { return p.P99 })),
+			line("max", run, had(func(p Point) time.Duration { return p.Max })),
 		}})
 	}
-	add(chart{title: "Open sockets", x: seconds, format: whole, whole: true, lines: []curve{name(over(func(p Point) (float64, bool) { return float64(p.Open), true }, ""), "open")}})
-	if r.Server != nil {
-		add(chart{title: "Memory of the server", x: seconds, format: func(v float64) string { return trim(v) + " MiB" },
-			lines: []curve{name(over(func(p Point) (float64, bool) { return float64(p.RSS) / (1 << 20), p.RSS > 0 }, ""), "resident")}})
+	add(chart{title: "Open sockets", x: seconds, format: number, whole: true, lines: []curve{
+		line("open", whole, func(p Point) (float64, bool) { return float64(p.Open), true }),
+	}})
+	var before int64 // of the machine's slabs
+	if r.Kernel != nil {
+		before = r.Kernel[0].Slabs
 	}
-	cores := []curve{name(over(func(p Point) (float64, bool) { return p.Client, true }, ""), "client")}
+	resident := func(of func(Point) int64, less int64) func(Point) (float64, bool) {
+		return func(p Point) (float64, bool) { return max(float64(of(p)-less), 0) / (1 << 20), of(p) > 0 }
+	}
+	add(chart{title: "Memory: resident, and growth of the kernel's slabs", x: seconds, format: func(v float64) string { return trim(v) + " MiB" }, lines: drawnOf(
+		line("server", whole, resident(func(p Point) int64 { return p.RSS }, 0)),
+		line("client", whole, resident(func(p Point) int64 { return p.ClientRSS }, 0)),
+		line("kernel", whole, resident(func(p Point) int64 { return p.SlabSize }, before)),
+	)})
+	cores := []curve{line("client", whole, func(p Point) (float64, bool) { return p.Client, true })}
 	if r.Server != nil {
-		cores = append(cores, name(over(func(p Point) (float64, bool) { return p.Server, true }, ""), "server"))
+		cores = append(cores, line("server", whole, func(p Point) (float64, bool) { return p.Server, true }))
 	}
 	add(chart{title: "Cores in use", x: seconds, format: trim, lines: cores})
 	return all, nil
+}
+
+// drawnOf leaves out the lines that have no point.
+func drawnOf(all ...curve) []curve {
+	return slices.DeleteFunc(all, func(c curve) bool { return len(c.x) == 0 })
 }
 
 // percentiles is the distribution of the latencies: equal steps on the x axis are ten times rarer values.

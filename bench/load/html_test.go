@@ -28,7 +28,7 @@ func drawn(t *testing.T) *Result {
 	for i := range 20 {
 		at := time.Duration(i) * 500 * time.Millisecond
 		p := Point{At: at, Phase: phaseRun, Open: 10, Begun: 500, Done: 500, Seconds: 0.5, P50: time.Millisecond, P99: 9 * time.Millisecond, Max: 10 * time.Millisecond,
-			Client: 0.3, Server: 0.5, RSS: 100 << 20}
+			Client: 0.3, Server: 0.5, RSS: 100 << 20, ClientRSS: 20 << 20, SlabSize: int64(300+i) << 20}
 		if i < 3 {
 			p = Point{At: at, Phase: phaseOpen, Open: 3 * i, Seconds: 0.5}
 		}
@@ -81,7 +81,7 @@ func TestHTML(t *testing.T) {
 	page := pageOf(t, drawn(t))
 	for _, part := range []string{
 		"<title>ticketgate bench echo</title>", `<span class="v DONE">DONE</span>`, "Latency by percentile", "Operations a second", "Latency over time", "Open sockets",
-		"Memory of the server", "Cores in use", "<td>operation, from due</td>", "<td>close_1013</td><td>0</td><td>20</td>", "<td>http_429</td><td>3</td><td>0</td>",
+		"Memory: resident, and growth of the kernel", "Cores in use", "<td>operation, from due</td>", "<td>close_1013</td><td>0</td><td>20</td>", "<td>http_429</td><td>3</td><td>0</td>",
 		"<pre>ticketgate bench echo</pre>", "99.99%", "25.00 µs", "5000 B",
 	} {
 		if !strings.Contains(page, part) {
@@ -90,6 +90,37 @@ func TestHTML(t *testing.T) {
 	}
 	if n := strings.Count(page, "<svg"); n != 6 {
 		t.Errorf("%d charts", n)
+	}
+}
+
+// A page says what was asked for, where, and what the kernel took.
+func TestHTMLTells(t *testing.T) {
+	r := drawn(t)
+	r.Settings.Pin, r.Settings.Stream, r.Settings.Target, r.Settings.Plain = true, "echo", "127.0.0.1:8080", ""
+	r.Host.Affinity, r.Host.Sysctl = []int{0, 3}, map[string]string{"net.core.somaxconn": "4096"}
+	r.Kernel = &[2]Slab{}
+	page := pageOf(t, r)
+	for _, want := range []string{
+		"<td>target</td><td>127.0.0.1:8080</td>", "<td>stream</td><td>echo</td>", "<td>sockets</td><td>10</td>", "<td>rate</td><td>1000 a second</td>",
+		"<td>size</td><td>128 B</td>", "<td>processes</td><td>1, each on a core of its own</td>", "<td>lanes of each</td><td>4</td>",
+		"<td>cores that the client may use</td><td>0 3</td>", "<td>net.core.somaxconn</td><td>4096</td>", "not known: only root may read them",
+		"<title>server 1.5: 100 MiB</title>", "<title>client 1.5: 20 MiB</title>", "<title>kernel 1.5: 303 MiB</title>",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page does not say %s", want)
+		}
+	}
+	if strings.Contains(page, "0.0 MiB, at the end") && strings.Contains(page, "slabs, of the machine</td><td>before") {
+		t.Error("slabs that nobody could read are told")
+	}
+	r.Kernel = &[2]Slab{{Slabs: 300 << 20}, {Slabs: 320 << 20}}
+	r.Settings.Rate, r.Settings.InFlight = "", 4
+	page = pageOf(t, r)
+	for _, want := range []string{"<title>kernel 1.5: 3 MiB</title>", "<td>kernel slabs, of the machine</td><td>before 300.0 MiB, at the end 320.0 MiB</td>",
+		"<td>rate</td><td>closed loop, 4 in flight</td>"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page does not say %s", want)
+		}
 	}
 }
 
@@ -225,12 +256,12 @@ func TestProgressLine(t *testing.T) {
 	}{
 		{Progress{Phase: phaseOpen, Open: 50, Wanted: 100, PerSec: 1234.4}, false, "ramp    50/100  1234/s"},
 		{Progress{Phase: phaseOpen, Open: 50, Wanted: 100, Errors: 12}, true, "ramp    [##############--------------] 50/100  0/s  errors 12"},
-		{Progress{Phase: phaseOpen}, true, "ramp    [----------------------------] 0/0  0/s"},
-		{Progress{Phase: phaseOpen, Ticket: &Latency{P99: time.Millisecond}, Latency: &Latency{P99: time.Second}}, false, "ramp    0/0  0/s  tickets p99 1ms  open p99 1s"},
-		{Progress{Phase: phaseRun, Open: 3, At: 20 * time.Second, For: 10 * time.Second, Total: Counts{Due: 200, Late: 1, Done: 12_345}, PerSec: 10}, true,
-			"run     [############################] 10s/10s  open 3  done 12k  10/s  late 0.5%"},
+		{Progress{Phase: phaseOpen}, true, ""},
+		{Progress{Phase: phaseOpen, Wanted: 7, Ticket: &Latency{P99: time.Millisecond}, Latency: &Latency{P99: time.Second}}, false, "ramp    0/7  0/s  tickets p99 1ms  open p99 1s"},
+		{Progress{Phase: phaseRun, Open: 3, At: 20 * time.Second, For: 10 * time.Second, Total: Counts{Due: 200, Late: 1, Begun: 23_456, Done: 12_345}, PerSec: 10}, true,
+			"run     [############################] 10s/10s  open 3  sent 23k  recv 12k  10/s  late 0.5%"},
 		{Progress{Phase: phaseRun, At: -time.Second, For: 10 * time.Second, Latency: &Latency{P50: 1000, P99: 2000, P999: 3000}}, true,
-			"run     [----------------------------] 0s/10s  open 0  done 0  0/s  p50 1µs  p99 2µs  p99.9 3µs"},
+			"run     [----------------------------] 0s/10s  open 0  p50 1µs  p99 2µs  p99.9 3µs"},
 	} {
 		if got := c.p.Line(c.bar); got != c.want {
 			t.Errorf("%q, want %q", got, c.want)

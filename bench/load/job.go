@@ -14,6 +14,7 @@
 //	server.go     watch         CPU and memory of the server
 //	verdict.go    Require       PASS, FAIL, INVALID
 //	interrupt.go  breakOff      what is left of a run that was ended before its time
+//	host.go       HostInfo      the machine that both are on
 //	reach.go      Unreachable   nobody was there
 //	compare.go    Compare       two results
 //	html.go       Result.HTML   one file, without anything from elsewhere

@@ -52,7 +52,9 @@ type Result struct {
 type HostInfo struct {
 	Name string `json:"name"`
 	bench.Host
-	Files int `json:"files"` // descriptors a process may have
+	Files    int               `json:"files"`              // descriptors a process may have
+	Affinity []int             `json:"affinity,omitempty"` // the cores it may use
+	Sysctl   map[string]string `json:"sysctl,omitempty"`   // of the kernel, as far as they matter
 }
 
 // Opening is how the sockets came about.
@@ -135,6 +137,8 @@ type Point struct {
 	Server   float64       `json:"server,omitempty"` // and the server
 	RSS      int64         `json:"rss,omitempty"`    // of the server
 	SlabSize int64         `json:"slab,omitempty"`   // of the machine
+
+	ClientRSS int64 `json:"client_rss,omitempty"` // of all workers
 }
 
 // Client is what the load itself took.

@@ -200,7 +200,7 @@ func run(t *testing.T, s load.Settings) *load.Result {
 		t.Errorf("%d points were said, %d are in the series", said, len(r.Series))
 	}
 	for _, p := range r.Series {
-		if p.Seconds <= 0 || p.Open < 0 || p.Begun > r.Run.Begun+uint64(s.Sockets) || p.Done > r.Run.Done || p.Late > r.Run.Due {
+		if p.Seconds <= 0 || p.Open < 0 || s.Sockets > 0 && p.Open > s.Sockets || p.ClientRSS < 0 || p.Begun > r.Run.Begun+uint64(s.Sockets) || p.Done > r.Run.Done || p.Late > r.Run.Due {
 			t.Errorf("a point of the series: %+v", p)
 		}
 	}

@@ -3,7 +3,6 @@ package load
 import (
 	"context"
 	"fmt"
-	"os"
 	"os/exec"
 	"slices"
 	"sync"
@@ -113,20 +112,12 @@ func watchOf(pids []int, address string) (*watch, error) {
 }
 
 func (r *runner) describe() (*Result, error) {
-	host, err := bench.ReadHost()
-	if err != nil {
-		return nil, err
-	}
-	name, err := os.Hostname()
-	if err != nil {
-		return nil, err
-	}
-	files, err := bench.Files()
+	host, err := readHost()
 	if err != nil {
 		return nil, err
 	}
 	return &Result{Version: resultVersion, Tool: r.env.Tool, Command: r.env.Command, Started: time.Now().UTC().Truncate(time.Second),
-		Host: HostInfo{name, host, files}, Settings: r.s.shown()}, nil
+		Host: *host, Settings: r.s.shown(), Notes: host.notes()}, nil
 }
 
 // jobs are what the workers do, the backend's first, and the address of the server.
@@ -136,7 +127,7 @@ func (s *Settings) jobs() (jobs []Job, server string, err error) {
 		return nil, "", err
 	}
 	base := Job{Verb: s.Verb, Share: s.Procs, Seed: s.Seed, Thread: -1, Key: s.Key, Stream: s.Stream, Clients: s.Clients, Ramp: s.Ramp, Insist: s.Insist, Lanes: s.Lanes,
-		Schedule: all, InFlight: s.InFlight, Size: s.Size, For: s.Duration, Settle: s.Settle, Every: pointEvery / 2 * time.Duration(max(1, s.Procs/reportsEach))}
+		Schedule: all, InFlight: s.InFlight, Size: s.Size, For: s.Duration, Settle: s.Settle, Every: pointEvery / 2 * time.Duration(s.reportPoints())}
 	if s.Plain != "" {
 		at, err := plainOf(s.Plain)
 		if err != nil {

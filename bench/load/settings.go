@@ -149,6 +149,10 @@ func (s *Settings) apiHost() string {
 	return u.Host
 }
 
+// reportPoints is in how many points of the series every process reports twice: of many processes the coordinator could not hear
+// all in each.
+func (s *Settings) reportPoints() int { return max(1, s.Procs/reportsEach) }
+
 // hasSockets says that the verb begins with Sockets open ones.
 func (s *Settings) hasSockets() bool { return s.Verb != Tickets && s.Verb != Churn }
 

@@ -10,8 +10,11 @@ import (
 // barWidth is the length of a progress bar, in characters.
 const barWidth = 28
 
-// Line is p in one line; bar draws a progress bar into it.
+// Line is p in one line; bar draws a progress bar into it. "": there is nothing to say, as of sockets that no verb opens beforehand.
 func (p Progress) Line(bar bool) string {
+	if p.Phase == phaseOpen && p.Wanted == 0 {
+		return ""
+	}
 	var b strings.Builder
 	var done float64
 	if p.Phase == phaseOpen {
@@ -34,7 +37,10 @@ func (p Progress) Line(bar bool) string {
 			fmt.Fprintf(&b, "  open p99 %s", short(p.Latency.P99))
 		}
 	} else {
-		fmt.Fprintf(&b, "%s/%s  open %d  done %s  %.0f/s", min(max(p.At, 0), p.For).Round(time.Second), p.For, p.Open, count(p.Total.Done), p.PerSec)
+		fmt.Fprintf(&b, "%s/%s  open %d", min(max(p.At, 0), p.For).Round(time.Second), p.For, p.Open)
+		if p.Total.Begun > 0 {
+			fmt.Fprintf(&b, "  sent %s  recv %s  %.0f/s", count(p.Total.Begun), count(p.Total.Done), p.PerSec)
+		}
 		if p.Latency != nil {
 			fmt.Fprintf(&b, "  p50 %s  p99 %s  p99.9 %s", short(p.Latency.P50), short(p.Latency.P99), short(p.Latency.P999))
 		}
@@ -119,6 +125,9 @@ func (r *Result) Lines() []string {
 			line += fmt.Sprintf("   %.0f B a socket", s.PerSocket)
 		}
 		all = append(all, line)
+	}
+	if each, ok := r.kernelPerSocket(); ok {
+		all = append(all, fmt.Sprintf("kernel  %.0f B a socket%s", each, r.ends()))
 	}
 	for _, note := range r.Notes {
 		all = append(all, "note    "+note)

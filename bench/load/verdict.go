@@ -84,6 +84,7 @@ var figures = func() map[string]figure {
 		"socket-bytes": {unitSize, func(r *Result) (float64, bool) {
 			return known(server(r, func(s *Server) float64 { return s.PerSocket }))
 		}},
+		"kernel-bytes": {unitSize, (*Result).kernelPerSocket},
 		"server-cores": {unitNumber, func(r *Result) (float64, bool) { return server(r, func(s *Server) float64 { return s.Cores }) }},
 		"server-cpu": {unitTime, func(r *Result) (float64, bool) {
 			return known(server(r, func(s *Server) float64 { return float64(s.PerDone) }))

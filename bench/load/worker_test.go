@@ -174,7 +174,7 @@ func TestPoints(t *testing.T) {
 			t.Errorf("%+v, want %+v", got, want)
 		}
 	}
-	check(hear(phaseOpen, Counts{Begun: 4, Late: 1}, map[string]uint64{"refused": 1}), Point{Phase: phaseOpen, Begun: 4, Late: 1, Errors: 1})
+	check(hear(phaseOpen, Counts{Begun: 4, Late: 1, Opened: 5}, map[string]uint64{"refused": 1}), Point{Phase: phaseOpen, Begun: 4, Late: 1, Errors: 1})
 	check(hear(phaseReady, Counts{Begun: 10, Late: 3, Opened: 5}, map[string]uint64{"refused": 2}), Point{Phase: phaseOpen, Begun: 6, Late: 2, Errors: 1})
 	r.begin(time.Duration(mono.System.Now()))
 	check(hear(phaseRun, Counts{Begun: 110, Done: 90, Late: 4, Opened: 5}, map[string]uint64{"refused": 2, "reset": 7}), Point{Phase: phaseRun, Begun: 100, Done: 90, Late: 1, Errors: 7})

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"ticketgate/bench/load"
 	"ticketgate/internal/unit"
@@ -305,7 +306,7 @@ func benchWorkerCmd(e *env) *cobra.Command {
 // A teller shows the progress of a run on stderr: a line that is drawn over and over on a terminal, else one every 5 s.
 type teller struct {
 	w       io.Writer
-	live    bool
+	width   func() int // columns of the terminal; nil: there is none
 	phase   string
 	last    time.Time
 	drawn   bool
@@ -313,13 +314,36 @@ type teller struct {
 }
 
 func newTeller(e *env) *teller {
-	f, ok := e.stderr.(*os.File)
-	return &teller{w: e.stderr, live: ok && isTerminal(f)}
+	t := &teller{w: e.stderr}
+	if f, ok := e.stderr.(*os.File); ok && isTerminal(f) {
+		t.width = func() int { return columns(f) }
+	}
+	return t
+}
+
+// columns is how wide the terminal f is now; one that does not say has as many as any.
+func columns(f *os.File) int {
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil || size.Col == 0 {
+		return 80
+	}
+	return int(size.Col)
+}
+
+// cut is what of line fits into width columns, without the last, behind which some terminals go on to the next line.
+func cut(line string, width int) string {
+	all := []rune(line)
+	return string(all[:min(len(all), max(width-1, 0))])
 }
 
 func (t *teller) progress(p load.Progress) {
-	line := p.Line(t.live)
-	if t.live {
+	live := t.width != nil
+	line := p.Line(live)
+	if line == "" {
+		return
+	}
+	if live {
+		line = cut(line, t.width()) // \r goes back to the beginning of one line, not of two
 		if t.phase != "" && t.phase != p.Phase {
 			fmt.Fprintln(t.w)
 		}
