@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,13 +20,22 @@ import (
 func goodHost() map[string]string {
 	return map[string]string{
 		"proc/sys/fs/nr_open":                        "4194304\n",
+		"proc/sys/fs/file-max":                       "9223372036854775807\n",
+		"proc/sys/fs/file-nr":                        "18127\t0\t9223372036854775807\n",
 		"proc/sys/net/netfilter/nf_conntrack_max":    "2097152\n",
+		"proc/sys/net/netfilter/nf_conntrack_count":  "90000\n",
+		"proc/sys/net/ipv4/tcp_mem":                  "1500000\t2000000\t3000000\n",
+		"proc/sys/net/ipv4/ip_local_reserved_ports":  "\n",
 		"proc/sys/net/core/somaxconn":                "65535\n",
 		"proc/sys/net/ipv4/tcp_max_syn_backlog":      "65535\n",
 		"proc/sys/net/ipv4/ip_local_port_range":      "10240\t65535\n",
 		"proc/sys/net/ipv4/tcp_available_ulp":        "espintcp mptcp tls\n",
 		"proc/meminfo":                               "MemTotal:       131072000 kB\nMemFree:        1000 kB\n",
 		"sys/class/net/eth0/device/vendor":           "0x15b3\n",
+		"sys/class/net/eth0/operstate":               "up\n",
+		"sys/class/net/eth1/device/vendor":           "0x15b3\n",
+		"sys/class/net/eth1/operstate":               "down\n",
+		"sys/class/net/eth1/queues/rx-0/rps_cpus":    "0\n",
 		"sys/class/net/eth0/queues/rx-0/rps_cpus":    "0\n",
 		"sys/class/net/eth0/queues/rx-1/rps_cpus":    "0\n",
 		"sys/class/net/lo/queues/rx-0/rps_cpus":      "0\n",
@@ -43,12 +54,15 @@ func hostOf(t *testing.T, files map[string]string) *host {
 			t.Fatal(err)
 		}
 	}
-	return &host{root: root, files: 4 << 20, synced: func() (bool, error) { return true, nil }, uring: func() error { return nil }, target: 1_000_000, relays: true, sources: 20}
+	return &host{root: root, cores: 40, limits: limits{files: 4 << 20, text: "limit 4194304", fix: "ulimit -n ", memory: unlimited},
+		synced: func() (bool, error) { return true, nil }, uring: func() error { return nil }, target: 1_000_000, relays: true, sources: 20}
 }
 
 func TestDoctor(t *testing.T) {
-	measured := &load.Result{Server: &load.Server{PerSocket: 400}, Opening: load.Opening{Opened: 1000}, Kernel: &[2]load.Slab{{Slabs: 0}, {Slabs: 8_000_000}}}
-	measured.Host.Name = "gw-1"
+	measured := idleRun("gw-1")
+	userOnly := idleRun("gw-1")
+	userOnly.Kernel = nil
+	failing := func(h *host) { h.uring = func() error { return os.NewSyscallError("io_uring_setup", syscall.EPERM) } }
 	for _, c := range []struct {
 		name   string
 		files  map[string]string // other than goodHost's; "": there is none
@@ -56,27 +70,53 @@ func TestDoctor(t *testing.T) {
 		check  string
 		level  string
 		text   string // a part
+		fix    string // the commands, by semicolon
 	}{
-		{"good", nil, nil, "", doctorOK, ""},
-		{"files", nil, func(h *host) { h.files = 65536 }, "files", doctorFail, "limit 65536, fs.nr_open=4194304: 1000000 sockets need 2222222: raise the limit of the process (doctor --explain files)"},
-		{"nr_open", map[string]string{"proc/sys/fs/nr_open": "1048576"}, nil, "files", doctorFail, "fs.nr_open=1048576: 1000000 sockets need 2222222: raise both"},
-		{"not relayed", map[string]string{"proc/sys/fs/nr_open": "1200000"}, func(h *host) { h.relays = false }, "files", doctorOK, "fs.nr_open=1200000"},
-		{"conntrack", map[string]string{"proc/sys/net/netfilter/nf_conntrack_max": "262144"}, nil, "conntrack", doctorFail, "nf_conntrack_max=262144 < 1000000"},
-		{"no conntrack", map[string]string{"proc/sys/net/netfilter/nf_conntrack_max": ""}, nil, "conntrack", doctorOK, "not tracked"},
-		{"backlog", map[string]string{"proc/sys/net/core/somaxconn": "128"}, nil, "backlog", doctorWarn, "somaxconn=128, tcp_max_syn_backlog=65535: below 4096"},
-		{"no backlog", map[string]string{"proc/sys/net/core/somaxconn": ""}, nil, "backlog", doctorWarn, "cannot be read"},
-		{"ports", nil, func(h *host) { h.sources = 1 }, "ports", doctorFail, "1 source and target x 55296 ports: room for 55296 relays, wanted 1000000"},
-		{"ports of no relays", nil, func(h *host) { h.sources, h.relays = 1, false }, "ports", doctorOK, "--relays"},
-		{"port range", map[string]string{"proc/sys/net/ipv4/ip_local_port_range": "1 x"}, nil, "ports", doctorWarn, `ip_local_port_range is "1 x"`},
-		{"memory", map[string]string{"proc/meminfo": "MemTotal: 4194304 kB"}, nil, "memory", doctorFail, "4.0 GiB, 5.1 GiB for the target at 5504 bytes a socket (from measurements elsewhere"},
-		{"memory is short", map[string]string{"proc/meminfo": "MemTotal: 8388608 kB"}, nil, "memory", doctorWarn, "little is left"},
-		{"memory measured", nil, func(h *host) { h.measured = measured }, "memory", doctorOK, "125.0 GiB, 7.8 GiB for the target at 8400 bytes a socket (as measured on gw-1)"},
-		{"clock", nil, func(h *host) { h.synced = func() (bool, error) { return false, nil } }, "clock", doctorWarn, "nothing keeps the wall clock right"},
-		{"clock unknown", nil, func(h *host) { h.synced = func() (bool, error) { return false, os.ErrPermission } }, "clock", doctorWarn, "adjtimex: "},
-		{"io_uring", nil, func(h *host) { h.uring = func() error { return os.NewSyscallError("io_uring_setup", syscall.EPERM) } }, "io_uring", doctorWarn,
-			"a system call of its own: io_uring_setup: operation not permitted"},
-		{"ktls", map[string]string{"proc/sys/net/ipv4/tcp_available_ulp": "espintcp mptcp"}, nil, "ktls", doctorWarn, "no TLS"},
-		{"interrupts", map[string]string{"sys/class/net/eth0/queues/rx-1/rps_cpus": "", "sys/class/net/wlan0/queues/rx-0/rps_cpus": "00"}, nil, "interrupts", doctorWarn, "no RPS: eth0, wlan0"},
+		{"good", nil, nil, "", doctorOK, "", ""},
+		{"files", nil, func(h *host) { h.limits.files = 65536 }, "files", doctorFail,
+			"limit 4194304, fs.nr_open=4194304: 1000000 sockets need 2222222: raise the limit of the process (doctor --explain files)", "ulimit -n 2222222"},
+		{"nr_open", map[string]string{"proc/sys/fs/nr_open": "1048576"}, nil, "files", doctorFail, "1000000 sockets need 2222222: raise fs.nr_open (", "sysctl -w fs.nr_open=2222222"},
+		{"file-max", map[string]string{"proc/sys/fs/file-max": "2230000"}, nil, "files", doctorFail, "raise fs.file-max=2230000, of which 18127 are used", "sysctl -w fs.file-max=2240349"},
+		{"all files", map[string]string{"proc/sys/fs/nr_open": "9", "proc/sys/fs/file-max": "9"}, func(h *host) { h.limits.files = 9 }, "files", doctorFail, "raise fs.nr_open, and fs.file-max",
+			"sysctl -w fs.nr_open=2222222;sysctl -w fs.file-max=2240349;ulimit -n 2222222"},
+		{"not relayed", map[string]string{"proc/sys/fs/nr_open": "1200000"}, func(h *host) { h.relays = false }, "files", doctorOK, "fs.nr_open=1200000", ""},
+		{"conntrack", map[string]string{"proc/sys/net/netfilter/nf_conntrack_max": "2080000"}, nil, "conntrack", doctorFail,
+			"nf_conntrack_max=2080000, 90000 of it in use: below 2090000", "sysctl -w net.netfilter.nf_conntrack_max=2090000"},
+		{"conntrack of no relays", map[string]string{"proc/sys/net/netfilter/nf_conntrack_max": "1090000"}, func(h *host) { h.relays = false }, "conntrack", doctorOK, "90000 of it in use", ""},
+		{"no conntrack", map[string]string{"proc/sys/net/netfilter/nf_conntrack_max": ""}, nil, "conntrack", doctorOK, "not tracked", ""},
+		{"backlog", map[string]string{"proc/sys/net/core/somaxconn": "128"}, nil, "backlog", doctorWarn, "somaxconn=128, tcp_max_syn_backlog=65535: below 4096",
+			"sysctl -w net.core.somaxconn=4096 net.ipv4.tcp_max_syn_backlog=65535"},
+		{"no backlog", map[string]string{"proc/sys/net/core/somaxconn": ""}, nil, "backlog", doctorWarn, "cannot be read", ""},
+		{"ports", nil, func(h *host) { h.sources = 1 }, "ports", doctorFail, "1 pair of source and target x 55296 ports: room for 55296 relays, wanted 1000000; 19 targets have room for them", ""},
+		{"range of ports", map[string]string{"proc/sys/net/ipv4/ip_local_port_range": "32768 60999"}, nil, "ports", doctorFail, "20 pairs of source and target x 28232 ports: room for 564640 relays, wanted 1000000 (",
+			`sysctl -w net.ipv4.ip_local_port_range="10240 65535"`},
+		{"reserved ports", map[string]string{"proc/sys/net/ipv4/ip_local_reserved_ports": "80,10230-10249,20000,65000-65535"}, func(h *host) { h.sources = 18 }, "ports", doctorFail, "x 54749 ports", ""},
+		{"ports of no relays", nil, func(h *host) { h.sources, h.relays = 1, false }, "ports", doctorOK, "--relays", ""},
+		{"port range", map[string]string{"proc/sys/net/ipv4/ip_local_port_range": "1 x"}, nil, "ports", doctorWarn, `ip_local_port_range is "1 x"`, ""},
+		{"memory", map[string]string{"proc/meminfo": "MemTotal: 8388608 kB"}, nil, "memory", doctorFail, "8.0 GiB, 10.3 GiB for the target at 11072 bytes a socket (from measurements elsewhere", ""},
+		{"memory of no relays", map[string]string{"proc/meminfo": "MemTotal: 4194304 kB"}, func(h *host) { h.relays = false }, "memory", doctorFail, "4.0 GiB, 5.1 GiB for the target at 5504 bytes", ""},
+		{"memory is short", map[string]string{"proc/meminfo": "MemTotal: 16777216 kB"}, nil, "memory", doctorWarn, "little is left", ""},
+		{"no memory", map[string]string{"proc/meminfo": ""}, nil, "memory", doctorWarn, "cannot be read", ""},
+		{"memory of the service", nil, func(h *host) { h.limits.memory = 8 << 30 }, "memory", doctorFail, "8.0 GiB of its control group, 10.3 GiB", ""},
+		{"memory of the control group", map[string]string{"proc/7/cgroup": "0::/a.slice/b\n", "sys/fs/cgroup/a.slice/memory.max": "2147483648\n"}, func(h *host) { h.limits.pid = 7 }, "memory", doctorFail,
+			"2.0 GiB of its control group", ""},
+		{"memory measured", nil, func(h *host) { h.measured = measured }, "memory", doctorOK, "125.0 GiB, 4.1 GiB for the target at 4400 bytes a socket (as measured on gw-1)", ""},
+		{"memory measured in part", nil, func(h *host) { h.measured = userOnly }, "memory", doctorOK, "at 10640 bytes a socket (as measured on gw-1, the kernel's part elsewhere", ""},
+		{"tcp_mem", map[string]string{"proc/sys/net/ipv4/tcp_mem": "287898\t383865\t575796"}, nil, "tcp_mem", doctorWarn, `tcp_mem="287898 383865 575796" pages: data under way on all sockets at once needs 2000000`,
+			`sysctl -w net.ipv4.tcp_mem="1500000 2000000 3000000"`},
+		{"tcp_mem without end", map[string]string{"proc/sys/net/ipv4/tcp_mem": "1 2 3", "proc/meminfo": "MemTotal: 15000000 kB"}, func(h *host) { h.measured = measured }, "tcp_mem", doctorWarn,
+			"beyond 2 TCP shrinks its buffers, and more than half of the memory", ""},
+		{"no tcp_mem", map[string]string{"proc/sys/net/ipv4/tcp_mem": ""}, nil, "tcp_mem", doctorWarn, "cannot be read", ""},
+		{"clock", nil, func(h *host) { h.synced = func() (bool, error) { return false, nil } }, "clock", doctorWarn, "nothing keeps the wall clock right", "timedatectl set-ntp true"},
+		{"clock unknown", nil, func(h *host) { h.synced = func() (bool, error) { return false, os.ErrPermission } }, "clock", doctorWarn, "adjtimex: ", ""},
+		{"io_uring", nil, failing, "io_uring", doctorWarn, "a system call of its own: io_uring_setup: operation not permitted", ""},
+		{"io_uring disabled", map[string]string{"proc/sys/kernel/io_uring_disabled": "2\n"}, failing, "io_uring", doctorWarn, "not permitted", "sysctl -w kernel.io_uring_disabled=0"},
+		{"ktls", map[string]string{"proc/sys/net/ipv4/tcp_available_ulp": "espintcp mptcp"}, nil, "ktls", doctorWarn, "no TLS", "modprobe tls"},
+		{"interrupts", map[string]string{"sys/class/net/eth0/queues/rx-1/rps_cpus": "", "sys/class/net/wlan0/queues/rx-0/rps_cpus": "00"}, nil, "interrupts", doctorWarn, "no RPS: eth0, wlan0",
+			"echo ff,ffffffff > /sys/class/net/eth0/queues/rx-0/rps_cpus;echo ff,ffffffff > /sys/class/net/wlan0/queues/rx-0/rps_cpus"},
+		{"interrupts of one core", map[string]string{"sys/class/net/wlan0/queues/rx-0/rps_cpus": "00000000,00000800"}, nil, "interrupts", doctorWarn, "no RPS: wlan0",
+			"echo ff,ffffffff > /sys/class/net/wlan0/queues/rx-0/rps_cpus"},
+		{"one core", map[string]string{"sys/class/net/wlan0/queues/rx-0/rps_cpus": "0"}, func(h *host) { h.cores = 1 }, "interrupts", doctorOK, "spread: eth0, wlan0", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			files := goodHost()
@@ -86,8 +126,8 @@ func TestDoctor(t *testing.T) {
 			if c.change != nil {
 				c.change(h)
 			}
-			var out bytes.Buffer
-			err := h.report(&out, "json")
+			var out, talk bytes.Buffer
+			err := h.report(&out, &talk, "json")
 			var all []finding
 			if e := json.Unmarshal(out.Bytes(), &all); e != nil || len(all) != len(checks) {
 				t.Fatalf("%v: %s", e, out.String())
@@ -96,10 +136,16 @@ func TestDoctor(t *testing.T) {
 			if failed := c.level == doctorFail; failed != errors.As(err, &coded) || failed && coded.code != exitFailed {
 				t.Errorf("%v", err)
 			}
+			if warned := talk.String() == "doctor: 0 failures, 1 warning\n"; warned != (c.level == doctorWarn) || !warned && talk.Len() > 0 {
+				t.Errorf("%q is said in the end", talk.String())
+			}
 			for _, f := range all {
 				want := doctorOK
 				if f.Check == c.check {
 					want = c.level
+					if got := strings.Join(f.Fix, ";"); got != c.fix {
+						t.Errorf("mended by %q, want %q", got, c.fix)
+					}
 					if !strings.Contains(f.Text, c.text) {
 						t.Errorf("%s, want %s", f.Text, c.text)
 					}
@@ -112,10 +158,111 @@ func TestDoctor(t *testing.T) {
 	}
 }
 
+// idleRun is a bench connect on the machine name: 400 bytes of the server a socket, and 8,000 of the kernel for both ends.
+func idleRun(name string) *load.Result {
+	r := &load.Result{Version: 1, Verdict: load.Done, Server: &load.Server{PerSocket: 400}, Opening: load.Opening{Opened: 1000}, Kernel: &[2]load.Slab{{Slabs: 1}, {}}}
+	r.Settings.Verb, r.Host.Name = load.Connect, name
+	r.Series = []load.Point{{Open: 1000, SlabSize: 8_000_001}}
+	return r
+}
+
+// A run tells what a socket takes here only if it was here, and if its sockets were idle.
+func TestDoctorMeasured(t *testing.T) {
+	name, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name   string
+		change func(*load.Result)
+		why    string
+	}{
+		{"good", func(*load.Result) {}, ""},
+		{"required", func(r *load.Result) { r.Verdict = load.Pass }, ""},
+		{"another verb", func(r *load.Result) { r.Settings.Verb = load.Echo }, "a run of bench echo: want one of bench connect"},
+		{"another host", func(r *load.Result) { r.Host.Name += "-2" }, "measured on " + name + "-2, and this is " + name},
+		{"invalid", func(r *load.Result) { r.Verdict = load.Invalid }, "a run that is INVALID"},
+		{"failed", func(r *load.Result) { r.Verdict = load.Fail }, "a run that is FAIL"},
+		{"no server", func(r *load.Result) { r.Server = nil }, "does not say what a socket takes"},
+		{"few sockets", func(r *load.Result) { r.Server.PerSocket = 0 }, "1,000 sockets at least"},
+	} {
+		r := idleRun(name)
+		c.change(r)
+		var text bytes.Buffer
+		_, err := r.WriteTo(&text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := write(t, t.TempDir(), "run.json", text.String())
+		h := host{}
+		if err := h.measure(file); (err == nil) != (c.why == "") || err != nil && !strings.Contains(err.Error(), c.why) || (h.measured == nil) != (err != nil) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
+// The limits that count are the service's where there is one.
+func TestDoctorLimits(t *testing.T) {
+	none := func() (string, error) { return "", os.ErrNotExist }
+	const limitsFile = "Limit                     Soft Limit           Hard Limit           Units\nMax open files            1024                 %s               files\n"
+	for _, c := range []struct {
+		name string
+		unit string
+		pid  int
+		want limits
+	}{
+		{"service", "LoadState=loaded\nLimitNOFILE=2097152\nMemoryMax=8589934592\nMainPID=0\n", 0,
+			limits{2097152, "unit LimitNOFILE=2097152", "systemctl edit ticketgate   # [Service] LimitNOFILE=", 8 << 30, hostOnly}},
+		{"service without limits", "MainPID=7\nLoadState=loaded\nLimitNOFILE=infinity\nMemoryMax=infinity\n", 0,
+			limits{math.MaxUint64, "unit LimitNOFILE=infinity", "systemctl edit ticketgate   # [Service] LimitNOFILE=", unlimited, 7}},
+		{"process", "LoadState=loaded\nLimitNOFILE=1\n", 7, limits{4096, "limit 4096 of process 7", "prlimit --pid 7 --nofile=", unlimited, 7}},
+	} {
+		h := hostOf(t, map[string]string{"proc/7/limits": fmt.Sprintf(limitsFile, "4096")})
+		h.unit = func() (string, error) { return c.unit, nil }
+		if err := h.find(c.pid); err != nil || h.limits != c.want {
+			t.Errorf("%s: %+v, %v", c.name, h.limits, err)
+		}
+	}
+	h := hostOf(t, nil)
+	h.unit = none
+	if err := h.find(0); err != nil || !strings.HasSuffix(h.limits.text, " of this shell") || h.limits.files == 4<<20 || h.limits.pid != os.Getpid() {
+		t.Errorf("no systemd: %+v, %v", h.limits, err)
+	}
+	h.unit = func() (string, error) { return "LoadState=not-found\nLimitNOFILE=524288\n", nil }
+	if err := h.find(0); err != nil || !strings.HasSuffix(h.limits.text, " of this shell") {
+		t.Errorf("no service: %+v, %v", h.limits, err)
+	}
+	if err := h.find(8); err == nil || !strings.Contains(err.Error(), "--pid 8: its limits cannot be read") {
+		t.Errorf("no such process: %v", err)
+	}
+}
+
+// What people read has each command below the finding that it mends.
+func TestDoctorTable(t *testing.T) {
+	files := goodHost()
+	files["proc/sys/fs/nr_open"] = "9"
+	h := hostOf(t, files)
+	var out, talk bytes.Buffer
+	err := h.report(&out, &talk, "table")
+	if err == nil || err.Error() != "doctor: 1 failure, 0 warnings" || talk.Len() > 0 {
+		t.Errorf("%v, %s", err, talk.String())
+	}
+	lines := strings.Split(out.String(), "\n")
+	if !strings.HasPrefix(lines[0], "fail  files       limit ") || lines[1] != "                  sysctl -w fs.nr_open=2222222" || !strings.HasPrefix(lines[2], "ok    conntrack   ") {
+		t.Errorf("%s", out.String())
+	}
+	out.Reset()
+	h.target = 100
+	if err := h.explain(&out, "files"); err != nil || !strings.HasSuffix(out.String(), "\n\nfail  files  limit 4194304, fs.nr_open=9: 100 sockets need 222: raise fs.nr_open\n             sysctl -w fs.nr_open=222\n") {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+}
+
 // TestDoctorCommand: the command looks at this machine, in the form that people read.
 func TestDoctorCommand(t *testing.T) {
 	got := ticketgate(t, "", nil, "doctor", "--target", "1")
-	if got.code != exitOK || !strings.HasPrefix(got.out, "ok    files       limit ") || strings.Count(got.out, "\n") != len(checks) {
+	mends := strings.Count(got.out, "\n"+strings.Repeat(" ", len("warn  interrupts  ")))
+	if got.code != exitOK || !strings.HasPrefix(got.out, "ok    files       limit ") || strings.Count(got.out, "\n") != len(checks)+mends {
 		t.Errorf("%+v", got)
 	}
 	got = ticketgate(t, "", nil, "doctor", "--target", "2000000000")
@@ -134,6 +281,10 @@ func TestDoctorCommand(t *testing.T) {
 	}{
 		{[]string{"--explain", "nothing"}, exitUsage, "--explain nothing: there are files, conntrack, "},
 		{[]string{"--target", "0"}, exitUsage, "--target 0: want"},
+		{[]string{"--target", "9000000000000000000"}, exitUsage, "--target 9000000000000000000: want"},
+		{[]string{"--sources", "0"}, exitUsage, "--sources 0: want 1 to 1048576"},
+		{[]string{"--sources", "-1"}, exitUsage, "--sources -1: want 1"},
+		{[]string{"--pid", "0"}, exitUsage, "--pid 0: want a process"},
 		{[]string{"-o", "xml"}, exitUsage, "-o xml: want table or json"},
 		{[]string{"--measured", filepath.Join(t.TempDir(), "none")}, exitFailed, "no such file"},
 	} {

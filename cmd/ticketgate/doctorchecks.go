@@ -1,0 +1,339 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/bits"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"ticketgate/internal/config"
+)
+
+// What a socket takes where nobody has measured it: the gateway's own rows and what Go keeps beside them, and one end in the
+// kernel (bench/RESULTS.md: 336 and 742 bytes, and 8,676 of both ends, with a little to spare).
+const (
+	socketUser    = 384
+	socketRelayed = 832
+	socketKernel  = 5 << 10 // an end
+)
+
+// ends is how many ends of connections the gateway has for each socket: descriptors, and rows of what tracks connections.
+func (h *host) ends() uint64 {
+	if h.relays {
+		return 2
+	}
+	return 1
+}
+
+func (h *host) openFiles() finding {
+	need := uint64(h.target) * h.ends() * 10 / 9
+	open, known := h.number("proc/sys/fs/nr_open")
+	all, counted := h.number("proc/sys/fs/file-max")
+	f := ok("%s, fs.nr_open=%d", h.limits.text, open)
+	var short []string
+	if known && open < need {
+		short = append(short, "fs.nr_open")
+		f = f.fix("sysctl -w fs.nr_open=%d", need)
+	}
+	used, _ := strconv.ParseUint(firstField(h.read("proc/sys/fs/file-nr")), 10, 64)
+	if counted && all < need+used {
+		short = append(short, fmt.Sprintf("fs.file-max=%d, of which %d are used", all, used))
+		f = f.fix("sysctl -w fs.file-max=%d", need+used)
+	}
+	if h.limits.files < need {
+		short = append(short, "the limit of the process")
+		f = f.fix("%s%d", h.limits.fix, need)
+	}
+	if len(short) > 0 {
+		f.Level = doctorFail
+		f.Text += fmt.Sprintf(": %d sockets need %d: raise %s", h.target, need, strings.Join(short, ", and "))
+	}
+	return f
+}
+
+func firstField(text string) string {
+	f := strings.Fields(text)
+	if len(f) == 0 {
+		return ""
+	}
+	return f[0]
+}
+
+func (h *host) conntrack() finding {
+	most, loaded := h.number("proc/sys/net/netfilter/nf_conntrack_max")
+	held, _ := h.number("proc/sys/net/netfilter/nf_conntrack_count")
+	need := uint64(h.target)*h.ends() + held
+	text := fmt.Sprintf("nf_conntrack_max=%d, %d of it in use", most, held)
+	switch {
+	case !loaded:
+		return ok("connections are not tracked")
+	case most < need:
+		return fail("%s: below %d: raise it, or exempt the gate's port", text, need).fix("sysctl -w net.netfilter.nf_conntrack_max=%d", need)
+	default:
+		return ok("%s", text)
+	}
+}
+
+// backlogWanted is what a gate that comes back after a restart may find waiting, at 20,000 admissions a second.
+const backlogWanted = 4096
+
+func (h *host) backlog() finding {
+	queue, known := h.number("proc/sys/net/core/somaxconn")
+	half, known2 := h.number("proc/sys/net/ipv4/tcp_max_syn_backlog")
+	text := fmt.Sprintf("somaxconn=%d, tcp_max_syn_backlog=%d", queue, half)
+	switch {
+	case !known || !known2:
+		return warn("somaxconn or tcp_max_syn_backlog cannot be read")
+	case queue < backlogWanted || half < backlogWanted:
+		return warn("%s: below %d, so that a rush of clients waits a second more", text, backlogWanted).
+			fix("sysctl -w net.core.somaxconn=%d net.ipv4.tcp_max_syn_backlog=%d", max(queue, backlogWanted), max(half, backlogWanted))
+	default:
+		return ok("%s", text)
+	}
+}
+
+// The widest range of local ports that leaves alone what services listen on.
+const portLow, portHigh = 10240, 65535
+
+func (h *host) ports() finding {
+	f := strings.Fields(h.read("proc/sys/net/ipv4/ip_local_port_range"))
+	if len(f) != 2 {
+		return warn("ip_local_port_range cannot be read")
+	}
+	low, err := strconv.Atoi(f[0])
+	high, err2 := strconv.Atoi(f[1])
+	if err != nil || err2 != nil || high < low {
+		return warn("ip_local_port_range is %q", strings.Join(f, " "))
+	}
+	reserved := h.read("proc/sys/net/ipv4/ip_local_reserved_ports")
+	ports := portsFree(low, high, reserved)
+	room := h.sources * ports
+	text := fmt.Sprintf("%s of source and target x %d ports: room for %d relays", countOf(h.sources, "pair"), ports, room)
+	switch {
+	case !h.relays:
+		return ok("%d of an address (only relays take one each: --relays)", ports)
+	case room >= h.target:
+		return ok("%s", text)
+	}
+	f2 := fail("%s, wanted %d", text, h.target)
+	if widest := portsFree(portLow, portHigh, reserved); widest > ports {
+		ports = widest
+		f2 = f2.fix(`sysctl -w net.ipv4.ip_local_port_range="%d %d"`, portLow, portHigh)
+	}
+	if ports > 0 && h.sources*ports < h.target {
+		f2.Text += fmt.Sprintf("; %d targets have room for them", (h.target+ports-1)/ports)
+	}
+	return f2
+}
+
+// portsFree is how many ports from low to high are not in reserved, a list such as "8080,9100-9200".
+func portsFree(low, high int, reserved string) int {
+	n := high - low + 1
+	for part := range strings.SplitSeq(reserved, ",") {
+		first, last, isRange := strings.Cut(part, "-")
+		if !isRange {
+			last = first
+		}
+		from, err := strconv.Atoi(first)
+		to, err2 := strconv.Atoi(last)
+		if err == nil && err2 == nil {
+			n -= max(0, min(to, high)-max(from, low)+1)
+		}
+	}
+	return max(n, 0)
+}
+
+// socketBytes is what a socket takes in all, and where that is known from.
+func (h *host) socketBytes() (float64, string) {
+	user, kernel, from := float64(socketUser), float64(socketKernel*h.ends()), "from measurements elsewhere: --measured refines it"
+	if h.relays {
+		user = socketRelayed
+	}
+	if r := h.measured; r != nil {
+		user, from = r.Server.PerSocket, "as measured on "+r.Host.Name
+		if end, known := r.KernelEnd(); known {
+			kernel = end
+		} else {
+			from += ", the kernel's part elsewhere: only root may measure it"
+		}
+	}
+	return user + kernel, from
+}
+
+// hostOnly is a machine's files as no process of it sees them.
+const hostOnly = 0
+
+// seenBy is a machine's files as its process pid sees them.
+type seenBy struct {
+	fs.FS
+	pid int
+}
+
+// Open implements fs.FS.
+func (s seenBy) Open(name string) (fs.File, error) {
+	if rest, self := strings.CutPrefix(name, "proc/self/"); self {
+		name = fmt.Sprintf("proc/%d/%s", s.pid, rest)
+	}
+	return s.FS.Open(name)
+}
+
+func (h *host) memory() finding {
+	root := os.DirFS(h.root)
+	machine := config.MemoryLimit("auto", seenBy{root, hostOnly})
+	total := min(config.MemoryLimit("auto", seenBy{root, h.limits.pid}), h.limits.memory)
+	of := ""
+	if total < machine {
+		of = " of its control group"
+	}
+	each, from := h.socketBytes()
+	need := each * float64(h.target)
+	const gib = 1 << 30
+	text := fmt.Sprintf("%.1f GiB%s, %.1f GiB for the target at %.0f bytes a socket (%s)", float64(total)/gib, of, need/gib, each, from)
+	switch {
+	case machine == unlimited:
+		return warn("/proc/meminfo cannot be read")
+	case need > 0.9*float64(total):
+		return fail("%s", text)
+	case need > 0.6*float64(total):
+		return warn("%s: little is left for data under way", text)
+	default:
+		return ok("%s", text)
+	}
+}
+
+// tcpMemory compares the pages of net.ipv4.tcp_mem, from whose second figure on TCP shrinks its buffers, with one of each socket
+// end: idle ones have none, and one with data under way has one at least.
+func (h *host) tcpMemory() finding {
+	var low, pressure, high uint64
+	text := h.read("proc/sys/net/ipv4/tcp_mem")
+	if _, err := fmt.Sscan(text, &low, &pressure, &high); err != nil {
+		return warn("tcp_mem cannot be read")
+	}
+	need := uint64(h.target) * h.ends()
+	if pressure >= need {
+		return ok("room for a page of data on %d sockets", pressure/h.ends())
+	}
+	f := warn("tcp_mem=%q pages: data under way on all sockets at once needs %d, beyond %d TCP shrinks its buffers", strings.Join(strings.Fields(text), " "), need, pressure)
+	if machine := config.MemoryLimit("auto", seenBy{os.DirFS(h.root), hostOnly}); need*uint64(os.Getpagesize()) > uint64(machine)/2 {
+		f.Text += ", and more than half of the memory"
+		return f
+	}
+	return f.fix(`sysctl -w net.ipv4.tcp_mem="%d %d %d"`, need/4*3, need, need/2*3)
+}
+
+// clockSynced asks the kernel whether something keeps its clock right (adjtimex).
+func clockSynced() (bool, error) {
+	var t unix.Timex
+	state, err := unix.Adjtimex(&t)
+	return err == nil && state != unix.TIME_ERROR && t.Status&unix.STA_UNSYNC == 0, err
+}
+
+func (h *host) clock() finding {
+	synced, err := h.synced()
+	switch {
+	case err != nil:
+		return warn("adjtimex: %v", err)
+	case !synced:
+		return warn("nothing keeps the wall clock right").fix("timedatectl set-ntp true")
+	default:
+		return ok("synchronised")
+	}
+}
+
+func (h *host) ktls() finding {
+	if slices.Contains(strings.Fields(h.read("proc/sys/net/ipv4/tcp_available_ulp")), "tls") {
+		return ok("the kernel has TLS")
+	}
+	return warn("the kernel has no TLS: TLS sockets cost the gateway some 3.6 KB more each").fix("modprobe tls")
+}
+
+func (h *host) ioUring() finding {
+	err := h.uring()
+	if err == nil {
+		return ok("many sockets are read and written in one system call")
+	}
+	f := warn("each read and write is a system call of its own: %v", err)
+	if n, known := h.number("proc/sys/kernel/io_uring_disabled"); known && n > 0 {
+		f = f.fix("sysctl -w kernel.io_uring_disabled=0")
+	}
+	return f
+}
+
+func (h *host) interrupts() finding {
+	cards, err := filepath.Glob(filepath.Join(h.root, "sys/class/net/*/device"))
+	if err != nil {
+		return warn("%v", err)
+	}
+	var single, fine []string
+	var fixes []string
+	for _, card := range cards {
+		name := filepath.Base(filepath.Dir(card))
+		if state := h.read("sys/class/net/" + name + "/operstate"); state != "" && state != "up" && state != "unknown" {
+			continue // nothing comes through it
+		}
+		spread, err := h.spread(name)
+		switch {
+		case err != nil:
+			return warn("%v", err)
+		case spread || h.cores == 1:
+			fine = append(fine, name)
+		default:
+			single = append(single, name)
+			fixes = append(fixes, fmt.Sprintf("echo %s > /sys/class/net/%s/queues/rx-0/rps_cpus", coreMask(h.cores), name))
+		}
+	}
+	switch {
+	case len(single) > 0:
+		f := warn("one receive queue and no RPS: %s", strings.Join(single, ", "))
+		f.Fix = fixes
+		return f
+	case len(fine) == 0:
+		return ok("no network card in use")
+	default:
+		return ok("spread: %s", strings.Join(fine, ", "))
+	}
+}
+
+// spread says that more than one core receives what comes through card.
+func (h *host) spread(card string) (bool, error) {
+	queues, err := filepath.Glob(filepath.Join(h.root, "sys/class/net", card, "queues/rx-*"))
+	if err != nil {
+		return false, err
+	}
+	spread := len(queues) > 1
+	for _, q := range queues {
+		mask, err := os.ReadFile(filepath.Join(q, "rps_cpus"))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return false, err
+		}
+		spread = spread || coresIn(string(mask)) > 1
+	}
+	return spread, nil
+}
+
+// coresIn is how many cores are in mask, such as "00000000,0000000f".
+func coresIn(mask string) (n int) {
+	for _, digit := range mask {
+		if v, err := strconv.ParseUint(string(digit), 16, 8); err == nil {
+			n += bits.OnesCount64(v)
+		}
+	}
+	return n
+}
+
+// coreMask has the first n cores, in groups of 32 as the kernel writes them.
+func coreMask(n int) string {
+	var groups []string
+	for ; n > 0; n -= 32 {
+		groups = append(groups, fmt.Sprintf("%x", uint64(1)<<min(n, 32)-1))
+	}
+	slices.Reverse(groups)
+	return strings.Join(groups, ",")
+}
