@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// ErrAnswer is an HTTP answer without a usable Content-Length. The front end always sends one.
-var ErrAnswer = errors.New("bench: answer without a usable Content-Length")
+// ErrAnswer is an HTTP answer whose end cannot be told. The front end always sends a Content-Length; a proxy before it may send chunks.
+var ErrAnswer = errors.New("bench: answer without a usable Content-Length or chunks")
 
 // ErrTicket is a 201 whose body is not a ticket.
 var ErrTicket = errors.New("bench: 201 without url and tgs_ protocol")
@@ -21,29 +21,102 @@ type Answer struct {
 	Body   []byte
 }
 
-// ParseAnswer reads an HTTP answer of known length; n is 0 until all of it is there.
+// ParseAnswer reads an HTTP answer; n is 0 until all of it is there. One that says no length lasts until the connection ends (RFC 9112
+// 6.3): of a failure the status is what counts, and it is taken with what has come of the body.
 func ParseAnswer(b []byte) (a Answer, n int, err error) {
 	status, head, err := parseHead(b)
 	if err != nil || head == 0 {
 		return Answer{}, 0, err
 	}
-	size, ok := header(b[:head], "\r\nContent-Length: ")
-	length, err := strconv.Atoi(string(size))
-	if !ok || err != nil || length < 0 || length > leftMax {
-		return Answer{}, 0, ErrAnswer
+	end, _ := header(b[:head], "Connection")
+	a = Answer{Status: status, Close: bytes.EqualFold(end, []byte("close"))}
+	coding, coded := header(b[:head], "Transfer-Encoding")
+	size, sized := header(b[:head], "Content-Length")
+	switch {
+	case coded && bytes.EqualFold(coding, []byte("chunked")):
+		a.Body, n, err = dechunk(b[head:])
+	case sized && !coded:
+		a.Body, n, err = sizedBody(b[head:], size)
+	case status == 204 || status == 304:
+		return a, head, nil
+	case status < 300 || coded:
+		err = ErrAnswer
+	default:
+		a.Body, a.Close = b[head:min(len(b), head+leftMax)], true
+		return a, len(b), nil
 	}
-	if len(b) < head+length {
-		return Answer{}, 0, nil
+	if err != nil || n < 0 {
+		return Answer{}, 0, err
 	}
-	end, _ := header(b[:head], "\r\nConnection: ")
-	return Answer{status, bytes.EqualFold(end, []byte("close")), b[head : head+length]}, head + length, nil
+	return a, head + n, nil
 }
 
-// header finds the value after name, spelt as fasthttp and net/http spell it.
+// sizedBody is the body at the start of b; n is -1 until all of it is there.
+func sizedBody(b, size []byte) (body []byte, n int, err error) {
+	n, err = strconv.Atoi(string(size))
+	if err != nil || n < 0 || n > leftMax {
+		return nil, 0, ErrAnswer
+	}
+	if len(b) < n {
+		return nil, -1, nil
+	}
+	return b[:n], n, nil
+}
+
+// dechunk puts the chunks (RFC 9112 7.1) at the start of b together; n is -1 until the last of them is there.
+func dechunk(b []byte) (body []byte, n int, err error) {
+	for {
+		line, rest, ok := bytes.Cut(b[n:], crlf)
+		if !ok {
+			return nil, -1, nil
+		}
+		digits, _, _ := bytes.Cut(line, []byte(";")) // extensions
+		size, err := strconv.ParseUint(string(bytes.TrimSpace(digits)), 16, 32)
+		if err != nil || size > leftMax {
+			return nil, 0, ErrAnswer
+		}
+		n += len(line) + len(crlf)
+		if size == 0 {
+			return endChunks(body, rest, n)
+		}
+		if uint64(len(rest)) < size+uint64(len(crlf)) {
+			return nil, -1, nil
+		}
+		if !bytes.HasPrefix(rest[size:], crlf) {
+			return nil, 0, ErrAnswer
+		}
+		body = append(body, rest[:size]...)
+		n += int(size) + len(crlf)
+	}
+}
+
+// endChunks reads over the trailers behind the last chunk, which begin with rest at n.
+func endChunks(body, rest []byte, n int) ([]byte, int, error) {
+	for {
+		line, more, ok := bytes.Cut(rest, crlf)
+		if !ok {
+			return nil, -1, nil
+		}
+		n += len(line) + len(crlf)
+		if len(line) == 0 {
+			return body, n, nil
+		}
+		rest = more
+	}
+}
+
+var crlf = []byte("\r\n")
+
+// header finds the value of name, in whatever case it is written: HTTP/1.1 proxies pass on the names in lower case that HTTP/2 wants.
 func header(head []byte, name string) ([]byte, bool) {
-	_, rest, ok := bytes.Cut(head, []byte(name))
-	value, _, end := bytes.Cut(rest, []byte("\r\n"))
-	return value, ok && end
+	for len(head) > 0 {
+		var line []byte
+		line, head, _ = bytes.Cut(head, crlf)
+		if len(line) > len(name) && line[len(name)] == ':' && strings.EqualFold(string(line[:len(name)]), name) {
+			return bytes.TrimSpace(line[len(name)+1:]), true
+		}
+	}
+	return nil, false
 }
 
 // A Caller sends one request at a time over a connection that it keeps, and reconnects when the server ends it.
@@ -85,14 +158,15 @@ func (k *Caller) Opened(c *Conn) { c.Write(k.req) }
 
 // Data implements Handler.
 func (k *Caller) Data(c *Conn, b []byte) int {
+	if k.req == nil { // nobody asked: a server's 408 to an idle connection, or the rest of a body that is longer than it said
+		k.HangUp()
+		return 0
+	}
 	a, n, err := ParseAnswer(b)
 	if err == nil && n == 0 {
 		return 0
 	}
-	if err == nil && k.req == nil {
-		err = errors.New("bench: an answer that nobody asked for")
-	}
-	if err != nil || a.Close {
+	if err != nil || a.Close || n < len(b) { // what follows an answer is none to the next request
 		k.conn = nil
 		c.Close()
 	}
@@ -108,8 +182,9 @@ func (k *Caller) Closed(_ *Conn, err error) {
 	}
 }
 
-// HangUp ends an idle connection.
+// HangUp ends the connection, and forgets what is under way on it: answer does not hear of it.
 func (k *Caller) HangUp() {
+	k.req = nil
 	if k.conn != nil {
 		k.conn.Close()
 		k.conn = nil

@@ -87,6 +87,14 @@ func TestParseAnswer(t *testing.T) {
 		{"empty", "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", 204, false, "", nil},
 		{"close", "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nContent-Length: 3\r\n\r\nno!", 429, true, "no!", nil},
 		{"keep-alive", "HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n", 200, false, "", nil},
+		{"lower case", "HTTP/1.1 201 Created\r\ncontent-length:2 \r\nCONNECTION: Close\r\n\r\n{}", 201, true, "{}", nil},
+		{"chunks", "HTTP/1.1 201 Created\r\ntransfer-encoding: chunked\r\n\r\n2;x=y\r\n{\"\r\nA\r\n0123456789\r\n0\r\nTrailer: x\r\n\r\n", 201, false, `{"0123456789`, nil},
+		{"no chunk", "HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 201, false, "", nil},
+		{"bad chunk", "HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n\r\n", 0, false, "", bench.ErrAnswer},
+		{"huge chunk", "HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\nfffffff\r\n", 0, false, "", bench.ErrAnswer},
+		{"chunk longer than it says", "HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n", 0, false, "", bench.ErrAnswer},
+		{"another coding", "HTTP/1.1 503 No\r\nTransfer-Encoding: gzip\r\nContent-Length: 0\r\n\r\n", 0, false, "", bench.ErrAnswer},
+		{"no body", "HTTP/1.1 204 No Content\r\n\r\n", 204, false, "", nil},
 		{"no length", "HTTP/1.1 200 OK\r\n\r\n", 0, false, "", bench.ErrAnswer},
 		{"bad length", "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", 0, false, "", bench.ErrAnswer},
 		{"old version", "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", 0, false, "", bench.ErrHead},
@@ -108,6 +116,15 @@ func TestParseAnswer(t *testing.T) {
 				t.Errorf("%s cut at %d: %d, %v", c.name, cut, n, err)
 			}
 		}
+	}
+}
+
+// A failure whose body ends with the connection keeps its status.
+func TestParseAnswerWithoutLength(t *testing.T) {
+	text := "HTTP/1.1 502 Bad Gateway\r\nServer: x\r\n\r\n<html>"
+	a, n, err := bench.ParseAnswer([]byte(text))
+	if err != nil || n != len(text) || a.Status != 502 || !a.Close || string(a.Body) != "<html>" {
+		t.Errorf("%+v, %d, %v", a, n, err)
 	}
 }
 
@@ -183,6 +200,8 @@ func FuzzServerBytes(f *testing.F) {
 	f.Add(ws.MustCompileFrame(ws.NewTextFrame([]byte("hello"))))
 	f.Add(ws.MustCompileFrame(ws.NewBinaryFrame(make([]byte, 300))))
 	f.Add([]byte("HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n{}"))
+	f.Add([]byte("HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"))
+	f.Add([]byte("HTTP/1.1 502 Bad Gateway\r\n\r\n<html>"))
 	f.Add([]byte{0x82, 127, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if fr, n, err := bench.ParseFrame(b); n > len(b) || n > 0 && (err != nil || n < 2+len(fr.Payload)) {
