@@ -2,6 +2,7 @@
 // thread, and through /proc as an onlooker. It knows the gateway's public contract and nothing else of it.
 //
 //	client.go    Loop, Conn       epoll, sockets, bytes
+//	listen.go    Loop.Listen      the other side
 //	wire.go      upgrade, frames  what a WebSocket client writes and reads
 //	post.go      Caller           keep-alive HTTP, tickets
 //	echo.go      Echo             messages out and back, latency
@@ -26,7 +27,10 @@ import (
 
 const (
 	readBytes   = 64 << 10              // one buffer for all sockets of a loop
-	leftMax     = 256 << 10             // bytes that a handler may leave unread on one socket
+	leftMax     = 256 << 10             // bytes that a handler may leave unread on one socket, if Options say nothing else
+	unsentMax   = 16 << 20              // bytes that may wait to be sent on one socket: a message of the longest kind
+	unsentAll   = 256 << 20             // and on all sockets of a loop: a process must not take the machine's memory
+	keptMax     = 1 << 20               // bytes of a buffer that an idle socket, or a free one, may keep
 	eventsMax   = 512                   // events taken in one wake
 	eventsBusy  = 16                    // events of a wake from which on the next is expected to find some at once
 	longestWait = 50 * time.Millisecond // so that a cancelled context is noticed
@@ -38,6 +42,7 @@ const (
 var (
 	ErrTimeout  = errors.New("bench: not done in time")
 	ErrLeftover = errors.New("bench: the handler left too many bytes unread")
+	ErrUnsent   = errors.New("bench: the other side does not read, and too many bytes wait for it")
 )
 
 // A Handler is what a Conn does. All its methods are called on the loop, and may use the Loop and any Conn of it.
@@ -55,6 +60,9 @@ type Handler interface {
 type Options struct {
 	Sources []netip.Addr         // IPv4 addresses to connect from, in turn; none: the kernel's choice
 	Now     func() time.Duration // a clock that never steps; nil: the machine's
+	Left    int                  // bytes that a handler may leave unread on one socket; less than 256 KiB: 256 KiB
+	// What is meant to wait for the kernel on one socket and on all of them, beyond which 16 MiB and 256 MiB more may.
+	Unsent, UnsentAll int
 }
 
 // A Loop is an epoll client that one goroutine drives: few allocations, no goroutine per socket. Sources allow more
@@ -62,13 +70,19 @@ type Options struct {
 type Loop struct {
 	now     func() time.Duration
 	sources []unix.SockaddrInet4
+	left    int // bounds
+	unsent  int
+	all     int
 
 	ep     int
+	spare  int    // a descriptor for turnAway; -1: nobody has listened
+	waits  int    // bytes that wait to be sent
 	dials  uint32 // also the next Conn's generation
 	conns  []*Conn
 	free   []*Conn
 	open   int
 	busy   bool                   // the last wake found many events
+	old    bool                   // there is no epoll_pwait2
 	doors  map[int]func() Handler // listening sockets
 	events [eventsMax]unix.EpollEvent
 	buf    [readBytes]byte
@@ -76,7 +90,7 @@ type Loop struct {
 
 // NewLoop returns a loop without sockets.
 func NewLoop(o Options) (*Loop, error) {
-	l := &Loop{now: o.Now}
+	l := &Loop{now: o.Now, spare: -1, left: max(o.Left, leftMax), unsent: unsentMax + o.Unsent, all: unsentAll + o.UnsentAll}
 	if l.now == nil {
 		start := time.Now()
 		l.now = func() time.Duration { return time.Since(start) }
@@ -104,6 +118,9 @@ func (l *Loop) Close() error {
 	}
 	for fd := range l.doors {
 		_ = unix.Close(fd)
+	}
+	if l.spare >= 0 {
+		_ = unix.Close(l.spare)
 	}
 	return unix.Close(l.ep)
 }
@@ -216,22 +233,18 @@ func (l *Loop) Turn(wait time.Duration) error { return l.round(min(max(wait, 0),
 func (l *Loop) round(wait time.Duration) error {
 	var n uintptr
 	var errno syscall.Errno
-	if l.busy { // more has come meanwhile, most likely
-		n, _, errno = syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.ep), uintptr(unsafe.Pointer(&l.events[0])), eventsMax, 0, 0, 0)
+	if l.busy { // more has come meanwhile, most likely: it is fetched without telling Go's scheduler
+		n, errno = l.look()
 	}
 	if n == 0 || errno != 0 {
-		timeout := unix.NsecToTimespec(wait.Nanoseconds()) // whole milliseconds, epoll_wait's, are too coarse for due times
-		// Go's scheduler is not told: it would take the processor away and give it back, a third of what a message costs a client
-		// that is a little faster than its server. Who else wants to run in this process interrupts the wait by a signal.
-		n, _, errno = syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT2, uintptr(l.ep), uintptr(unsafe.Pointer(&l.events[0])), eventsMax,
-			uintptr(unsafe.Pointer(&timeout)), 0, 0)
+		n, errno = l.wait(wait)
 	}
 	l.busy = n >= eventsBusy && errno == 0
 	switch {
 	case errno == unix.EINTR:
 		n = 0
 	case errno != 0:
-		return fmt.Errorf("bench: epoll_pwait2: %w", errno)
+		return fmt.Errorf("bench: epoll: %w", errno)
 	}
 	for i := range int(n) {
 		ev := &l.events[i]
@@ -247,57 +260,32 @@ func (l *Loop) round(wait time.Duration) error {
 	return nil
 }
 
-// Listen accepts connections on an IPv4 address; each gets a handler of its own. Close ends it.
-func (l *Loop) Listen(address string, handler func() Handler) error {
-	at, err := NewTarget(address)
-	if err != nil {
-		return err
-	}
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("bench: socket: %w", err)
-	}
-	err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1), unix.Bind(fd, &at.sa))
-	if err == nil {
-		err = unix.Listen(fd, 4096)
-	}
-	if err == nil {
-		err = unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
-	}
-	if err != nil {
-		return fmt.Errorf("bench: listen on %s: %w", address, errors.Join(err, unix.Close(fd)))
-	}
-	if l.doors == nil {
-		l.doors = make(map[int]func() Handler)
-	}
-	l.doors[fd] = handler
-	return nil
+// look takes the events that there are, without waiting.
+func (l *Loop) look() (uintptr, syscall.Errno) {
+	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.ep), uintptr(unsafe.Pointer(&l.events[0])), eventsMax, 0, 0, 0)
+	return n, errno
 }
 
-func (l *Loop) accept(door int, handler func() Handler) error {
-	for {
-		fd, _, err := unix.Accept4(door, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-		switch err {
-		case nil:
-		case unix.EAGAIN:
-			return nil
-		case unix.ECONNABORTED, unix.EINTR:
-			continue
-		default:
-			return fmt.Errorf("bench: accept: %w", err)
+// wait waits for events for d, in finer steps than the milliseconds of epoll_wait, which are too coarse for due times. Linux before 5.11
+// and some sandboxes have no epoll_pwait2: there ppoll waits as finely, for the price of one more system call.
+//
+// Go's scheduler is not told: it would take the processor away and give it back, a third of what a message costs a client that is a
+// little faster than its server. Who else wants to run in this process interrupts the wait by a signal.
+func (l *Loop) wait(d time.Duration) (uintptr, syscall.Errno) {
+	timeout := unix.NsecToTimespec(d.Nanoseconds())
+	if !l.old {
+		n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT2, uintptr(l.ep), uintptr(unsafe.Pointer(&l.events[0])), eventsMax,
+			uintptr(unsafe.Pointer(&timeout)), 0, 0)
+		if errno != unix.ENOSYS && errno != unix.EPERM {
+			return n, errno
 		}
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
-			return fmt.Errorf("bench: TCP_NODELAY: %w", errors.Join(err, unix.Close(fd)))
-		}
-		c := l.row(fd, handler())
-		c.up = true
-		ev := unix.EpollEvent{Events: events, Fd: int32(fd), Pad: int32(c.gen)}
-		if err := unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
-			c.Close()
-			return fmt.Errorf("bench: epoll_ctl: %w", err)
-		}
-		c.h.Opened(c)
+		l.old = true
 	}
+	fds := [1]unix.PollFd{{Fd: int32(l.ep), Events: unix.POLLIN}}
+	if _, err := unix.Ppoll(fds[:], &timeout, nil); err != nil && err != unix.EINTR {
+		return 0, err.(syscall.Errno)
+	}
+	return l.look()
 }
 
 func (l *Loop) ready(c *Conn, ev uint32) {
@@ -364,6 +352,7 @@ type rest struct {
 	in   []byte // what the handler left unread
 	out  []byte // what the kernel did not take at once
 	sent int    // bytes of out that it took since
+	over bool   // too many waited: nothing is sent any more, and the socket ends with its next event
 }
 
 // kept is c's rest, to add to.
@@ -393,11 +382,14 @@ func (c *Conn) Deafen() error {
 	return nil
 }
 
-// Write sends b, which the caller may use again at once. What the kernel does not take waits. A broken connection is
-// heard of by the handler's Closed in a later event, so Write returns nothing.
+// Write sends b, which the caller may use again at once. What the kernel does not take waits. A broken connection, or one on which
+// too much waits, is heard of by the handler's Closed in a later event, so Write returns nothing.
 func (c *Conn) Write(b []byte) {
 	if c.unsent() {
-		c.rest.out = append(c.rest.out, b...)
+		c.keep(b)
+		return
+	}
+	if c.rest != nil && c.rest.over {
 		return
 	}
 	n, errno := rawWrite(c.fd, b)
@@ -408,20 +400,45 @@ func (c *Conn) Write(b []byte) {
 		return
 	}
 	if n < len(b) {
-		r := c.kept()
-		r.out = append(r.out, b[n:]...)
+		c.keep(b[n:])
 	}
 }
 
+// keep lets b wait for the kernel, unless too much does already: a server that does not read must not cost the client its memory.
+func (c *Conn) keep(b []byte) {
+	l, r := c.loop, c.kept()
+	if len(r.out)-r.sent+len(b) > l.unsent || l.waits+len(b) > l.all {
+		l.waits -= len(r.out) - r.sent
+		r.out, r.sent, r.over = nil, 0, true
+		_ = unix.Shutdown(c.fd, unix.SHUT_RDWR) // it wakes the loop for c, unless c is deaf
+		return
+	}
+	l.waits += len(b)
+	r.out = append(r.out, b...)
+}
+
+// flush sends what waits. What was sent goes as soon as it is the larger part: each byte is moved once at most.
 func (c *Conn) flush() {
 	r := c.rest
 	n, errno := rawWrite(c.fd, r.out[r.sent:])
 	if errno == 0 {
 		r.sent += n
+		c.loop.waits -= n
 	}
-	if r.sent == len(r.out) {
-		r.out, r.sent = r.out[:0], 0
+	if left := len(r.out) - r.sent; r.sent >= left {
+		r.out, r.sent = r.out[:copy(r.out, r.out[r.sent:])], 0
 	}
+	if len(r.out) == 0 {
+		r.out = empty(r.out)
+	}
+}
+
+// empty is the buffer b without its bytes, or none if it is large: one long message must not stay resident.
+func empty(b []byte) []byte {
+	if cap(b) > keptMax {
+		return nil
+	}
+	return b[:0]
 }
 
 // Close closes c and forgets it. The handler is not told.
@@ -432,7 +449,8 @@ func (c *Conn) Close() {
 	_ = unix.Close(c.fd) // a socket's close has no error that a client could act on
 	c.gen, c.up, c.deaf, c.fd, c.h = 0, false, false, -1, nil
 	if r := c.rest; r != nil {
-		r.in, r.out, r.sent = r.in[:0], r.out[:0], 0
+		l.waits -= len(r.out) - r.sent
+		r.in, r.out, r.sent, r.over = empty(r.in), empty(r.out), 0, false
 	}
 	l.free = append(l.free, c)
 }
@@ -444,6 +462,9 @@ func (c *Conn) Reset() {
 }
 
 func (c *Conn) fail(err error) {
+	if c.rest != nil && c.rest.over {
+		err = ErrUnsent
+	}
 	h := c.h
 	c.Close()
 	h.Closed(c, err)
@@ -466,8 +487,9 @@ func (c *Conn) feed(b []byte) {
 		b = b[used:]
 	}
 	switch r := c.rest; {
-	case len(b) > leftMax:
+	case len(b) > c.loop.left:
 		c.fail(ErrLeftover)
+	case len(b) > 0 && r != nil && len(b) == len(r.in): // b is r.in: of a long message each read would move all that came before it
 	case len(b) > 0:
 		r = c.kept()
 		r.in = append(r.in[:0], b...) // b may lie in r.in: append moves it down

@@ -47,7 +47,7 @@ func TestListen(t *testing.T) {
 	l := newLoop(t, bench.Options{})
 	address := porttest.Free(t)
 	var hosts []*host
-	if err := l.Listen(address, func() bench.Handler { return &host{all: &hosts} }); err != nil {
+	if err := l.Listen(address, false, func() bench.Handler { return &host{all: &hosts} }); err != nil {
 		t.Fatal(err)
 	}
 	const many = 600 // more than one wake brings
@@ -86,11 +86,11 @@ func TestListen(t *testing.T) {
 	if l.Open() != 0 || hosts[0].ends[0] != io.EOF {
 		t.Errorf("%d are open, %v", l.Open(), hosts[0].ends)
 	}
-	if err := l.Listen(address, nil); !errors.Is(err, syscall.EADDRINUSE) {
+	if err := l.Listen(address, false, nil); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("twice on one address: %v", err)
 	}
 	for _, bad := range []string{"", "localhost:80", "[::1]:0"} {
-		if err := l.Listen(bad, nil); err == nil {
+		if err := l.Listen(bad, false, nil); err == nil {
 			t.Errorf("%q is listened on", bad)
 		}
 	}
@@ -104,7 +104,7 @@ func TestListenAlone(t *testing.T) {
 	}
 	address := porttest.Free(t)
 	var hosts []*host
-	if err := l.Listen(address, func() bench.Handler { return &host{all: &hosts} }); err != nil {
+	if err := l.Listen(address, false, func() bench.Handler { return &host{all: &hosts} }); err != nil {
 		t.Fatal(err)
 	}
 	c, err := net.Dial("tcp4", address)

@@ -22,6 +22,7 @@ const (
 	classWrong    = "wrong_answer"  // an answer that differs from the message, or that nothing was sent for
 	classNothing  = "no_answer"     // none came until the end
 	classProtocol = "protocol"      // what came is no HTTP, no WebSocket, no ticket
+	classUnsent   = "unsent"        // the other side does not read: more waited for it than the client has memory for
 	classOther    = "other"         // anything else
 	classSlow     = "no_connection" // an operation was due, and all connections of the client were busy
 )
@@ -52,6 +53,8 @@ func classOf(err error) string {
 	case errors.Is(err, bench.ErrHead), errors.Is(err, bench.ErrAccept), errors.Is(err, bench.ErrMasked), errors.Is(err, bench.ErrLength),
 		errors.Is(err, bench.ErrAnswer), errors.Is(err, bench.ErrTicket), errors.Is(err, bench.ErrLeftover):
 		return classProtocol
+	case errors.Is(err, bench.ErrUnsent):
+		return classUnsent
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return classEnded
 	case !errors.As(err, &errno):

@@ -28,6 +28,7 @@ func TestClassOf(t *testing.T) {
 		{bench.ErrAnswer, "protocol"},
 		{bench.ErrTicket, "protocol"},
 		{bench.ErrLeftover, "protocol"},
+		{bench.ErrUnsent, "unsent"},
 		{io.EOF, "ended"},
 		{io.ErrUnexpectedEOF, "ended"},
 		{syscall.ECONNREFUSED, "refused"},

@@ -143,7 +143,7 @@ type serving struct{ w *worker }
 
 func newBackend(w *worker) (*serving, error) {
 	s := &serving{w}
-	return s, w.loop.Listen(w.job.Listen, func() bench.Handler { return &servedSocket{w: w} })
+	return s, w.loop.Listen(w.job.Listen, true, func() bench.Handler { return &servedSocket{w: w} })
 }
 
 func (s *serving) socket() bench.Handler            { return nil }

@@ -48,6 +48,7 @@ func TestRunEcho(t *testing.T) {
 		{"poisson", func(s *load.Settings) { s.Rate, s.Poisson = "500", true }},
 		{"empty messages", func(s *load.Settings) { s.Size = 0 }},
 		{"large messages, opened slowly", func(s *load.Settings) { s.Size, s.Rate, s.Ramp = 100_000, "100", 50 }},
+		{"larger than a read", func(s *load.Settings) { s.Size, s.Sockets, s.InFlight, s.Duration = 2<<20, 2, 1, 2*time.Second }},
 		{"one process", func(s *load.Settings) { s.Procs, s.Sources = 1, []string{"127.0.0.2", "127.0.0.3"} }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -57,8 +58,9 @@ func TestRunEcho(t *testing.T) {
 			c.change(&set)
 			r := run(t, set)
 			addsUp(t, r)
-			s.saw(t, 7)
-			if o := r.Opening; o.Wanted != 7 || o.Opened != 7 || len(o.Errors) != 0 || o.Open.Count != 7 || o.Ticket != nil {
+			n := set.Sockets
+			s.saw(t, int64(n))
+			if o := r.Opening; o.Wanted != n || o.Opened != uint64(n) || len(o.Errors) != 0 || o.Open.Count != uint64(n) || o.Ticket != nil {
 				t.Errorf("opening: %+v", o)
 			}
 			if len(r.Series) == 0 {

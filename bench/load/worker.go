@@ -106,7 +106,7 @@ func (w *worker) work(ctx context.Context) (err error) {
 	}
 	debug.SetGCPercent(gcPercent)
 	w.rnd = rand.New(rand.NewPCG(w.job.Seed, uint64(w.job.Index)))
-	o := bench.Options{Now: func() time.Duration { return time.Duration(mono.System.Now()) }}
+	o := w.job.options()
 	for _, s := range w.job.Source {
 		a, err := netip.ParseAddr(s)
 		if err != nil {
@@ -130,6 +130,16 @@ func (w *worker) work(ctx context.Context) (err error) {
 		return err
 	}
 	return w.run(ctx)
+}
+
+// frameMax is a frame's head at most, before a message of any size.
+const frameMax = 14
+
+// options are those of the worker's loop. What a closed loop has under way is meant to wait, however much it is.
+func (j *Job) options() bench.Options {
+	frame := j.Size + frameMax
+	flight := max(j.InFlight, 1) * frame
+	return bench.Options{Now: func() time.Duration { return time.Duration(mono.System.Now()) }, Left: frame, Unsent: flight, UnsentAll: j.Sockets * flight}
 }
 
 func (w *worker) scenario() (scenario, error) {
