@@ -40,11 +40,14 @@ func (r *runner) resident() (n int64) {
 	return n
 }
 
-// counts are those of the phase.
+// counts are those of the phase. What is done after the end of the run is not of it.
 func (r *runner) counts() Counts {
 	var all Counts
 	r.honest(func(p *proc) {
 		c := p.last.Counts
+		if p.end != nil {
+			c = p.end.Counts
+		}
 		if r.start > 0 {
 			c = c.sub(p.base)
 		}
@@ -99,6 +102,9 @@ func (r *runner) used() time.Duration {
 
 // point adds a moment to the series and says how far it is.
 func (r *runner) point() error {
+	if r.over {
+		return nil
+	}
 	now := time.Duration(mono.System.Now())
 	if len(r.result.Series) > 0 && now-r.lastT < pointEvery/4 { // the end of a phase, right behind another point: too short to tell a rate
 		return nil
@@ -173,19 +179,19 @@ func (r *runner) latencies() (all [2]*Latency, err error) {
 
 // opened writes down how the sockets came about.
 func (r *runner) opened() error {
-	c := r.counts()
 	o := &r.result.Opening
-	*o = Opening{Wanted: r.s.Sockets, Opened: c.Opened, Took: time.Duration(mono.System.Now()) - r.began, Errors: r.errors()}
-	if !r.s.hasSockets() {
-		o.Wanted = 0
+	*o = Opening{Took: time.Duration(mono.System.Now()) - r.began}
+	if r.s.hasSockets() {
+		o.Wanted = r.s.Sockets
 	}
+	r.atStart()
 	var err, err2 error
 	o.Ticket, err = latencyOf(r.open[histTicket])
 	o.Open, err2 = latencyOf(r.open[histOpen])
 	if err := errors.Join(err, err2); err != nil {
 		return err
 	}
-	if r.s.hasSockets() && c.Opened == 0 {
+	if r.s.hasSockets() && o.Opened == 0 {
 		return unanswered(o.Errors, fmt.Errorf("none of %d sockets could be opened%s", r.s.Sockets, listed(o.Errors)))
 	}
 	if r.watch != nil {
@@ -194,6 +200,19 @@ func (r *runner) opened() error {
 		}
 	}
 	return r.point()
+}
+
+// atStart counts the sockets that are open when the run begins, and what went wrong until then, by the workers' last reports before it.
+func (r *runner) atStart() {
+	o := &r.result.Opening
+	o.Opened, o.Lost, o.Errors = 0, 0, make(map[string]uint64)
+	r.honest(func(p *proc) {
+		o.Opened += p.base.Opened - p.base.Lost
+		o.Lost += p.base.Lost
+		for class, n := range p.mis {
+			o.Errors[class] += n
+		}
+	})
 }
 
 // listed is ": 3 refused, 1 timeout" for the end of a sentence.
@@ -208,57 +227,61 @@ func listed(errs map[string]uint64) string {
 	return ": " + strings.Join(all, ", ")
 }
 
-// ran writes down how the run went.
-func (r *runner) ran() error {
+// ended writes down what the run has done and taken at its end. What comes after it, while answers are awaited, makes no figure better.
+func (r *runner) ended() error {
 	if err := r.point(); err != nil {
 		return err
 	}
+	r.over = true
+	r.atStart()
 	res := r.result
 	run := &res.Run
-	run.Counts, run.Errors = r.counts(), r.errors()
-	if missing := run.Begun - min(run.Begun, run.Done+sum(run.Errors)); missing > 0 && r.s.messages() {
-		run.Errors[classNothing] += missing
-	}
-	var busiest float64
+	run.Counts = r.counts()
 	r.honest(func(p *proc) {
-		run.Took = max(run.Took, min(p.last.At, r.s.Duration))
-		wall := max(p.last.At, time.Millisecond)
-		busiest = max(busiest, float64(p.last.Used-p.used+p.last.Waited-p.wait)/float64(wall))
-		res.Client.CPU += p.last.Used - p.used
-		res.Client.RSS += p.last.RSS
+		wall := max(p.end.At, time.Millisecond)
+		run.Took = max(run.Took, wall)
+		run.Held += p.end.Open
+		res.Client.Busiest = max(res.Client.Busiest, float64(p.end.Used-p.used+p.end.Waited-p.wait)/float64(wall))
+		res.Client.CPU += p.end.Used - p.used
+		res.Client.RSS += p.end.RSS
 		if r.s.Sockets >= manySockets {
-			res.Client.PerSocket += float64(p.last.RSS-p.rss0) / float64(max(res.Opening.Opened, 1))
+			res.Client.PerSocket += float64(p.end.RSS-p.rss0) / float64(max(res.Opening.Opened, 1))
 		}
 	})
-	res.Client.Processes, res.Client.Busiest = r.s.Procs, busiest
-	run.Took = max(run.Took, time.Millisecond)
+	if !r.s.hasSockets() {
+		run.Held = 0
+	}
+	res.Client.Processes = r.s.Procs
 	run.Rate = float64(run.Done) / run.Took.Seconds()
 	if all, err := r.s.schedule(); err == nil && all != nil {
 		run.Wanted = all.Count() / all.Duration().Seconds()
 	}
+	if run.Due > 0 {
+		run.LateShare = float64(run.Late) / float64(run.Due)
+	}
+	res.Kernel[1] = kernelNow()
+	return r.served()
+}
+
+// ran writes down what the answers that came after the end add: latencies, and fewer errors than without them.
+func (r *runner) ran() error {
+	run := &r.result.Run
+	run.Errors = r.errors()
+	r.honest(func(p *proc) { run.After += p.last.Done - p.end.Done })
 	if n := run.Begun + run.Errors[classSlow]; n > 0 {
 		run.ErrorShare = min(float64(sum(run.Errors))/float64(n), 1)
 	} else if sum(run.Errors) > 0 {
 		run.ErrorShare = min(float64(sum(run.Errors))/float64(max(r.s.Sockets, 1)), 1)
-	}
-	if run.Due > 0 {
-		run.LateShare = float64(run.Late) / float64(run.Due)
 	}
 	var err error
 	for name, to := range map[string]**Latency{histOperation: &run.Latency, histTicket: &run.Ticket, histOpen: &run.Open, histIn: &run.In, histOut: &run.Out, histSchedule: &run.Schedule} {
 		l, e := latencyOf(r.run[name])
 		*to, err = l, errors.Join(err, e)
 	}
-	if err != nil {
-		return err
+	if err == nil && r.s.Verb == Hostile {
+		err = r.attacked()
 	}
-	res.Kernel[1] = kernelNow()
-	if r.s.Verb == Hostile {
-		if err := r.attacked(); err != nil {
-			return err
-		}
-	}
-	return r.served()
+	return err
 }
 
 // attacked tells before from under.
@@ -287,7 +310,7 @@ func (r *runner) served() error {
 	}
 	run := &r.result.Run
 	s := &Server{PIDs: r.watch.pids, CPU: now.cpu - r.full.cpu, Before: r.first.rss, Full: r.full.rss, After: now.rss, Most: now.rss}
-	s.Cores = s.CPU.Seconds() / run.Took.Seconds()
+	s.Cores = s.CPU.Seconds() / max(now.at-r.start, time.Millisecond).Seconds()
 	if run.Done > 0 {
 		s.PerDone = s.CPU / time.Duration(run.Done)
 	}
@@ -309,14 +332,8 @@ func (r *runner) conclude() error {
 		res.Notes = append(res.Notes, "server on the same machine: client and server share its cores")
 	}
 	res.Verdict = Done
-	if o := &res.Opening; o.Opened < uint64(o.Wanted) {
-		res.Verdict = Fail
-		why := fmt.Sprintf("%d of %d sockets could not be opened%s", uint64(o.Wanted)-o.Opened, o.Wanted, listed(o.Errors))
-		limited := slices.ContainsFunc(sortedKeys(o.Errors), func(class string) bool { return strings.HasPrefix(class, "http_429") })
-		if limited && r.s.Clients == 0 {
-			why += " (429: a limit of the client's plan; --clients spreads the sockets over several)"
-		}
-		res.Why = append(res.Why, why)
+	if why := res.failed(); len(why) > 0 {
+		res.Verdict, res.Why = Fail, why
 	}
 	if why := res.saturated(); len(why) > 0 {
 		res.Verdict, res.Why = Invalid, append(res.Why, why...)

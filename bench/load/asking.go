@@ -63,13 +63,14 @@ func (k *asker) begin(due time.Duration) {
 	k.caller.Post(k.req)
 }
 
-func (k *asker) hangUp() { k.caller.HangUp() }
+func (k *asker) hangUp()              { k.caller.HangUp() }
+func (k *asker) since() time.Duration { return k.due }
 
 func (k *asker) answer(an bench.Answer, err error) {
 	w := k.a.w
 	k.a.ended(k)
 	if _, err = bench.TicketOf(an, err); err != nil {
-		w.fail(classOf(err), 1)
+		w.failed(err, k.due)
 		return
 	}
 	w.Done++

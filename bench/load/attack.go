@@ -109,6 +109,7 @@ func (a *attacking) tick(now time.Duration) time.Duration {
 
 func (a *attacking) finish()    { a.running = false }
 func (a *attacking) idle() bool { return true }
+func (a *attacking) giveUp()    {}
 
 // A hostile is one bad peer.
 type hostile struct {

@@ -11,7 +11,7 @@ import (
 type churning struct {
 	w       *worker
 	o       *opener
-	closing int // sockets whose close frame has no answer yet
+	closing []*churned // whose close frame has no answer yet
 }
 
 // Ends of a socket, each as likely as the others.
@@ -54,7 +54,14 @@ func (c *churning) finish() {
 	c.o.drop()
 }
 
-func (c *churning) idle() bool { return c.o.busy == 0 && c.closing == 0 }
+func (c *churning) idle() bool { return c.o.busy == 0 && len(c.closing) == 0 }
+
+func (c *churning) giveUp() {
+	c.o.giveUp()
+	for _, s := range c.closing {
+		c.w.unanswered(classNothing, s.due)
+	}
+}
 
 // A churned is a socket that will end soon.
 type churned struct {
@@ -62,6 +69,8 @@ type churned struct {
 	end int
 	due time.Duration
 	bye bool // the server's close frame is here
+
+	place int // in closing
 }
 
 // half is the beginning of a message of 100 bytes.
@@ -72,7 +81,8 @@ func (s *churned) Opened(conn *bench.Conn) {
 	c := s.c
 	switch s.end {
 	case endPolite:
-		c.closing++
+		s.place = len(c.closing)
+		c.closing = append(c.closing, s)
 		conn.Write(bench.PoliteClose)
 		return
 	case endMidFrame:
@@ -118,11 +128,15 @@ func (s *churned) Closed(_ *bench.Conn, err error) {
 }
 
 func (s *churned) over(err error) {
-	w := s.c.w
-	s.c.closing--
+	c := s.c
+	last := len(c.closing) - 1
+	c.closing[s.place] = c.closing[last]
+	c.closing[s.place].place = s.place
+	c.closing[last] = nil
+	c.closing = c.closing[:last]
 	if err != nil {
-		w.fail(classOf(err), 1)
+		c.w.failed(err, s.due)
 		return
 	}
-	s.c.over(s.due)
+	c.over(s.due)
 }

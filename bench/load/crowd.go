@@ -6,8 +6,8 @@ import "time"
 type member interface {
 	// write sends n messages that were due at due.
 	write(due time.Duration, n int)
-	// unanswered is how many answers it waits for.
-	unanswered() int
+	// waiting is when the messages were due that have no answer.
+	waiting() []time.Duration
 	// move tells its place in the crowd.
 	move(place int)
 }
@@ -44,7 +44,7 @@ func (c *crowd) tick(now time.Duration) time.Duration {
 // one sends the message that was due at due.
 func (c *crowd) one(due time.Duration) {
 	if len(c.members) == 0 {
-		c.w.fail(classSlow, 1)
+		c.w.unanswered(classSlow, due)
 		return
 	}
 	c.turn++
@@ -53,6 +53,18 @@ func (c *crowd) one(due time.Duration) {
 
 func (c *crowd) finish()    { c.running = false }
 func (c *crowd) idle() bool { return c.missing == 0 || len(c.members) == 0 }
+
+func (c *crowd) giveUp() {
+	for _, m := range c.members {
+		c.unanswered(m, classNothing)
+	}
+}
+
+func (c *crowd) unanswered(m member, class string) {
+	for _, due := range m.waiting() {
+		c.w.unanswered(class, due)
+	}
+}
 
 func (c *crowd) join(m member) {
 	m.move(len(c.members))
@@ -80,11 +92,16 @@ func (c *crowd) heard(m member, n int, now time.Duration) {
 // leave counts the end of the socket at place, and the answers that will not come.
 func (c *crowd) leave(place int, err error) {
 	last := len(c.members) - 1
-	gone := c.members[place].unanswered()
+	m := c.members[place]
 	c.members[place] = c.members[last]
 	c.members[place].move(place)
 	c.members[last] = nil
 	c.members = c.members[:last]
-	c.missing -= gone
-	c.w.fail(classOf(err), uint64(max(gone, 1)))
+	c.w.Lost++
+	if len(m.waiting()) == 0 {
+		c.w.fail(classOf(err), 1)
+		return
+	}
+	c.missing -= len(m.waiting())
+	c.unanswered(m, classOf(err))
 }

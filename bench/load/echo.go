@@ -44,8 +44,8 @@ func (s *echoSocket) Opened(c *bench.Conn) {
 	s.e.join(s)
 }
 
-func (s *echoSocket) unanswered() int { return len(s.due) }
-func (s *echoSocket) move(place int)  { s.place = place }
+func (s *echoSocket) waiting() []time.Duration { return s.due }
+func (s *echoSocket) move(place int)           { s.place = place }
 
 func (s *echoSocket) write(due time.Duration, n int) {
 	for range n {

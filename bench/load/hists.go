@@ -24,13 +24,13 @@ func record(h *hdrhistogram.Histogram, d time.Duration, n uint64) {
 	_ = h.RecordValues(min(max(int64(d), 0), longest), int64(n)) // within its bounds it has no error
 }
 
-// encode is h in the compressed form of version 2, which HdrHistogram's other tools read.
-func encode(h *hdrhistogram.Histogram) ([]byte, error) {
+// encode is h in the compressed form of version 2 in base64, which HdrHistogram's other tools read.
+func encode(h *hdrhistogram.Histogram) (string, error) {
 	b, err := h.Encode(hdrhistogram.V2CompressedEncodingCookieBase)
 	if err != nil {
-		return nil, fmt.Errorf("histogram: %w", err)
+		return "", fmt.Errorf("histogram: %w", err)
 	}
-	return b, nil
+	return string(b), nil
 }
 
 // hists is histograms by name.

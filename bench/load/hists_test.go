@@ -151,11 +151,11 @@ func TestMergeGarbage(t *testing.T) {
 	for name, b := range map[string][]byte{
 		"nothing":   {},
 		"text":      []byte("not a histogram"),
-		"truncated": good[:len(good)/2],
-		"flipped":   append(slices.Clone(good[:len(good)-9]), bytes.Repeat([]byte{'A'}, 9)...),
+		"truncated": []byte(good[:len(good)/2]),
+		"flipped":   append([]byte(good[:len(good)-9]), bytes.Repeat([]byte{'A'}, 9)...),
 		"zeros":     make([]byte, 100),
 	} {
-		if _, err := (&Latency{HDR: b}).hist(); err == nil {
+		if _, err := (&Latency{HDR: string(b)}).hist(); err == nil {
 			t.Errorf("%s: read as a distribution", name)
 		}
 	}

@@ -165,7 +165,7 @@ func TestHTMLFails(t *testing.T) {
 		t.Error("a writer that fails is not heard of")
 	}
 	r := drawn(t)
-	r.Run.Latency.HDR = []byte("garbage")
+	r.Run.Latency.HDR = "garbage"
 	if _, err := r.WriteHTML(io.Discard); err == nil {
 		t.Error("a histogram that cannot be read is not heard of")
 	}
@@ -191,7 +191,7 @@ func TestResultFile(t *testing.T) {
 	if len(Differences(r, again)) != 0 || pageOf(t, again) != pageOf(t, r) {
 		t.Error("what was read is another run")
 	}
-	for _, bad := range []string{"", "{}", "[]", "not JSON", `{"version":2,"settings":{"verb":"echo"}}`, text[:len(text)/2]} {
+	for _, bad := range []string{"", "{}", "[]", "not JSON", `{"version":1,"settings":{"verb":"echo"}}`, `{"version":3,"settings":{"verb":"echo"}}`, text[:len(text)/2]} {
 		if _, err := ReadResult(strings.NewReader(bad)); !errors.Is(err, ErrResult) {
 			t.Errorf("%.20q: %v", bad, err)
 		}
@@ -208,7 +208,7 @@ func TestLines(t *testing.T) {
 		want   []string // beginnings and parts, line by line
 	}{
 		{"whole", func(*Result) {}, []string{
-			"opened  10 of 10 sockets in 0s   tickets p50 4ms  p99 40ms   open p50 5ms  p99 50ms",
+			"opened  10 of 10 sockets in 0s, 10 open at the end   tickets p50 4ms  p99 40ms   open p50 5ms  p99 50ms",
 			"result  rate 1000/s of 1000 wanted   errors 0 (0.2%)   p50 1ms  p90 3ms  p99 10ms  p99.9 20ms  max 40ms   DONE",
 			"ways    to the backend p50 2ms  p99 20ms   back p50 3ms  p99 30ms",
 			"hostile p99 before 10ms  under attack 30ms (3.00 times)   3 peers cut off",
@@ -223,7 +223,7 @@ func TestLines(t *testing.T) {
 		}},
 		{"connect", func(r *Result) {
 			*r = Result{Settings: plainEcho(), Verdict: Invalid, Why: []string{"w"}, Notes: []string{"n"}}
-			r.Settings.Verb, r.Opening.Opened, r.Run.Took, r.Run.Pings, r.Run.Errors = Connect, 10, 2*time.Second, 5, map[string]uint64{"reset": 2, "ended": 1}
+			r.Settings.Verb, r.Run.Held, r.Run.Took, r.Run.Pings, r.Run.Errors = Connect, 7, 2*time.Second, 5, map[string]uint64{"reset": 2, "ended": 1}
 		}, []string{
 			"result  7 sockets held for 2s, 5 pings answered   errors 3 (0.0%)   INVALID", "errors  1 ended, 2 reset", "client  ", "note    n", "invalid: w",
 		}},

@@ -82,17 +82,18 @@ type order struct {
 
 // Phases of a worker.
 const (
-	phaseOpen  = "open"  // sockets are being opened
-	phaseReady = "ready" // as many as there will be are open
-	phaseRun   = "run"
-	phaseDone  = "done" // the last report
+	phaseOpen   = "open"  // sockets are being opened
+	phaseReady  = "ready" // as many as there will be are open
+	phaseRun    = "run"
+	phaseSettle = "settle" // the run is over, and answers are missing; its first report is what the run is judged by
+	phaseDone   = "done"   // the last report
 )
 
 // A Report is a line of a worker. Counts are those since its beginning, histograms those since its last report.
 type Report struct {
 	Phase string        `json:"phase"`
 	At    time.Duration `json:"at"`   // since the phase began
-	Open  int           `json:"open"` // sockets
+	Open  int           `json:"open"` // sockets; of a verb that keeps them: those of its own, and no others
 	Counts
 	Errors map[string]uint64 `json:"errors,omitempty"` // by class
 	Hists  map[string][]byte `json:"hists,omitempty"`  // by name, packed
@@ -111,6 +112,7 @@ type Counts struct {
 	Received uint64 `json:"received"` // bytes
 	Pings    uint64 `json:"pings"`    // answered
 	Opened   uint64 `json:"opened"`   // sockets
+	Lost     uint64 `json:"lost"`     // of those that a verb keeps open
 }
 
 func (c *Counts) add(o Counts) {
@@ -121,11 +123,12 @@ func (c *Counts) add(o Counts) {
 	c.Received += o.Received
 	c.Pings += o.Pings
 	c.Opened += o.Opened
+	c.Lost += o.Lost
 }
 
 func (c Counts) sub(o Counts) Counts {
 	return Counts{Due: c.Due - o.Due, Begun: c.Begun - o.Begun, Done: c.Done - o.Done, Late: c.Late - o.Late, Received: c.Received - o.Received,
-		Pings: c.Pings - o.Pings, Opened: c.Opened - o.Opened}
+		Pings: c.Pings - o.Pings, Opened: c.Opened - o.Opened, Lost: c.Lost - o.Lost}
 }
 
 // Names of histograms.

@@ -15,7 +15,13 @@ func (h *holding) begin(time.Duration) error        { return nil }
 func (h *holding) tick(time.Duration) time.Duration { return far }
 func (h *holding) finish()                          {}
 func (h *holding) idle() bool                       { return true }
-func (w *worker) lost(_ *bench.Conn, err error)     { w.fail(classOf(err), 1) }
+func (h *holding) giveUp()                          {}
+
+// lost counts a socket that should have stayed.
+func (w *worker) lost(err error) {
+	w.Lost++
+	w.fail(classOf(err), 1)
+}
 
 // quiet is the handler of a socket that only answers pings. All sockets share one: it knows nothing of its socket.
 type quiet struct {
@@ -50,7 +56,7 @@ func (q *quiet) Data(c *bench.Conn, b []byte) int {
 		}
 		if err != nil {
 			c.Close()
-			q.w.lost(c, err)
+			q.w.lost(err)
 			return len(b)
 		}
 		used += n
@@ -58,7 +64,7 @@ func (q *quiet) Data(c *bench.Conn, b []byte) int {
 }
 
 // Closed implements bench.Handler.
-func (q *quiet) Closed(c *bench.Conn, err error) { q.w.lost(c, err) }
+func (q *quiet) Closed(_ *bench.Conn, err error) { q.w.lost(err) }
 
 // hearing counts the messages of a feed. Where they begin with {"time":"...", as those of the built-in clock do, their delay
 // is measured: on the wall clock, so server and client have to agree about it.
@@ -82,6 +88,7 @@ func (h *hearing) begin(time.Duration) error {
 func (h *hearing) tick(time.Duration) time.Duration { return far }
 func (h *hearing) finish()                          { h.running = false }
 func (h *hearing) idle() bool                       { return true }
+func (h *hearing) giveUp()                          {}
 
 var stampStart = []byte(`{"time":"`)
 

@@ -129,7 +129,11 @@ func (l *lane) dial(to *bench.Target, head []byte) {
 
 func (l *lane) failed(err error) {
 	o := l.o
-	o.w.fail(classOf(err), 1)
+	if o.gone != nil { // churn: this was an operation
+		o.w.failed(err, l.due)
+	} else {
+		o.w.fail(classOf(err), 1)
+	}
 	if o.w.job.Insist && o.max > 0 {
 		o.begun--
 		o.pause = o.w.loop.Now() + insistPause
@@ -142,6 +146,8 @@ func (l *lane) hangUp() {
 		l.caller.HangUp()
 	}
 }
+
+func (l *lane) since() time.Duration { return l.due }
 
 // Opened implements bench.Handler: the 101 is here.
 func (l *lane) Opened(c *bench.Conn) {

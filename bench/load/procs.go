@@ -20,6 +20,7 @@ type proc struct {
 	cmd   *exec.Cmd
 	in    io.WriteCloser
 	last  Report
+	end   *Report           // the first after the end of the run
 	base  Counts            // at the start of the run
 	mis   map[string]uint64 // errors at the start of the run
 	used  time.Duration     // at the start of the run
@@ -121,11 +122,14 @@ func (r *runner) hear(s said) error {
 	p.last = report
 	to := r.open
 	switch report.Phase {
-	case phaseRun, phaseDone:
+	case phaseRun, phaseSettle, phaseDone:
 		to = r.run
 	default: // also the last of them, with what came between being ready and the start
 		p.base, p.used, p.wait = report.Counts, report.Used, report.Waited
 		p.mis = maps.Clone(report.Errors)
+	}
+	if p.end == nil && (report.Phase == phaseSettle || report.Phase == phaseDone) {
+		p.end = &report
 	}
 	p.ready = p.ready || report.Phase == phaseReady
 	p.done = p.done || report.Phase == phaseDone

@@ -1,11 +1,16 @@
 package load
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // A starter does one operation at a time.
 type starter interface {
 	// begin starts an operation that was due at due. It may end within the call.
 	begin(due time.Duration)
+	// since is when the operation was due that it began last.
+	since() time.Duration
 	// hangUp ends what it keeps open between operations.
 	hangUp()
 }
@@ -19,7 +24,7 @@ type queue struct {
 	make  func() starter // another lane
 
 	free  []starter
-	lanes int
+	all   []starter
 	busy  int
 	begun int             // operations that were taken up, also those that wait
 	wait  []time.Duration // when those were due that no starter was free for
@@ -43,7 +48,7 @@ func (q *queue) tick(now time.Duration) time.Duration {
 	}
 	for range q.w.job.Lanes {
 		switch {
-		case len(q.free) == 0 && q.lanes == q.w.job.Lanes:
+		case len(q.free) == 0 && len(q.all) == q.w.job.Lanes:
 			return next
 		case len(q.wait) > 0:
 			due := q.wait[0]
@@ -71,8 +76,8 @@ func (q *queue) one(due time.Duration) {
 	if n := len(q.free); n > 0 {
 		s, q.free = q.free[n-1], q.free[:n-1]
 	} else {
-		q.lanes++
 		s = q.make()
+		q.all = append(q.all, s)
 	}
 	s.begin(due)
 }
@@ -98,6 +103,17 @@ func (q *queue) rest() {
 
 // drop gives up what still waits.
 func (q *queue) drop() {
-	q.w.fail(classSlow, uint64(len(q.wait)))
+	for _, due := range q.wait {
+		q.w.unanswered(classSlow, due)
+	}
 	q.wait = nil
+}
+
+// giveUp counts what is under way as without an answer.
+func (q *queue) giveUp() {
+	for _, s := range q.all {
+		if !slices.Contains(q.free, s) {
+			q.w.unanswered(classNothing, s.since())
+		}
+	}
 }

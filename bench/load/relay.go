@@ -59,30 +59,30 @@ func newRelay(w *worker) *relaying {
 func (r *relaying) socket() bench.Handler { return &relaySocket{r: r} }
 
 type relaySocket struct {
-	r       *relaying
-	conn    *bench.Conn
-	place   int
-	missing int
-	last    time.Duration // the due time in the last answer: they must not go back
+	r     *relaying
+	conn  *bench.Conn
+	place int
+	due   []time.Duration  // of the messages without an answer
+	one   [1]time.Duration // room for due, where it suffices
 }
 
 // Opened implements bench.Handler.
 func (s *relaySocket) Opened(c *bench.Conn) {
-	s.conn = c
+	s.conn, s.due = c, s.one[:0]
 	s.r.join(s)
 }
 
-func (s *relaySocket) unanswered() int { return s.missing }
-func (s *relaySocket) move(place int)  { s.place = place }
+func (s *relaySocket) waiting() []time.Duration { return s.due }
+func (s *relaySocket) move(place int)           { s.place = place }
 
 func (s *relaySocket) write(due time.Duration, n int) {
 	r := s.r
 	putStamp(r.payload[stampClient:], due)
 	putStamp(r.payload[stampServer:], 0)
 	r.frame = bench.AppendFrame(r.frame[:0], bench.OpText, r.payload)
-	s.missing += n
 	r.wrote(n)
 	for range n {
+		s.due = append(s.due, due)
 		s.conn.Write(r.frame)
 	}
 }
@@ -117,17 +117,16 @@ func (s *relaySocket) Data(c *bench.Conn, b []byte) int {
 func (s *relaySocket) answer(f bench.Frame) error {
 	r := s.r
 	p := f.Payload
-	if s.missing == 0 || !f.Fin || len(p) != len(r.payload) || p[0] != 'c' || p[stampServer-1] != 'b' || !bytes.Equal(p[stampsEnd:], r.payload[stampsEnd:]) {
+	if len(s.due) == 0 || !f.Fin || len(p) != len(r.payload) || p[0] != 'c' || p[stampServer-1] != 'b' || !bytes.Equal(p[stampsEnd:], r.payload[stampsEnd:]) {
 		return bench.ErrEcho
 	}
 	due, ok := stampOf(p[stampClient:])
 	there, ok2 := stampOf(p[stampServer:])
-	if !ok || !ok2 || there == 0 || due < s.last {
+	if !ok || !ok2 || there == 0 || due != s.due[0] { // answers come in the order of the messages
 		return bench.ErrEcho
 	}
 	now := r.w.loop.Now()
-	s.last = due
-	s.missing--
+	s.due = s.due[:copy(s.due, s.due[1:])]
 	record(r.w.hists.of(histOperation), now-due, 1)
 	record(r.w.hists.of(histIn), there-due, 1)
 	record(r.w.hists.of(histOut), now-there, 1)
@@ -150,6 +149,7 @@ func (s *serving) socket() bench.Handler            { return nil }
 func (s *serving) begin(time.Duration) error        { return nil }
 func (s *serving) tick(time.Duration) time.Duration { return far }
 func (s *serving) finish()                          {}
+func (s *serving) giveUp()                          {}
 
 // idle: it is told to stop when all clients have ended.
 func (s *serving) idle() bool { return true }

@@ -13,7 +13,7 @@ import (
 )
 
 // resultVersion is that of Result's JSON form. Another one is not read.
-const resultVersion = 1
+const resultVersion = 2
 
 // Verdicts.
 const (
@@ -60,7 +60,8 @@ type HostInfo struct {
 // Opening is how the sockets came about.
 type Opening struct {
 	Wanted int               `json:"wanted"`
-	Opened uint64            `json:"opened"`
+	Opened uint64            `json:"opened"`         // open when the run began
+	Lost   uint64            `json:"lost,omitempty"` // and those that were, but not any more
 	Took   time.Duration     `json:"took"`
 	Errors map[string]uint64 `json:"errors,omitempty"`
 	Ticket *Latency          `json:"ticket,omitempty"`
@@ -70,9 +71,11 @@ type Opening struct {
 // Running is the run itself.
 type Running struct {
 	Took       time.Duration     `json:"took"`
-	Counts                       // of the run alone
-	Rate       float64           `json:"rate"`   // operations done a second
-	Wanted     float64           `json:"wanted"` // what the schedule asks for; 0: closed loop
+	Counts                       // of the run alone, at its end
+	After      uint64            `json:"after,omitempty"` // operations done after its end, while answers were awaited
+	Held       int               `json:"held"`            // sockets open at its end
+	Rate       float64           `json:"rate"`            // operations done a second
+	Wanted     float64           `json:"wanted"`          // what the schedule asks for; 0: closed loop
 	Errors     map[string]uint64 `json:"errors,omitempty"`
 	ErrorShare float64           `json:"error_share"` // of the operations that began or failed
 	LateShare  float64           `json:"late_share"`
@@ -95,7 +98,7 @@ type Latency struct {
 	P999  time.Duration `json:"p999"`
 	P9999 time.Duration `json:"p9999"`
 	Max   time.Duration `json:"max"`
-	HDR   []byte        `json:"hdr"` // all of it, in HdrHistogram's compressed form; nanoseconds
+	HDR   string        `json:"hdr"` // all of it, in HdrHistogram's compressed form, base64; nanoseconds
 }
 
 func latencyOf(h *hdrhistogram.Histogram) (*Latency, error) {
@@ -113,7 +116,7 @@ func latencyOf(h *hdrhistogram.Histogram) (*Latency, error) {
 
 // hist is the distribution that l has written down.
 func (l *Latency) hist() (*hdrhistogram.Histogram, error) {
-	h, err := hdrhistogram.Decode(l.HDR)
+	h, err := hdrhistogram.Decode([]byte(l.HDR))
 	if err != nil {
 		return nil, fmt.Errorf("histogram: %w", err)
 	}

@@ -56,6 +56,7 @@ type runner struct {
 
 	began time.Duration // the sockets, on mono.System
 	start time.Duration // the run
+	over  bool          // and it has ended: nothing but answers is to come
 	open  hists         // of the opening
 	run   hists
 	part  hists // since the last point
@@ -210,6 +211,12 @@ func (r *runner) drive(ctx context.Context, jobs []Job) error {
 	if err := r.order(order{Start: int64(r.start)}); err != nil {
 		return err
 	}
+	if err := r.until(ctx, (*runner).clientsEnded); err != nil {
+		return err
+	}
+	if err := r.ended(); err != nil {
+		return err
+	}
 	if err := r.until(ctx, (*runner).clientsDone); err != nil {
 		return err
 	}
@@ -234,7 +241,12 @@ func (r *runner) opening() (n int) {
 	return n
 }
 
-// clientsDone says that all but the backend, which knows no end, are.
+// clientsEnded says that the run is over for all but the backend, which knows no end.
+func (r *runner) clientsEnded() bool {
+	return !slices.ContainsFunc(r.procs, func(p *proc) bool { return p.end == nil && p.verb != backend })
+}
+
+// clientsDone says that no client waits for answers any more.
 func (r *runner) clientsDone() bool {
 	return !slices.ContainsFunc(r.procs, func(p *proc) bool { return !p.done && p.verb != backend })
 }

@@ -128,6 +128,12 @@ func TestRunFailures(t *testing.T) {
 			if len(r.Run.Errors) != 1 || n == 0 || c.want != 0 && n != c.want {
 				t.Errorf("errors %v, want %d of %s", r.Run.Errors, c.want, c.class)
 			}
+			if c.want != 0 && (r.Verdict == load.Done || !strings.Contains(strings.Join(r.Why, "; "), fmt.Sprintf("nothing was done: %d %s", c.want, c.class))) {
+				t.Errorf("%s: %q", r.Verdict, r.Why)
+			}
+			if l := r.Run.Latency; c.want != 0 && (l == nil || l.Count != c.want || l.Min < set.Duration/2) {
+				t.Errorf("latency %+v: what has no answer has waited to the end", l)
+			}
 			if r.Run.ErrorShare <= 0 || r.Run.ErrorShare > 1 {
 				t.Errorf("a share of %v errors", r.Run.ErrorShare)
 			}
@@ -157,8 +163,11 @@ func TestRunLosesOne(t *testing.T) {
 	set := settings(load.Echo, s.address)
 	set.Procs = 1
 	r := run(t, set)
-	if c := r.Run.Counts; c.Begun != c.Done+2 || c.Done == 0 || len(r.Run.Errors) != 1 || r.Run.Errors["close_1013"] != 2 {
+	if c := r.Run.Counts; c.Begun != c.Done+r.Run.After+2 || c.Done == 0 || len(r.Run.Errors) != 1 || r.Run.Errors["close_1013"] != 2 {
 		t.Errorf("%+v, errors %v", c, r.Run.Errors)
+	}
+	if r.Run.Lost != 1 || r.Run.Held != 6 || r.Verdict == load.Done || !strings.Contains(strings.Join(r.Why, "; "), "1 of 7 sockets were lost in the run: 2 close_1013") {
+		t.Errorf("%s %q: %d lost, %d held", r.Verdict, r.Why, r.Run.Lost, r.Run.Held)
 	}
 	if r.Took >= set.Settle {
 		t.Errorf("it took %v", r.Took)
@@ -342,14 +351,14 @@ func TestRunChurn(t *testing.T) {
 			r := run(t, set)
 			c := r.Run.Counts
 			slow := r.Run.Errors["no_connection"] // those for which a busy machine had no time left
-			if c.Done == 0 || c.Begun != c.Done || c.Due != c.Begun+slow || slow == 0 && len(r.Run.Errors) != 0 || rate == "" && slow != 0 {
+			if c.Done == 0 || c.Begun != c.Done+r.Run.After || c.Due != c.Begun+slow || slow == 0 && len(r.Run.Errors) != 0 || rate == "" && slow != 0 {
 				t.Errorf("%+v, errors %v", c, r.Run.Errors)
 			}
 			if rate != "" {
 				allDue(t, r, 80)
 			}
 			s.saw(t, int64(c.Begun)) // one was accepted for each
-			if c.Opened == 0 || c.Opened >= c.Begun || r.Run.Open == nil || r.Run.Open.Count != c.Opened {
+			if c.Opened == 0 || c.Opened >= c.Begun || r.Run.Open == nil || r.Run.Open.Count < c.Opened || r.Run.Open.Count > c.Opened+r.Run.After {
 				t.Errorf("%d of %d came to a 101, %+v", c.Opened, c.Begun, r.Run.Open)
 			}
 			if r.Opening.Wanted != 0 || r.Opening.Opened != 0 {
@@ -366,7 +375,7 @@ func TestRunChurnLatency(t *testing.T) {
 	set := settings(load.Churn, s.address)
 	set.Sockets, set.Rate, set.Procs = 0, "200", 1
 	r := run(t, set)
-	if l := r.Run.Latency; l == nil || l.Count != r.Run.Done {
+	if l := r.Run.Latency; l == nil || l.Count != r.Run.Begun {
 		t.Errorf("%d operations, latency %+v", r.Run.Done, l)
 	}
 }
@@ -380,7 +389,7 @@ func TestRunRelay(t *testing.T) {
 			set.Backend, set.Rate, set.Procs, set.Settle = backend, rate, 1, 500*time.Millisecond
 			r := run(t, set)
 			addsUp(t, r)
-			if r.Run.In == nil || r.Run.In.Count != r.Run.Done || r.Run.Out == nil || r.Run.Out.Count != r.Run.Done {
+			if r.Run.In == nil || r.Run.In.Count != r.Run.Begun || r.Run.Out == nil || r.Run.Out.Count != r.Run.Begun {
 				t.Errorf("%d done, in %+v, out %+v", r.Run.Done, r.Run.In, r.Run.Out)
 			}
 			if r.Opening.Opened != 7 {
@@ -420,7 +429,7 @@ func TestRunHostile(t *testing.T) {
 			r := run(t, set)
 			addsUp(t, r)
 			h := r.Hostile
-			if h == nil || h.Before == nil || h.Under == nil || h.Before.Count+h.Under.Count != r.Run.Done || !slices.Equal(h.Kinds, set.Attacks) {
+			if h == nil || h.Before == nil || h.Under == nil || h.Before.Count+h.Under.Count != r.Run.Begun || !slices.Equal(h.Kinds, set.Attacks) {
 				t.Fatalf("%+v", h)
 			}
 			if int(h.Before.Count) > before {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"ticketgate/bench"
+	"ticketgate/internal/mono"
 )
 
 // A watch looks at the server's processes, through /proc.
@@ -91,12 +92,13 @@ func listening(text string, port uint16) []string {
 
 // A seen is the server at one moment.
 type seen struct {
+	at  time.Duration // on mono.System
 	cpu time.Duration
 	rss int64
 }
 
 func (w *watch) see() (seen, error) {
-	var s seen
+	s := seen{at: time.Duration(mono.System.Now())}
 	for _, pid := range w.pids {
 		p := bench.Process{PID: pid}
 		cpu, err := p.CPU()

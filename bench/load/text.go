@@ -75,6 +75,10 @@ func (r *Result) Lines() []string {
 	run := &r.Run
 	if o := &r.Opening; o.Wanted > 0 {
 		line := fmt.Sprintf("opened  %d of %d sockets in %s", o.Opened, o.Wanted, o.Took.Round(10*time.Millisecond))
+		line += fmt.Sprintf(", %d open at the end", run.Held)
+		if n := o.Lost + run.Lost; n > 0 {
+			line += fmt.Sprintf(", %d lost", n)
+		}
 		if o.Ticket != nil {
 			line += fmt.Sprintf("   tickets p50 %s  p99 %s", short(o.Ticket.P50), short(o.Ticket.P99))
 		}
@@ -86,7 +90,7 @@ func (r *Result) Lines() []string {
 	line := "result  "
 	switch {
 	case r.Settings.Verb == Connect:
-		line += fmt.Sprintf("%d sockets held for %s, %d pings answered", r.Opening.Opened-min(r.Opening.Opened, sum(run.Errors)), run.Took.Round(time.Second), run.Pings)
+		line += fmt.Sprintf("%d sockets held for %s, %d pings answered", run.Held, run.Took.Round(time.Second), run.Pings)
 	case run.Wanted > 0:
 		line += fmt.Sprintf("rate %.0f/s of %.0f wanted", run.Rate, run.Wanted)
 	default:

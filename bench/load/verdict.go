@@ -40,6 +40,45 @@ func (r *Result) saturated() []string {
 	return why
 }
 
+// failed says why r is no success whatever was required; nothing: it may be one.
+func (r *Result) failed() []string {
+	var why []string
+	say := func(errs map[string]uint64, format string, args ...any) {
+		why = append(why, fmt.Sprintf(format, args...)+listed(errs)+r.limited(errs))
+	}
+	o, run := &r.Opening, &r.Run
+	if wanted := uint64(o.Wanted); o.Opened < wanted {
+		if o.Opened+o.Lost < wanted {
+			say(o.Errors, "%d of %d sockets could not be opened", wanted-o.Opened-o.Lost, wanted)
+		}
+		if o.Lost > 0 {
+			say(o.Errors, "%d of %d sockets were lost before the run", o.Lost, wanted)
+		}
+	}
+	if n := uint64(run.Held); o.Wanted > 0 && n < o.Opened {
+		say(run.Errors, "%d of %d sockets were lost in the run", o.Opened-n, o.Opened)
+	}
+	if r.Settings.Verb == Connect {
+		return why
+	}
+	switch done, errs := run.Done+run.After, sum(run.Errors); {
+	case done == 0:
+		say(run.Errors, "nothing was done")
+	case errs > done:
+		say(run.Errors, "%d operations were done, and %d went wrong", done, errs)
+	}
+	return why
+}
+
+// limited is what to do where the server refuses a client that asks too often.
+func (r *Result) limited(errs map[string]uint64) string {
+	refused := slices.ContainsFunc(sortedKeys(errs), func(class string) bool { return strings.HasPrefix(class, "http_429") })
+	if !refused || r.Settings.Clients > 0 {
+		return ""
+	}
+	return " (429: a limit of the client's plan; --clients spreads the load over several)"
+}
+
 func (r *Result) serverShare() string {
 	if r.Server == nil {
 		return "not known"
@@ -76,10 +115,12 @@ type figure struct {
 // figures are by name.
 var figures = func() map[string]figure {
 	all := map[string]figure{
-		"errors":       {unitShare, func(r *Result) (float64, bool) { return r.Run.ErrorShare, true }},
+		"errors":       {unitShare, func(r *Result) (float64, bool) { return r.Run.ErrorShare, r.tried() }},
 		"late":         {unitShare, func(r *Result) (float64, bool) { return r.Run.LateShare, true }},
 		"rate":         {unitNumber, func(r *Result) (float64, bool) { return r.Run.Rate, true }},
 		"opened":       {unitNumber, func(r *Result) (float64, bool) { return float64(r.Opening.Opened), true }},
+		"held":         {unitNumber, func(r *Result) (float64, bool) { return float64(r.Run.Held), true }},
+		"lost":         {unitNumber, func(r *Result) (float64, bool) { return float64(r.Opening.Lost + r.Run.Lost), true }},
 		"client-bytes": {unitSize, func(r *Result) (float64, bool) { return r.Client.PerSocket, r.Client.PerSocket != 0 }},
 		"socket-bytes": {unitSize, func(r *Result) (float64, bool) {
 			return known(server(r, func(s *Server) float64 { return s.PerSocket }))
@@ -117,6 +158,9 @@ var figures = func() map[string]figure {
 	}
 	return all
 }()
+
+// tried says that there was something that could go wrong.
+func (r *Result) tried() bool { return r.Settings.Verb == Connect || r.Run.Begun+sum(r.Run.Errors) > 0 }
 
 func either(a, b *Latency) *Latency {
 	if a != nil {

@@ -17,7 +17,7 @@ func finished() *Result {
 	return &Result{
 		Version: resultVersion, Tool: "ticketgate test", Settings: s, Verdict: Done,
 		Opening: Opening{Wanted: 10, Opened: 10, Ticket: latency(4 * time.Millisecond), Open: latency(5 * time.Millisecond)},
-		Run: Running{Took: 10 * time.Second, Counts: Counts{Due: 10_000, Begun: 10_000, Done: 10_000}, Rate: 1000, Wanted: 1000,
+		Run: Running{Took: 10 * time.Second, Held: 10, Counts: Counts{Due: 10_000, Begun: 10_000, Done: 10_000}, Rate: 1000, Wanted: 1000,
 			ErrorShare: 0.002, LateShare: 0.003,
 			Latency: latency(time.Millisecond), In: latency(2 * time.Millisecond), Out: latency(3 * time.Millisecond), Schedule: latency(10 * time.Microsecond)},
 		Client:  Client{Processes: 1, Busiest: 0.3, PerSocket: 900},
@@ -71,7 +71,7 @@ func TestParseRequirementsRefuses(t *testing.T) {
 		{"", `--require "": want NAME<VALUE`},
 		{"p99", `--require "p99": want NAME<VALUE or NAME>VALUE, such as p99<20ms`},
 		{"p99=20ms", "want NAME<VALUE"},
-		{"p98<20ms", `no figure "p98": there are client-bytes, errors, in-max`},
+		{"p98<20ms", `no figure "p98": there are client-bytes, errors, held, in-max`},
 		{"<20ms", `no figure ""`},
 		{"p99<20", `"20" is no duration such as 20ms`},
 		{"p99<", `"" is no duration`},
@@ -122,6 +122,9 @@ func TestJudge(t *testing.T) {
 		{"rate>1000", "rate>1000: it is 1000.00"},
 		{"opened>=10", ""},
 		{"opened>10", "opened>10: it is 10.00"},
+		{"held>10", "held>10: it is 10.00"},
+		{"lost<1", ""},
+		{"lost>0", "lost>0: it is 0.00"},
 		{"client-bytes<900", "client-bytes<900: it is 900B"},
 		{"socket-bytes<4KiB", "socket-bytes<4KiB: it is 5000B"},
 		{"server-cores<0.5", "server-cores<0.5: it is 0.50"},
@@ -157,6 +160,7 @@ func TestJudgeWithoutFigures(t *testing.T) {
 		{"no server", bare, func(n string) bool { return strings.HasPrefix(n, "server-") || n == "socket-bytes" }},
 		{"nothing done", func(r *Result) { r.Server = &Server{PIDs: []int{1}, Full: 1, After: 1} }, func(n string) bool { return n == "server-cpu" }},
 		{"few sockets", func(r *Result) { r.Server = &Server{PIDs: []int{1}, Full: 1, After: 1} }, func(n string) bool { return n == "socket-bytes" || n == "client-bytes" }},
+		{"nothing begun", bare, func(n string) bool { return n == "errors" }},
 		{"no attack", bare, func(n string) bool { return n == "slowdown" }},
 		{"nothing before the attack", func(r *Result) { r.Hostile = &Attack{Under: &Latency{P99: 1}} }, func(n string) bool { return n == "slowdown" }},
 		{"no latencies", bare, func(n string) bool {
@@ -209,6 +213,40 @@ func TestJudgeKeeps(t *testing.T) {
 		r.Verdict = c.before
 		if missed := r.Judge(c.all); missed != c.missed || r.Verdict != c.after {
 			t.Errorf("%s with %d requirements: %s, missed %t; want %s, %t", c.before, len(c.all), r.Verdict, missed, c.after, c.missed)
+		}
+	}
+}
+
+func TestFailed(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*Result)
+		why    string
+	}{
+		{"nothing", func(*Result) {}, ""},
+		{"not all opened", func(r *Result) {
+			r.Opening.Opened, r.Run.Held, r.Opening.Errors = 7, 7, map[string]uint64{"refused": 3}
+		}, "3 of 10 sockets could not be opened: 3 refused"},
+		{"refused for their number", func(r *Result) {
+			r.Opening.Opened, r.Run.Held, r.Opening.Errors = 7, 7, map[string]uint64{"http_429": 3}
+		},
+			"3 of 10 sockets could not be opened: 3 http_429 (429: a limit of the client's plan; --clients spreads the load over several)"},
+		{"insisted", func(r *Result) { r.Opening.Errors = map[string]uint64{"refused": 3} }, ""},
+		{"lost while others opened", func(r *Result) { r.Opening.Opened, r.Opening.Lost, r.Run.Held = 8, 2, 8 }, "2 of 10 sockets were lost before the run"},
+		{"lost in the run", func(r *Result) { r.Run.Held, r.Run.Errors = 9, map[string]uint64{"reset": 1} }, "1 of 10 sockets were lost in the run: 1 reset"},
+		{"nothing done", func(r *Result) { r.Run.Counts, r.Run.Errors = Counts{Begun: 64}, map[string]uint64{"no_answer": 64} }, "nothing was done: 64 no_answer"},
+		{"a feed that is silent", func(r *Result) { r.Settings.Verb, r.Run.Counts = Feed, Counts{} }, "nothing was done"},
+		{"connect does nothing", func(r *Result) { r.Settings.Verb, r.Run.Counts = Connect, Counts{} }, ""},
+		{"all of it late", func(r *Result) { r.Run.Counts, r.Run.After = Counts{Begun: 64}, 64 }, ""},
+		{"mostly errors", func(r *Result) { r.Run.Errors = map[string]uint64{"http_429:tickets": 10_001} },
+			"10000 operations were done, and 10001 went wrong: 10001 http_429:tickets (429: a limit of the client's plan; --clients spreads the load over several)"},
+		{"with several clients", func(r *Result) { r.Settings.Clients, r.Run.Errors = 5, map[string]uint64{"http_429": 10_001} }, "10000 operations were done, and 10001 went wrong: 10001 http_429"},
+		{"half errors", func(r *Result) { r.Run.Errors = map[string]uint64{"reset": 10_000} }, ""},
+	} {
+		r := finished()
+		c.change(r)
+		if why := strings.Join(r.failed(), "; "); why != c.why {
+			t.Errorf("%s: %q, want %q", c.name, why, c.why)
 		}
 	}
 }

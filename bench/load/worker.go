@@ -33,6 +33,7 @@ type worker struct {
 	hists   hists
 	targets map[string]*bench.Target // by host:port, of gates
 	what    scenario
+	keeps   bool // the scenario's sockets stay open
 }
 
 // A scenario is what a worker does in its run. All is called on the loop.
@@ -48,6 +49,8 @@ type scenario interface {
 	finish()
 	// idle says that no answer is missing.
 	idle() bool
+	// giveUp counts the answers that are missing as errors.
+	giveUp()
 }
 
 // gcPercent keeps a worker small: it allocates for sockets, and next to nothing for messages.
@@ -201,7 +204,11 @@ func (w *worker) report() error {
 	if err != nil {
 		return err
 	}
-	r := Report{Phase: w.phase, At: w.loop.Now() - w.start, Open: w.loop.Open(), Counts: w.Counts, Errors: w.errors, Hists: w.hists.take(),
+	open := w.loop.Open()
+	if w.keeps { // the loop also knows connections to the handshake, and sockets that have no 101 yet
+		open = int(w.Opened - w.Lost)
+	}
+	r := Report{Phase: w.phase, At: w.loop.Now() - w.start, Open: open, Counts: w.Counts, Errors: w.errors, Hists: w.hists.take(),
 		Used: cpu.Total(), Waited: waited, RSS: rss}
 	if err := w.out.Encode(r); err != nil {
 		return fmt.Errorf("bench worker: report: %w", err)
@@ -211,11 +218,12 @@ func (w *worker) report() error {
 
 // open opens the sockets of the verbs that begin with open ones.
 func (w *worker) open(ctx context.Context) (stop bool, err error) {
+	w.keeps = w.job.Sockets > 0 && w.what.socket() != nil
 	w.enter(phaseOpen, w.loop.Now())
 	if err := w.report(); err != nil { // what it takes without a socket
 		return false, err
 	}
-	if w.job.Sockets > 0 && w.what.socket() != nil {
+	if w.keeps {
 		o, err := newOpener(w, w.job.Sockets, w.what.socket)
 		if err != nil {
 			return false, err
@@ -286,30 +294,66 @@ func (w *worker) run(ctx context.Context) error {
 	if err := w.what.begin(w.start); err != nil {
 		return err
 	}
-	end := w.start + w.job.For
-	for now := w.loop.Now(); now < end; now = w.loop.Now() {
-		if err := w.turn(ctx, min(w.what.tick(now), end)); err != nil {
+	stopped := false
+	for now := w.loop.Now(); now < w.end() && !stopped; now = w.loop.Now() {
+		if err := w.turn(ctx, min(w.what.tick(now), w.end())); err != nil {
 			return err
 		}
-		stop, err := w.ordered()
-		if err != nil {
+		var err error
+		if stopped, err = w.ordered(); err != nil {
 			return err
-		}
-		if stop {
-			break
 		}
 	}
+	w.phase = phaseSettle
+	if err := w.report(); err != nil { // what is done from here on belongs to no second of the run
+		return err
+	}
+	if stop, err := w.settle(ctx); err != nil || stop {
+		return err
+	}
+	w.phase = phaseDone
+	if err := w.report(); err != nil || stopped {
+		return err
+	}
+	return w.hold(ctx)
+}
+
+// end is when the run ends.
+func (w *worker) end() time.Duration { return w.start + w.job.For }
+
+// settle waits for the answers that are missing at the end of the run.
+func (w *worker) settle(ctx context.Context) (stop bool, err error) {
 	w.what.finish()
 	for end := w.loop.Now() + w.job.Settle; !w.what.idle() && w.loop.Now() < end; {
 		if stop, err := w.ordered(); err != nil || stop {
-			return err
+			return stop, err
 		}
 		if err := w.turn(ctx, min(end, w.loop.Now()+10*time.Millisecond)); err != nil {
+			return false, err
+		}
+	}
+	w.what.giveUp()
+	return false, nil
+}
+
+// hold keeps the sockets until the process that gave the job ends it: other workers are still at it, and a socket that closes would
+// show in what they and the server cost.
+func (w *worker) hold(ctx context.Context) error {
+	for {
+		select {
+		case <-w.orders:
+			return nil
+		case <-w.gone: //nolint:errcheck // however it ended
+			return nil
+		default:
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := w.loop.Turn(10 * time.Millisecond); err != nil {
 			return err
 		}
 	}
-	w.phase = phaseDone
-	return w.report()
 }
 
 // fail counts an error, n times.
@@ -317,6 +361,23 @@ func (w *worker) fail(class string, n uint64) {
 	if n > 0 {
 		w.errors[class] += n
 	}
+}
+
+// unanswered counts an operation that was due at due and has no answer as an error. In the distribution it counts as if it had
+// waited to the end of the run, which it has at least: without it a server that dies after a second has the latencies of that second.
+func (w *worker) unanswered(class string, due time.Duration) {
+	w.fail(class, 1)
+	record(w.hists.of(histOperation), max(w.end(), w.loop.Now())-due, 1)
+}
+
+// failed counts an operation that ended with err. A status is an answer, if not the one that was hoped for.
+func (w *worker) failed(err error, due time.Duration) {
+	var status *bench.StatusError
+	if errors.As(err, &status) {
+		w.fail(classOf(err), 1)
+		return
+	}
+	w.unanswered(classOf(err), due)
 }
 
 // pacer walks through this worker's share of the job's schedule; nil: there is none, a closed loop.

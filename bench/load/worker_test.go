@@ -187,6 +187,159 @@ func TestPoints(t *testing.T) {
 	}
 }
 
+// What is done and used after the end of the run, and the sockets that close then, belong to no figure but latencies and errors.
+func TestEnded(t *testing.T) {
+	p := &proc{verb: Echo}
+	r := &runner{s: plainEcho(), procs: []*proc{p}, result: &Result{Settings: plainEcho(), Kernel: new([2]Slab)}, open: make(hists), run: make(hists), part: make(hists),
+		start: 1, lastT: 1}
+	r.s.Sockets = 5
+	hear := func(phase string, at time.Duration, used time.Duration, open int, c Counts, errors map[string]uint64) {
+		t.Helper()
+		if err := r.hear(said{report: Report{Phase: phase, At: at, Used: used, RSS: int64(open), Open: open, Counts: c, Errors: errors}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hear(phaseReady, 0, time.Second, 5, Counts{Opened: 5}, nil)
+	hear(phaseReady, 0, 2*time.Second, 4, Counts{Opened: 5, Lost: 1}, map[string]uint64{"ended": 1}) // between being ready and the start
+	hear(phaseRun, time.Second, 3*time.Second, 4, Counts{Begun: 60, Done: 50, Opened: 5, Lost: 1}, map[string]uint64{"ended": 1})
+	hear(phaseSettle, 2*time.Second, 3900*time.Millisecond, 3, Counts{Begun: 100, Done: 80, Opened: 5, Lost: 2}, map[string]uint64{"ended": 1, "reset": 2})
+	if !r.clientsEnded() || r.clientsDone() {
+		t.Fatal("the run is not over, or all is")
+	}
+	if err := r.ended(); err != nil {
+		t.Fatal(err)
+	}
+	hear(phaseSettle, 3*time.Second, 3950*time.Millisecond, 2, Counts{Begun: 100, Done: 90, Opened: 5, Lost: 3}, map[string]uint64{"ended": 1, "reset": 2})
+	hear(phaseDone, 7*time.Second, 4*time.Second, 0, Counts{Begun: 100, Done: 92, Opened: 5, Lost: 5}, map[string]uint64{"ended": 1, "reset": 2, "no_answer": 6})
+	points := len(r.result.Series)
+	if err := errors.Join(r.point(), r.ran()); err != nil {
+		t.Fatal(err)
+	}
+	run, o := r.result.Run, r.result.Opening
+	if run.Begun != 100 || run.Done != 80 || run.After != 12 || run.Rate != 40 || run.Took != 2*time.Second {
+		t.Errorf("%+v", run)
+	}
+	if o.Opened != 4 || o.Lost != 1 || o.Errors["ended"] != 1 || run.Lost != 1 || run.Held != 3 {
+		t.Errorf("%+v, %d lost, %d held", o, run.Lost, run.Held)
+	}
+	if len(run.Errors) != 2 || run.Errors["reset"] != 2 || run.Errors["no_answer"] != 6 || run.ErrorShare != 0.08 {
+		t.Errorf("%v, a share of %v", run.Errors, run.ErrorShare)
+	}
+	if c := r.result.Client; c.CPU != 1900*time.Millisecond || c.Busiest != 0.95 || c.RSS != 3 {
+		t.Errorf("%+v", c)
+	}
+	if len(r.result.Series) != points {
+		t.Error("a point after the end")
+	}
+}
+
+// An answer that comes after the end counts in no rate, and is no error. The sockets stay until the order to stop.
+func TestWorkSettles(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	h := work(t, Job{Verb: Echo, Share: 1, Thread: -1, Lanes: 1, InFlight: 1, Size: 40, Sockets: 1, Plain: l.Addr().String(), Host: "h", Path: "/",
+		Every: 10 * time.Millisecond, For: 20 * time.Millisecond, Settle: patience})
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	buf := make([]byte, 4096)
+	n, err := c.Read(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, _, err := bench.AppendAnswer(nil, buf[:n])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write(answer); err != nil {
+		t.Fatal(err)
+	}
+	h.until(phaseReady)
+	h.say(fmt.Sprintf(`{"start":%d}`, mono.System.Now()))
+	if r := h.until(phaseSettle); r.Begun != 1 || r.Done != 0 || r.Open != 1 || len(r.Errors) != 0 {
+		t.Errorf("at the end: %+v", r)
+	}
+	if n, err = c.Read(buf); err != nil {
+		t.Fatal(err)
+	}
+	f, _, err := bench.ParseMasked(buf[:n])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write(bench.AppendAs(nil, f)); err != nil {
+		t.Fatal(err)
+	}
+	if r := h.until(phaseDone); r.Begun != 1 || r.Done != 1 || r.Open != 1 || len(r.Errors) != 0 {
+		t.Errorf("when all was answered: %+v", r)
+	}
+	h.say(`{"stop":true}`)
+	if err := h.over(); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.Read(buf); err != io.EOF {
+		t.Errorf("%v, want the end of the socket", err)
+	}
+}
+
+// What has no answer at the end is an error of every verb, and has waited for the whole run in its distribution.
+func TestWorkUnanswered(t *testing.T) {
+	for _, verb := range []string{Tickets, Churn} {
+		t.Run(verb, func(t *testing.T) {
+			address := silent(t)
+			j := Job{Verb: verb, Share: 1, Thread: -1, Lanes: 3, Every: time.Hour, For: 20 * time.Millisecond, Settle: 20 * time.Millisecond}
+			if verb == Tickets {
+				j.API = address
+			} else {
+				j.Plain, j.Host, j.Path, j.Seed = address, "h", "/", 1
+			}
+			h := work(t, j)
+			h.until(phaseReady)
+			h.say(fmt.Sprintf(`{"start":%d}`, mono.System.Now()))
+			all := make(hists)
+			var r Report
+			for r.Phase != phaseDone {
+				r = Report{}
+				if err := h.lines.Decode(&r); err != nil {
+					t.Fatal(err)
+				}
+				if err := all.merge(r.Hists); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if r.Begun != r.Done+3 || len(r.Errors) != 1 || r.Errors[classNothing] != 3 {
+				t.Errorf("%+v", r)
+			}
+			if n := all.of(histOperation).TotalCount(); n != int64(r.Begun) {
+				t.Errorf("%d of %d operations are in the distribution", n, r.Begun)
+			}
+			h.say(`{"stop":true}`)
+			if err := h.over(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A close frame that has no answer at the end is an error too, and one whose answer came is none.
+func TestChurnGivesUp(t *testing.T) {
+	w := newWorker(t, func() time.Duration { return time.Minute })
+	ch := &churning{w: w, o: &opener{queue: queue{w: w}}}
+	for i := range 3 {
+		ch.closing = append(ch.closing, &churned{c: ch, place: i, due: time.Duration(i) * time.Second})
+	}
+	ch.closing[0].over(nil)
+	ch.giveUp()
+	h := w.hists.of(histOperation)
+	if w.Done != 1 || w.errors[classNothing] != 2 || h.TotalCount() != 3 || time.Duration(h.Min()) < 57*time.Second {
+		t.Errorf("%d done, errors %v, %d in the distribution from %v on", w.Done, w.errors, h.TotalCount(), time.Duration(h.Min()))
+	}
+}
+
 // newWorker is a worker at the time that now says, without a job.
 func newWorker(t *testing.T, now func() time.Duration) *worker {
 	t.Helper()
@@ -275,10 +428,10 @@ func TestChurnEnds(t *testing.T) {
 			defer conn.Close()
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			if err := w.loop.RunUntil(ctx, patience, func() bool { return w.Done > 0 || ch.closing > 0 }); err != nil {
+			if err := w.loop.RunUntil(ctx, patience, func() bool { return w.Done > 0 || len(ch.closing) > 0 }); err != nil {
 				t.Fatal(err)
 			}
-			if ch.closing > 0 { // it waits for the other side
+			if len(ch.closing) > 0 { // it waits for the other side
 				b := make([]byte, len(c.sent))
 				if _, err := io.ReadFull(conn, b); err != nil || !bytes.Equal(b, c.sent) || w.Done != 0 {
 					t.Errorf("%x, %v, %d done", b, err, w.Done)
@@ -287,8 +440,8 @@ func TestChurnEnds(t *testing.T) {
 					t.Fatal(err)
 				}
 				conn.Close()
-				if err := w.loop.RunUntil(ctx, patience, func() bool { return w.Done > 0 }); err != nil || ch.closing != 0 || len(w.errors) != 0 {
-					t.Errorf("%v, %d are closing, errors %v", err, ch.closing, w.errors)
+				if err := w.loop.RunUntil(ctx, patience, func() bool { return w.Done > 0 }); err != nil || len(ch.closing) != 0 || len(w.errors) != 0 {
+					t.Errorf("%v, %d are closing, errors %v", err, len(ch.closing), w.errors)
 				}
 				return
 			}

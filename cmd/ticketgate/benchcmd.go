@@ -247,7 +247,7 @@ func verdictError(r *load.Result, missed bool) error {
 	case missed:
 		return &exitError{exitMissed, "bench: a requirement was missed"}
 	case r.Verdict == load.Fail:
-		return &exitError{exitFailed, "bench: not all sockets could be opened"}
+		return &exitError{exitFailed, "bench: the run has failed"}
 	case r.Verdict == load.Invalid:
 		return &exitError{exitFailed, "bench: the run is INVALID: its figures are not the server's"}
 	default:
