@@ -198,6 +198,7 @@ func (r *runner) opened() error {
 		if r.full, err = r.watch.see(); err != nil {
 			return err
 		}
+		r.spent = r.watch.spent()
 	}
 	return r.point()
 }
@@ -242,6 +243,9 @@ func (r *runner) ended() error {
 		run.Took = max(run.Took, wall)
 		run.Held += p.end.Open
 		res.Client.Busiest = max(res.Client.Busiest, float64(p.end.Used-p.used+p.end.Waited-p.wait)/float64(wall))
+		if c := p.end.Counts.sub(p.base); c.Due >= judgedFrom {
+			res.Client.Late = max(res.Client.Late, float64(c.Late)/float64(c.Due))
+		}
 		res.Client.CPU += p.end.Used - p.used
 		res.Client.RSS += p.end.RSS
 		if r.s.Sockets >= manySockets {
@@ -251,6 +255,7 @@ func (r *runner) ended() error {
 	if !r.s.hasSockets() {
 		run.Held = 0
 	}
+	r.backends()
 	res.Client.Processes = r.s.Procs
 	run.Rate = float64(run.Done) / run.Took.Seconds()
 	if all, err := r.s.schedule(); err == nil && all != nil {
@@ -263,16 +268,28 @@ func (r *runner) ended() error {
 	return r.served()
 }
 
+// backends writes down what a relay's backends took, which are bench's own. They know no end of the run: by their last report.
+func (r *runner) backends() {
+	c := &r.result.Client
+	for _, p := range r.procs {
+		if p.verb != backend || p.last.Phase != phaseRun {
+			continue
+		}
+		c.BackendCPU += p.last.Used - p.used
+		c.Backend = max(c.Backend, float64(p.last.Used-p.used+p.last.Waited-p.wait)/float64(max(p.last.At, time.Millisecond)))
+	}
+}
+
 // ran writes down what the answers that came after the end add: latencies, and fewer errors than without them.
 func (r *runner) ran() error {
 	run := &r.result.Run
 	run.Errors = r.errors()
 	r.honest(func(p *proc) { run.After += p.last.Done - p.end.Done })
-	if n := run.Begun + run.Errors[classSlow]; n > 0 {
-		run.ErrorShare = min(float64(sum(run.Errors))/float64(n), 1)
-	} else if sum(run.Errors) > 0 {
-		run.ErrorShare = min(float64(sum(run.Errors))/float64(max(r.s.Sockets, 1)), 1)
+	n := run.Begun + run.Errors[classSlow]
+	if n == 0 {
+		n = uint64(max(r.s.Sockets, 1))
 	}
+	run.ErrorShare = min(float64(sum(run.Errors)-r.result.own(run.Errors))/float64(n), 1)
 	var err error
 	for name, to := range map[string]**Latency{histOperation: &run.Latency, histTicket: &run.Ticket, histOpen: &run.Open, histIn: &run.In, histOut: &run.Out, histSchedule: &run.Schedule} {
 		l, e := latencyOf(r.run[name])
@@ -310,7 +327,11 @@ func (r *runner) served() error {
 	}
 	run := &r.result.Run
 	s := &Server{PIDs: r.watch.pids, CPU: now.cpu - r.full.cpu, Before: r.first.rss, Full: r.full.rss, After: now.rss, Most: now.rss}
-	s.Cores = s.CPU.Seconds() / max(now.at-r.start, time.Millisecond).Seconds()
+	wall := max(now.at-r.start, time.Millisecond).Seconds()
+	s.Cores, s.May = s.CPU.Seconds()/wall, r.watch.cores()
+	for thread, d := range r.watch.spent() {
+		s.Thread = max(s.Thread, min((d-r.spent[thread]).Seconds()/wall, 1))
+	}
 	if run.Done > 0 {
 		s.PerDone = s.CPU / time.Duration(run.Done)
 	}

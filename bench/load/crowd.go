@@ -42,7 +42,8 @@ func (c *crowd) tick(now time.Duration) time.Duration {
 }
 
 // one sends the message that was due at due.
-func (c *crowd) one(due time.Duration) {
+func (c *crowd) one(due, now time.Duration) {
+	c.w.behind(due, now)
 	if len(c.members) == 0 {
 		c.w.unanswered(classSlow, due)
 		return

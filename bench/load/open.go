@@ -152,7 +152,11 @@ func (l *lane) since() time.Duration { return l.due }
 // Opened implements bench.Handler: the 101 is here.
 func (l *lane) Opened(c *bench.Conn) {
 	w := l.o.w
-	record(w.hists.of(histOpen), w.loop.Now()-l.dialed, 1)
+	from := l.dialed
+	if l.o.api == nil { // the wait for a lane shows in no ticket's time
+		from = l.due
+	}
+	record(w.hists.of(histOpen), w.loop.Now()-from, 1)
 	w.Opened++
 	l.o.due = l.due
 	h := l.o.next()

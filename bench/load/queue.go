@@ -36,7 +36,7 @@ type queue struct {
 func (q *queue) tick(now time.Duration) time.Duration {
 	next := far
 	if q.pacer != nil {
-		next = q.w.due(q.pacer, now, func(due time.Duration) {
+		next = q.w.due(q.pacer, now, func(due, _ time.Duration) {
 			if q.more() {
 				q.begun++
 				q.wait = append(q.wait, due)
@@ -70,6 +70,9 @@ func (q *queue) tick(now time.Duration) time.Duration {
 
 // one begins an operation on a starter that there is.
 func (q *queue) one(due time.Duration) {
+	if q.pacer != nil { // it may have waited for a starter
+		q.w.behind(due, q.w.loop.Now())
+	}
 	q.busy++
 	q.w.Begun++
 	var s starter

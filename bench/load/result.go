@@ -149,7 +149,11 @@ type Client struct {
 	Processes int           `json:"processes"`
 	CPU       time.Duration `json:"cpu"`  // in the run
 	Busiest   float64       `json:"busy"` // the share of its core that the busiest worker used or waited for
+	Late      float64       `json:"late"` // the share of late operations of the worker that had the most
 	RSS       int64         `json:"rss"`
+	// Of a relay's backends, which are bench's as well and have no part in CPU and Busiest.
+	BackendCPU time.Duration `json:"backend_cpu,omitempty"`
+	Backend    float64       `json:"backend_busy,omitempty"`
 	// PerSocket is the growth of resident memory from before the first socket to the end, a socket.
 	PerSocket float64 `json:"per_socket,omitempty"`
 }
@@ -157,8 +161,10 @@ type Client struct {
 // Server is what was seen of the server's processes.
 type Server struct {
 	PIDs      []int         `json:"pids"`
-	CPU       time.Duration `json:"cpu"`   // in the run
-	Cores     float64       `json:"cores"` // used in the run, on the average
+	CPU       time.Duration `json:"cpu"`              // in the run
+	Cores     float64       `json:"cores"`            // used in the run, on the average
+	May       int           `json:"may,omitempty"`    // cores that it may run on; 0: not known
+	Thread    float64       `json:"thread,omitempty"` // the share of the run that its busiest thread ran or was ready to run; 0: not known
 	PerDone   time.Duration `json:"per_done,omitempty"`
 	Before    int64         `json:"before"` // resident memory before the first socket
 	Full      int64         `json:"full"`   // when all were open

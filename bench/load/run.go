@@ -69,6 +69,7 @@ type runner struct {
 	lastS seen
 	first seen
 	full  seen
+	spent map[string]time.Duration // by the server's threads at the start of the run
 }
 
 // Run does what s says, from several processes, and returns what came of it; of a run that ctx has ended that is the part until

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"ticketgate/bench"
 	"ticketgate/internal/mono"
 )
@@ -113,6 +115,43 @@ func (w *watch) see() (seen, error) {
 		s.rss += rss
 	}
 	return s, nil
+}
+
+// spent is how long each thread of the server has run or been ready to run, by its id; without those that cannot be read.
+func (w *watch) spent() map[string]time.Duration {
+	all := make(map[string]time.Duration)
+	for _, pid := range w.pids {
+		files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+		if err != nil {
+			continue
+		}
+		for _, file := range files {
+			b, err := os.ReadFile(file)
+			if err != nil { // threads come and go
+				continue
+			}
+			var ran, waited int64
+			if n, _ := fmt.Sscan(string(b), &ran, &waited); n == 2 {
+				all[strings.Split(file, "/")[4]] = time.Duration(ran + waited)
+			}
+		}
+	}
+	return all
+}
+
+// cores is on how many cores the server may run; 0: not known.
+func (w *watch) cores() int {
+	var all unix.CPUSet
+	for _, pid := range w.pids {
+		var one unix.CPUSet
+		if err := unix.SchedGetaffinity(pid, &one); err != nil {
+			return 0
+		}
+		for i := range all {
+			all[i] |= one[i]
+		}
+	}
+	return all.Count()
 }
 
 // kernelNow reads what the kernel's memory is; what cannot be read is 0.

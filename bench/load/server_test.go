@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"ticketgate/bench"
 )
 
 const procNetTCP = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
@@ -20,6 +22,26 @@ const procNetTCP = `  sl  local_address rem_address   st tx_queue rx_queue tr tm
 const procNetTCP6 = `  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 32001 1 0000000000000000 100 0 0 10 0
 `
+
+// TestSpent: the busiest thread of a process is known, and on how many cores it may run.
+func TestSpent(t *testing.T) {
+	w := &watch{[]int{os.Getpid()}}
+	var most time.Duration
+	for _, d := range w.spent() {
+		most = max(most, d)
+	}
+	cores, err := bench.Cores()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if most <= 0 || w.cores() != len(cores) {
+		t.Errorf("%v, %d cores of %d", most, w.cores(), len(cores))
+	}
+	none := &watch{[]int{1 << 30}}
+	if len(none.spent()) != 0 || none.cores() != 0 {
+		t.Errorf("of no process: %v, %d cores", none.spent(), none.cores())
+	}
+}
 
 func TestListening(t *testing.T) {
 	for _, c := range []struct {

@@ -12,10 +12,14 @@ import (
 
 // Bounds from which on a run says more of the client than of the server.
 const (
-	lateMost     = 0.01 // of the operations
-	begunLeast   = 0.99 // of what the schedule wanted
-	clientMost   = 0.95 // of a core
-	serverEnough = 0.9  // cores: a server that uses as much was no less busy than the client
+	lateMost   = 0.01                   // of the operations
+	judgedFrom = 100                    // operations of a worker, for its own share of late ones
+	begunLeast = 0.99                   // of what the schedule wanted
+	clientMost = 0.95                   // of a core
+	serverMost = 0.9                    // of a thread, or of all cores that it may have: the server could do no more either
+	lagMost    = 0.5                    // of a percentile: the client's own part in it
+	lagFloor   = 200 * time.Microsecond // below which no part is too large: a wake-up takes some of it
+	lagBeyond  = 10                     // operations beyond a percentile, for it to say anything
 )
 
 // saturated says why r is the client's figure and not the server's; nothing: it is the server's.
@@ -24,20 +28,73 @@ func (r *Result) saturated() []string {
 	say := func(format string, args ...any) {
 		why = append(why, "generator saturated: "+fmt.Sprintf(format, args...))
 	}
-	run := &r.Run
+	run, c := &r.Run, &r.Client
 	if r.Settings.Rate != "" {
-		if run.LateShare > lateMost {
-			say("%s of the operations began more than %s after they were due", percent(run.LateShare), lateAfter)
-		}
-		if all, err := r.Settings.schedule(); err == nil && !r.Settings.Poisson {
-			if want := all.Count(); float64(run.Due) < want*begunLeast && run.Took >= r.Settings.Duration {
-				say("it came to %d of the %.0f operations that were due", run.Due, want)
-			}
-		}
-	} else if r.Settings.Verb != Connect && r.Client.Busiest >= clientMost && (r.Server == nil || r.Server.Cores < serverEnough) {
-		say("it was busy %s of its core (the server: %s): the rate is its own; give it --procs, or a rate", percent(r.Client.Busiest), r.serverShare())
+		r.behind(say)
+	} else if r.Settings.Verb != Connect && c.Busiest >= clientMost && !r.Server.exhausted() {
+		say("it was busy %s of its core (the server: %s): the rate is its own; give it --procs, or a rate", percent(c.Busiest), r.serverShare())
+	}
+	if c.Backend >= clientMost && !r.Server.exhausted() {
+		say("the backend, which is its own, was busy %s of its core (the server: %s)", percent(c.Backend), r.serverShare())
+	}
+	if o := &r.Opening; o.Opened < uint64(o.Wanted) && r.own(o.Errors) > 0 {
+		say("it had no port or descriptor for %d sockets: give it --source, or --procs", r.own(o.Errors))
+	}
+	if run.Errors[classPorts]+run.Errors[classFiles] > 0 {
+		say("it had no port or descriptor for some operations%s", listed(run.Errors))
+	}
+	// Where nothing was ever done, it is the server for which all lanes wait.
+	if share := float64(run.Errors[classSlow]) / float64(max(run.Due, 1)); !r.Settings.hasSockets() && run.Done > 0 && share > lateMost {
+		say("%s of the operations found all lanes busy to the end: give it more --lanes", percent(share))
 	}
 	return why
+}
+
+// own is how many of errs are the client's: it ran out of ports, descriptors, or lanes.
+func (r *Result) own(errs map[string]uint64) uint64 {
+	n := errs[classPorts] + errs[classFiles]
+	if !r.Settings.hasSockets() { // with sockets it means that the server has closed all of them
+		n += errs[classSlow]
+	}
+	return n
+}
+
+// behind says in what the client did not keep to the schedule.
+func (r *Result) behind(say func(format string, args ...any)) {
+	run := &r.Run
+	hint := ""
+	if !r.Settings.hasSockets() {
+		hint = ": give it more --lanes, or --procs"
+	}
+	if run.LateShare > lateMost {
+		say("%s of the operations began more than %s after they were due%s", percent(run.LateShare), lateAfter, hint)
+	} else if r.Client.Late > lateMost {
+		say("%s of the operations of one process began more than %s after they were due%s", percent(r.Client.Late), lateAfter, hint)
+	}
+	if all, err := r.Settings.schedule(); err == nil && !r.Settings.Poisson {
+		if want := all.Count(); float64(run.Due) < want*begunLeast && run.Took >= r.Settings.Duration {
+			say("it came to %d of the %.0f operations that were due", run.Due, want)
+		}
+	}
+	if run.Schedule == nil || run.Latency == nil {
+		return
+	}
+	s, l := run.Schedule, run.Latency
+	for _, p := range []struct {
+		name      string
+		lag, took time.Duration
+		beyond    float64 // the share of operations that took longer
+	}{{"p50", s.P50, l.P50, 0.5}, {"p90", s.P90, l.P90, 0.1}, {"p99", s.P99, l.P99, 0.01}, {"p99.9", s.P999, l.P999, 0.001}} {
+		if p.lag > lagFloor && float64(p.lag) > lagMost*float64(p.took) && float64(l.Count)*p.beyond >= lagBeyond {
+			say("its own delay is %s at %s, more than half of the %s that it measured%s", short(p.lag), p.name, short(p.took), hint)
+			return
+		}
+	}
+}
+
+// exhausted says that the server had no processor left: one of its threads, or all cores that it may run on.
+func (s *Server) exhausted() bool {
+	return s != nil && (s.Thread >= serverMost || s.May > 0 && s.Cores >= serverMost*float64(s.May))
 }
 
 // failed says why r is no success whatever was required; nothing: it may be one.
@@ -61,7 +118,7 @@ func (r *Result) failed() []string {
 	if r.Settings.Verb == Connect {
 		return why
 	}
-	switch done, errs := run.Done+run.After, sum(run.Errors); {
+	switch done, errs := run.Done+run.After, sum(run.Errors)-r.own(run.Errors); {
 	case done == 0:
 		say(run.Errors, "nothing was done")
 	case errs > done:
@@ -83,7 +140,7 @@ func (r *Result) serverShare() string {
 	if r.Server == nil {
 		return "not known"
 	}
-	return fmt.Sprintf("%.2f cores", r.Server.Cores)
+	return fmt.Sprintf("%.2f cores, its busiest thread %s", r.Server.Cores, percent(r.Server.Thread))
 }
 
 func percent(v float64) string { return strconv.FormatFloat(100*v, 'f', 1, 64) + "%" }

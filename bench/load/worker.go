@@ -388,11 +388,19 @@ func (w *worker) pacer() *pacer {
 	return newPacer(*w.job.Schedule, w.job.Index, w.job.Share, w.rnd)
 }
 
+// behind measures how long after it was due an operation begins.
+func (w *worker) behind(due, now time.Duration) {
+	record(w.hists.of(histSchedule), now-due, 1)
+	if now-due > lateAfter {
+		w.Late++
+	}
+}
+
 // dueMax is how many operations begin before the answers to others are looked at: a client that is behind must not go deaf.
 const dueMax = 256
 
 // due does do for every operation of p that is due now, dueMax at most, and returns when the next one is.
-func (w *worker) due(p *pacer, now time.Duration, do func(due time.Duration)) time.Duration {
+func (w *worker) due(p *pacer, now time.Duration, do func(due, now time.Duration)) time.Duration {
 	for range dueMax {
 		after, ok := p.due()
 		if !ok {
@@ -403,13 +411,8 @@ func (w *worker) due(p *pacer, now time.Duration, do func(due time.Duration)) ti
 			return at
 		}
 		w.Due++
-		lag := now - at
-		record(w.hists.of(histSchedule), lag, 1)
-		if lag > lateAfter {
-			w.Late++
-		}
 		p.advance()
-		do(at)
+		do(at, now)
 		// What was due when this began may have become so long ago that it is late now, because of all that was begun before it.
 		now = max(now, w.loop.Now())
 	}

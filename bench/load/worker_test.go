@@ -189,8 +189,9 @@ func TestPoints(t *testing.T) {
 
 // What is done and used after the end of the run, and the sockets that close then, belong to no figure but latencies and errors.
 func TestEnded(t *testing.T) {
-	p := &proc{verb: Echo}
-	r := &runner{s: plainEcho(), procs: []*proc{p}, result: &Result{Settings: plainEcho(), Kernel: new([2]Slab)}, open: make(hists), run: make(hists), part: make(hists),
+	p, b := &proc{verb: Echo}, &proc{verb: backend, used: time.Second, wait: time.Second}
+	b.last = Report{Phase: phaseRun, At: 4 * time.Second, Used: 3 * time.Second, Waited: 2 * time.Second}
+	r := &runner{s: plainEcho(), procs: []*proc{p, b}, result: &Result{Settings: plainEcho(), Kernel: new([2]Slab)}, open: make(hists), run: make(hists), part: make(hists),
 		start: 1, lastT: 1}
 	r.s.Sockets = 5
 	hear := func(phase string, at time.Duration, used time.Duration, open int, c Counts, errors map[string]uint64) {
@@ -202,7 +203,7 @@ func TestEnded(t *testing.T) {
 	hear(phaseReady, 0, time.Second, 5, Counts{Opened: 5}, nil)
 	hear(phaseReady, 0, 2*time.Second, 4, Counts{Opened: 5, Lost: 1}, map[string]uint64{"ended": 1}) // between being ready and the start
 	hear(phaseRun, time.Second, 3*time.Second, 4, Counts{Begun: 60, Done: 50, Opened: 5, Lost: 1}, map[string]uint64{"ended": 1})
-	hear(phaseSettle, 2*time.Second, 3900*time.Millisecond, 3, Counts{Begun: 100, Done: 80, Opened: 5, Lost: 2}, map[string]uint64{"ended": 1, "reset": 2})
+	hear(phaseSettle, 2*time.Second, 3900*time.Millisecond, 3, Counts{Due: 100, Late: 3, Begun: 100, Done: 80, Opened: 5, Lost: 2}, map[string]uint64{"ended": 1, "reset": 2})
 	if !r.clientsEnded() || r.clientsDone() {
 		t.Fatal("the run is not over, or all is")
 	}
@@ -210,7 +211,7 @@ func TestEnded(t *testing.T) {
 		t.Fatal(err)
 	}
 	hear(phaseSettle, 3*time.Second, 3950*time.Millisecond, 2, Counts{Begun: 100, Done: 90, Opened: 5, Lost: 3}, map[string]uint64{"ended": 1, "reset": 2})
-	hear(phaseDone, 7*time.Second, 4*time.Second, 0, Counts{Begun: 100, Done: 92, Opened: 5, Lost: 5}, map[string]uint64{"ended": 1, "reset": 2, "no_answer": 6})
+	hear(phaseDone, 7*time.Second, 4*time.Second, 0, Counts{Begun: 100, Done: 92, Opened: 5, Lost: 5}, map[string]uint64{"ended": 1, "reset": 2, "no_answer": 6, "no_port": 4})
 	points := len(r.result.Series)
 	if err := errors.Join(r.point(), r.ran()); err != nil {
 		t.Fatal(err)
@@ -222,10 +223,10 @@ func TestEnded(t *testing.T) {
 	if o.Opened != 4 || o.Lost != 1 || o.Errors["ended"] != 1 || run.Lost != 1 || run.Held != 3 {
 		t.Errorf("%+v, %d lost, %d held", o, run.Lost, run.Held)
 	}
-	if len(run.Errors) != 2 || run.Errors["reset"] != 2 || run.Errors["no_answer"] != 6 || run.ErrorShare != 0.08 {
+	if len(run.Errors) != 3 || run.Errors["reset"] != 2 || run.Errors["no_answer"] != 6 || run.ErrorShare != 0.08 { // without those of the client itself
 		t.Errorf("%v, a share of %v", run.Errors, run.ErrorShare)
 	}
-	if c := r.result.Client; c.CPU != 1900*time.Millisecond || c.Busiest != 0.95 || c.RSS != 3 {
+	if c := r.result.Client; c.CPU != 1900*time.Millisecond || c.Busiest != 0.95 || c.RSS != 3 || c.Late != 0.03 || c.Backend != 0.75 || c.BackendCPU != 2*time.Second {
 		t.Errorf("%+v", c)
 	}
 	if len(r.result.Series) != points {
@@ -375,7 +376,8 @@ func TestDue(t *testing.T) {
 		{10 * time.Hour, 400, 284 + 82, far - time.Hour},           // that was all
 	} {
 		now = w.start + c.after
-		next := w.due(p, now, func(at time.Duration) {
+		next := w.due(p, now, func(at, begun time.Duration) {
+			w.behind(at, begun)
 			if at > now {
 				t.Errorf("%v is due at %v", at-w.start, now-w.start)
 			}
@@ -386,6 +388,53 @@ func TestDue(t *testing.T) {
 	}
 	if n := w.hists.of(histSchedule).TotalCount(); n != 400 {
 		t.Errorf("%d of 400 were measured", n)
+	}
+}
+
+// stuck is a starter that does not end.
+type stuck struct{ due time.Duration }
+
+func (s *stuck) begin(due time.Duration) { s.due = due }
+func (s *stuck) since() time.Duration    { return s.due }
+func (s *stuck) hangUp()                 {}
+
+// What waits for a lane begins late, whenever it was noticed that it is due.
+func TestQueueBehind(t *testing.T) {
+	now := time.Hour
+	w := newWorker(t, func() time.Duration { return now })
+	w.start, w.job.Lanes, w.job.For = now, 1, time.Second
+	s := &stuck{}
+	q := &queue{w: w, pacer: newPacer(schedule(t, "1000", 400*time.Millisecond), 0, 1, nil), more: func() bool { return true }, make: func() starter { return s }}
+	for ; now < w.start+50*time.Millisecond; now += time.Millisecond {
+		q.tick(now)
+	}
+	if w.Due != 50 || w.Begun != 1 || w.Late != 0 || s.due != w.start {
+		t.Errorf("with one lane that is busy: %+v", w.Counts)
+	}
+	q.ended(s)
+	q.tick(now)
+	if h := w.hists.of(histSchedule); w.Begun != 2 || w.Late != 1 || h.TotalCount() != 2 || time.Duration(h.Max()) < 48*time.Millisecond {
+		t.Errorf("when it was free: %+v, behind up to %v", w.Counts, time.Duration(h.Max()))
+	}
+	q.giveUp()
+	q.drop()
+	if w.errors[classNothing] != 1 || w.errors[classSlow] != w.Due-w.Begun || w.hists.of(histOperation).TotalCount() != int64(w.Due-1) {
+		t.Errorf("at the end: %v of %+v", w.errors, w.Counts)
+	}
+}
+
+// Without tickets the time of opening a socket counts from when it was due: a wait for a lane shows nowhere else.
+func TestOpenFromDue(t *testing.T) {
+	for _, c := range []struct {
+		api  *bench.Target
+		want time.Duration
+	}{{nil, 9 * time.Second}, {new(bench.Target), 4 * time.Second}} {
+		w := newWorker(t, func() time.Duration { return 10 * time.Second })
+		o := &opener{queue: queue{w: w}, api: c.api, next: func() bench.Handler { return &quiet{w: w} }}
+		(&lane{o: o, due: time.Second, dialed: 6 * time.Second}).Opened(new(bench.Conn))
+		if got := time.Duration(w.hists.of(histOpen).Max()).Round(100 * time.Millisecond); got != c.want {
+			t.Errorf("tickets %t: %v, want %v", c.api != nil, got, c.want)
+		}
 	}
 }
 
