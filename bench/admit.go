@@ -18,6 +18,10 @@ type Admissions struct {
 	Keep bool   // leave sockets open; they answer pings until HangUp, or the loop's end
 	Max  int    // admissions to make at most, 0: until Stop
 
+	// Hello is a text message that a kept socket begins with, as a protocol of its own wants it; its server then asks with {}, now and
+	// then, whether the client is there, and hears {}. nil: no such protocol.
+	Hello []byte
+
 	Heads [][]byte       // upgrade requests, each used once; nil: ask for tickets
 	Then  func() Handler // takes over a kept socket; its Opened is called; nil: one that answers pings
 
@@ -150,6 +154,9 @@ func (w *lane) Opened(c *Conn) {
 func (w *lane) keep(c *Conn) {
 	if w.a.Then == nil {
 		c.Handle(&kept{w.a})
+		if w.a.Hello != nil {
+			c.Write(AppendFrame(nil, OpText, w.a.Hello))
+		}
 	} else {
 		h := w.a.Then()
 		c.Handle(h)
@@ -186,6 +193,9 @@ func (w *lane) Closed(_ *Conn, err error) {
 	w.end(err)
 }
 
+// stillThere is a question, and its answer, of a protocol with a Hello.
+const stillThere = "{}"
+
 // kept is the Handler of a socket that stays open.
 type kept struct{ a *Admissions }
 
@@ -201,6 +211,10 @@ func (k *kept) Data(c *Conn, b []byte) int {
 		} else if f.Op == OpPing {
 			k.a.Pings++
 		}
+	}
+	if err == nil && n > 0 && f.Op == OpText && k.a.Hello != nil && string(f.Payload) == stillThere {
+		c.Write(AppendFrame(nil, OpText, f.Payload))
+		k.a.Pings++
 	}
 	if err != nil {
 		k.a.Err = errors.Join(k.a.Err, err)

@@ -185,6 +185,20 @@ func TestAdmissionsThen(t *testing.T) {
 	}
 }
 
+// A kept socket begins with what its protocol wants, and answers when it is asked whether it is there.
+func TestAdmissionsHello(t *testing.T) {
+	var seen atomic.Int64
+	address := serve(t, echoServer(&seen)) // the hello comes back, and every answer: the question never ends
+	l := newLoop(t, bench.Options{})
+	head := bench.AppendUpgrade(nil, address, []byte("/t/x"), nil)
+	a := &bench.Admissions{Loop: l, Gate: target(t, address), Heads: [][]byte{head, head}, Keep: true, Hello: []byte("{}")}
+	a.Start(2)
+	runUntil(t, l, func() bool { return a.Pings >= 20 || a.Err != nil })
+	if a.Err != nil || a.Done != 2 || a.Lost != 0 {
+		t.Errorf("done %d, lost %d, %v", a.Done, a.Lost, a.Err)
+	}
+}
+
 func TestPostsAndHeads(t *testing.T) {
 	l := newLoop(t, bench.Options{})
 	f := newFrontEnd(t, 7)

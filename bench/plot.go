@@ -39,6 +39,7 @@ const (
 var plotColours = [][2]string{
 	{"#0969da", "#58a6ff"}, {"#cf222e", "#ff7b72"}, {"#1a7f37", "#3fb950"}, {"#9a6700", "#d29922"},
 	{"#8250df", "#bc8cff"}, {"#bf3989", "#f778ba"}, {"#1b7c83", "#39c5cf"}, {"#57606a", "#8b949e"},
+	{"#bc4c00", "#ffa657"}, {"#0a3069", "#a5d6ff"},
 }
 
 func plotStyle() string {

@@ -32,6 +32,10 @@ func peerFanout(r *runner) (_ *section, err error) {
 	const about = "The server sends each subscriber the same text message at fixed times, 50,000 deliveries a second in all; it makes the message itself. CPU is that of the server for one delivery, the latency runs from the time in the message to its arrival at each subscriber. " +
 		"Servers take turns, each alone with its subscribers."
 	t := &bench.Table{Title: "Fan-out", About: about, Head: append([]string{"subscribers", "bytes"}, head("delivery")...)}
+	bars := &bench.Bars{Title: t.Title, Names: []string{ours}}
+	for _, p := range peers {
+		bars.Names = append(bars.Names, p.name)
+	}
 	for _, c := range r.fanoutCells() {
 		loads, err := r.fanout(c)
 		if err != nil {
@@ -40,6 +44,11 @@ func peerFanout(r *runner) (_ *section, err error) {
 		for _, l := range loads {
 			t.Rows = append(t.Rows, append([]string{whole(c.sockets), whole(c.payload)}, l.row()...))
 		}
+		panel := bench.BarPanel{X: fmt.Sprintf("%s subscribers, %s B: server CPU, µs a delivery", whole(c.sockets), whole(c.payload))}
+		for _, l := range loads {
+			panel.Values = append(panel.Values, l.cpu().Median)
+		}
+		bars.Panels = append(bars.Panels, panel)
 		best := ""
 		for _, l := range loads[1:] {
 			_, cpu := ratios(l, loads[0])
@@ -47,7 +56,7 @@ func peerFanout(r *runner) (_ *section, err error) {
 		}
 		t.Lines = append(t.Lines, fmt.Sprintf("%s subscribers, %s B: CPU a delivery, in times of %s's%s. A core of %s delivers %s a second.", whole(c.sockets), whole(c.payload), ours, best, ours, bench.Number(1e6/loads[0].cpu().Median)))
 	}
-	return &section{tables: []*bench.Table{t}}, nil
+	return &section{tables: []*bench.Table{t}}, r.draw(t, bars.Title, bars, "fanout-peers.svg")
 }
 
 // fanout measures one cell on all servers, in turns.

@@ -32,6 +32,7 @@ var growthMessage = strings.Repeat("m", 128)
 type growthPoint struct {
 	sockets     int
 	memory      bench.Memory
+	slab        int64         // of the machine, beyond what it had before
 	cpu         time.Duration // a second
 	messages    uint64
 	median, p99 time.Duration
@@ -49,11 +50,12 @@ func growth(r *runner) (_ *section, err error) {
 		return nil, err
 	}
 	p := bench.NewPace(l, []byte(growthMessage), growthRate)
+	without := slabs()
 	var points []growthPoint
 	for _, n := range r.growthPoints() {
 		n = min(n, r.socketsMax())
 		r.say("growth: %d sockets", n)
-		one, err := r.growTo(g, p, n)
+		one, err := r.growTo(g, p, n, without)
 		if err != nil {
 			return nil, fmt.Errorf("%d sockets: %w", n, err)
 		}
@@ -64,7 +66,7 @@ func growth(r *runner) (_ *section, err error) {
 		About: fmt.Sprintf("One process whose sockets become more, with %s messages of %d B a second through the echo, over all sockets in turn and at fixed times; for %s at each number. "+
 			"Memory is VmRSS under that load. The server sleeps between messages, so each pays for a wake of its own; pings to sockets that were silent for 25 s are in the CPU.",
 			whole(growthRate), len(growthMessage), r.growthWatch()),
-		Head: []string{"sockets", "resident MiB", "of it anonymous", "bytes more a socket", "server CPU ms a second", "messages answered", "p50", "p99"},
+		Head: []string{"sockets", "resident MiB", "of it anonymous", "bytes more a socket", "kernel slabs, both ends, MiB", "server CPU ms a second", "messages answered", "p50", "p99"},
 	}
 	for i, one := range points {
 		more := ""
@@ -73,7 +75,7 @@ func growth(r *runner) (_ *section, err error) {
 			more = bench.Number(float64(one.memory.Resident-before.memory.Resident) / float64(one.sockets-before.sockets))
 		}
 		t.Rows = append(t.Rows, []string{
-			whole(one.sockets), mib(one.memory.Resident), mib(one.memory.Anonymous), more,
+			whole(one.sockets), mib(one.memory.Resident), mib(one.memory.Anonymous), more, mib(one.slab),
 			bench.Number(float64(one.cpu) / 1e6), whole(int(one.messages)),
 			bench.Number(float64(one.median)/1e3) + " µs", bench.Number(float64(one.p99)/1e3) + " µs",
 		})
@@ -83,7 +85,8 @@ func growth(r *runner) (_ *section, err error) {
 
 func mib(n int64) string { return bench.Number(float64(n) / (1 << 20)) }
 
-func (r *runner) growTo(s *server, p *bench.Pace, n int) (growthPoint, error) {
+// growTo brings p to n sockets and watches them; without are the machine's slabs before the first of them.
+func (r *runner) growTo(s *server, p *bench.Pace, n int, without int64) (growthPoint, error) {
 	l := p.Loop()
 	heads, err := r.heads(l, s, n-p.Ready())
 	if err != nil {
@@ -114,7 +117,7 @@ func (r *runner) growTo(s *server, p *bench.Pace, n int) (growthPoint, error) {
 		err = fmt.Errorf("%d are open", p.Ready())
 	}
 	return growthPoint{
-		sockets: n, memory: memory, cpu: time.Duration(float64(after.Sub(before).Total()) / r.growthWatch().Seconds()),
+		sockets: n, memory: memory, slab: max(slabs()-without, 0), cpu: time.Duration(float64(after.Sub(before).Total()) / r.growthWatch().Seconds()),
 		messages: p.Messages - done, median: p.Latency.Quantile(0.5), p99: p.Latency.Quantile(0.99),
 	}, errors.Join(err, l.RunUntil(r.ctx, giveUp, p.Idle))
 }
@@ -134,12 +137,14 @@ func (r *runner) pace(p *bench.Pace, d time.Duration) error {
 func (r *runner) growthPicture(t *bench.Table, points []growthPoint) error {
 	plot := &bench.Plot{
 		Title: "ticketgate: sockets in one process, 1,000 messages a second", X: "open sockets",
-		Panels: []bench.Panel{{Y: "resident memory, MiB", Ys: make([][]float64, 1)}, {Y: "processor time, ms a second", Ys: make([][]float64, 1)}},
+		Panels: []bench.Panel{{Y: "resident memory, MiB", Ys: make([][]float64, 1)}, {Y: "processor time, ms a second", Ys: make([][]float64, 1)},
+			{Y: "kernel slabs beyond those before, both ends, MiB", Ys: make([][]float64, 1)}},
 	}
 	for _, one := range points {
 		plot.Xs = append(plot.Xs, float64(one.sockets))
 		plot.Panels[0].Ys[0] = append(plot.Panels[0].Ys[0], float64(one.memory.Resident)/(1<<20))
 		plot.Panels[1].Ys[0] = append(plot.Panels[1].Ys[0], float64(one.cpu)/1e6)
+		plot.Panels[2].Ys[0] = append(plot.Panels[2].Ys[0], float64(one.slab)/(1<<20))
 	}
-	return r.draw(t, plot, "growth.svg")
+	return r.draw(t, plot.Title, plot, "growth.svg")
 }

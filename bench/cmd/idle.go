@@ -212,11 +212,16 @@ func (r *runner) hold(server bench.Process, c crowd, n int) (bench.Memory, int64
 	if err == nil && c.lost() > 0 {
 		err = fmt.Errorf("%d of %d sockets did not stay open", c.lost(), n)
 	}
-	slab, unreadable := bench.Slab()
-	if unreadable != nil {
-		slab = 0 // idle says so
+	return m, slabs(), err
+}
+
+// slabs are the machine's; 0 where they cannot be read, which idle says.
+func slabs() int64 {
+	n, err := bench.Slab()
+	if err != nil {
+		return 0
 	}
-	return m, slab, err
+	return n
 }
 
 // settle waits until three readings in a row agree.

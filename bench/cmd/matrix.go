@@ -45,6 +45,7 @@ type server struct {
 	process bench.Process
 	gateway *gateway      // whose tickets open the sockets; nil: no tickets
 	to      *bench.Target // without a gateway
+	hello   []byte        // what a socket begins with; nil: nothing
 	head    []byte        // the upgrade request without a gateway; nil: the server knows no WebSocket
 }
 

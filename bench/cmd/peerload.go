@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,7 +13,8 @@ import (
 )
 
 const peersAbout = "Other servers, in the same run and under the same client, each on one core. They are small programs as the libraries' own documentation would have them (tools/peers): they check no ticket, count nobody and limit nothing; " +
-	"ticketgate does all of that, as in every other measurement here."
+	"ticketgate does all of that, as in every other measurement here. Programs whose names begin with epoll are no competitors: they do the least that is possible, and know no WebSocket. " +
+	"centrifuge has a protocol of its own over WebSocket: its sockets begin with its connect command, and are subscribed by that to a channel that says nothing; it has no echo, so it is in no table of messages out and back, nor in Growth."
 
 // peerScenarios compare with other servers.
 var peerScenarios = []scenario{
@@ -31,6 +33,11 @@ func peerEcho(r *runner) (_ *section, err error) {
 	if err != nil {
 		return nil, err
 	}
+	floor, err := r.bareServer("epollecho", false)
+	if err != nil {
+		return nil, err
+	}
+	all = append(all, floor)
 	m, err := r.measure("echo", r.sockets, all)
 	if err != nil {
 		return nil, err
@@ -51,6 +58,11 @@ func peerRelay(r *runner) (_ *section, err error) {
 	if err != nil {
 		return nil, err
 	}
+	floor, err := r.bareServer("epollrelay", true, "-backend", backend)
+	if err != nil {
+		return nil, err
+	}
+	all = append(all, floor)
 	var counts []int
 	for _, n := range r.sockets {
 		counts = append(counts, min(n, r.files*2/5/100*100)) // a relayed client takes two descriptors, and the proxies some for themselves
@@ -59,7 +71,7 @@ func peerRelay(r *runner) (_ *section, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := m.comparison("Relay", "As above, through the server to a backend and back. All have the same backend, `wsecho`, on the client's core; nginx has one worker, haproxy one thread. They pass bytes; ticketgate checks frames, limits messages and bytes each way and masks anew."+m.leftOut(r.options))
+	s := m.comparison("Relay", "As above, through the server to a backend and back. All have the same backend, `wsecho`, on the client's core; nginx has one worker, haproxy one thread, with buffers for a whole message of 16 KiB. They pass bytes; ticketgate checks frames, limits messages and bytes each way and masks anew."+m.leftOut(r.options))
 	return s, r.plotMatrix(s, m, "relay", all)
 }
 
@@ -71,7 +83,7 @@ func (r *runner) relays(backend string) ([]*server, error) {
 	}
 	all := []*server{one}
 	for _, p := range proxies {
-		one, err := r.startProxy(p, backend)
+		one, err := r.startProxy(p, backend, true)
 		if err != nil {
 			return nil, err
 		}
@@ -97,7 +109,7 @@ func (m *matrix) comparison(title, about string) *section {
 			costs = append(costs, spread.String())
 			p99 := l.over(func(s sample) float64 { return float64(s.ninetyNine) / 1e6 }).Median
 			rates = append(rates, fmt.Sprintf("%s / %s", bench.Number(l.over(func(s sample) float64 { return s.rate }).Median), bench.Number(p99)))
-			if _, times := ratios(l, m.loads[i][0]); j > 0 && (best == 0 || times.Median < best) {
+			if _, times := ratios(l, m.loads[i][0]); j > 0 && !bare(l.name) && (best == 0 || times.Median < best) {
 				best, name = times.Median, l.name
 			}
 		}
@@ -138,24 +150,27 @@ func (r *runner) plotMatrix(s *section, m *matrix, name string, servers []*serve
 				plot.Panels[1].Ys[j] = append(plot.Panels[1].Ys[j], l.over(func(s sample) float64 { return s.rate }).Median)
 			}
 		}
-		if err := r.draw(s.tables[0], plot, one.file); err != nil {
+		if len(plot.Steps) == 0 {
+			continue
+		}
+		if err := r.draw(s.tables[0], plot.Title, plot, one.file); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// draw writes plot beside the page and shows it under t; not if the page goes to stdout.
-func (r *runner) draw(t *bench.Table, plot *bench.Plot, name string) error {
-	if r.out == "-" || len(plot.Steps)+len(plot.Xs) == 0 {
+// draw writes picture beside the page and shows it under t; not if the page goes to stdout.
+func (r *runner) draw(t *bench.Table, title string, picture io.WriterTo, name string) error {
+	if r.out == "-" {
 		return nil
 	}
 	f, err := os.Create(filepath.Join(filepath.Dir(r.out), name))
 	if err != nil {
 		return err
 	}
-	_, err = plot.WriteTo(f)
-	t.Lines = append(t.Lines, fmt.Sprintf("![%s](%s)", strings.ReplaceAll(plot.Title, "]", ")"), name))
+	_, err = picture.WriteTo(f)
+	t.Lines = append(t.Lines, fmt.Sprintf("![%s](%s)", strings.ReplaceAll(title, "]", ")"), name))
 	return errors.Join(err, f.Close())
 }
 
@@ -164,7 +179,7 @@ func peerCrowd(r *runner, l *bench.Loop, s *server) crowd {
 	if g := s.gateway; g != nil {
 		return &plainCrowd{r, &bench.Admissions{Loop: l, API: g.api, Gate: g.gate, Host: g.host, Mint: g.mint}}
 	}
-	return &plainCrowd{r, &bench.Admissions{Loop: l, Gate: s.to, Heads: slices.Repeat([][]byte{s.head}, r.idlePoints()[1]+idleWarm)}}
+	return &plainCrowd{r, &bench.Admissions{Loop: l, Gate: s.to, Hello: s.hello, Heads: slices.Repeat([][]byte{s.head}, r.idlePoints()[1]+idleWarm)}}
 }
 
 // peerIdle measures what an open socket, and a relayed one, costs without traffic.
@@ -180,17 +195,19 @@ func peerIdle(r *runner) (*section, error) {
 	}
 	relay := &bench.Table{
 		Title: "Idle relayed sockets", Head: head(relayed),
-		About: fmt.Sprintf("The same, through to the backend: %s clients, each with a second connection; its memory, and the kernel's for all four ends.", whole(relayed[1])),
+		About: fmt.Sprintf("The same, through to the backend: %s clients, each with a second connection; its memory, and the kernel's for all four ends. The proxies' buffers are those that they have by default.", whole(relayed[1])),
 	}
 	for _, kind := range []struct {
 		table *bench.Table
 		at    [2]int
 		names []string
 		start func(name string) (*server, error)
+		file  string
 	}{
-		{t, direct, peerNames(), r.startEcho},
-		{relay, relayed, []string{ours, proxies[0].name, proxies[1].name}, r.startRelay},
+		{t, direct, idleNames(), r.startQuiet, "idle-peers.svg"},
+		{relay, relayed, []string{ours, proxies[0].name, proxies[1].name, "epollrelay"}, r.startRelay, "idle-relayed.svg"},
 	} {
+		bars := &bench.Bars{Title: kind.table.Title, Names: kind.names, Panels: []bench.BarPanel{{X: "user space, bytes a socket"}, {X: "kernel slabs, all ends, bytes a socket"}}}
 		for _, name := range kind.names {
 			var all []idleRound
 			for range min(r.rounds, 2) {
@@ -208,6 +225,12 @@ func peerIdle(r *runner) (*section, error) {
 				all = append(all, one)
 			}
 			kind.table.Rows = append(kind.table.Rows, idleRow(name, all))
+			for i, f := range []func(idleRound) float64{func(i idleRound) float64 { return i.total }, func(i idleRound) float64 { return i.kernel }} {
+				bars.Panels[i].Values = append(bars.Panels[i].Values, max(idleSpread(all, f).Median, 0))
+			}
+		}
+		if err := r.draw(kind.table, bars.Title, bars, kind.file); err != nil {
+			return nil, err
 		}
 	}
 	return &section{tables: []*bench.Table{t, relay}}, nil
@@ -224,12 +247,37 @@ func peerNames() []string {
 	return all
 }
 
+// idleNames are all that hold sockets: also those that have no echo.
+func idleNames() []string {
+	all := []string{ours}
+	for _, p := range peers {
+		all = append(all, p.name)
+	}
+	return append(all, "epollaccept")
+}
+
 func (r *runner) startEcho(name string) (*server, error) {
 	if name == ours {
 		return r.ourServer(setup{})
 	}
-	p := peers[slices.IndexFunc(peers, func(p peer) bool { return p.name == name })]
+	p := peerOf(name)
 	return r.startPeer(p, p.echo)
+}
+
+// startQuiet starts the server of idleNames with this name.
+func (r *runner) startQuiet(name string) (*server, error) {
+	switch {
+	case name == ours:
+		return r.ourServer(setup{})
+	case bare(name):
+		return r.bareServer(name, true)
+	default:
+		return r.quietPeer(peerOf(name))
+	}
+}
+
+func peerOf(name string) peer {
+	return peers[slices.IndexFunc(peers, func(p peer) bool { return p.name == name })]
 }
 
 func (r *runner) startRelay(name string) (*server, error) {
@@ -237,18 +285,26 @@ func (r *runner) startRelay(name string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if name == ours {
+	switch {
+	case name == ours:
 		return r.ourServer(setup{backend: backend})
+	case bare(name):
+		return r.bareServer(name, true, "-backend", backend)
+	default:
+		return r.startProxy(proxies[slices.IndexFunc(proxies, func(p proxy) bool { return p.name == name })], backend, false)
 	}
-	return r.startProxy(proxies[slices.IndexFunc(proxies, func(p proxy) bool { return p.name == name })], backend)
 }
 
 // peerConnect measures accept to 101.
 func peerConnect(r *runner) (_ *section, err error) {
 	defer func() { err = errors.Join(err, r.end()) }()
-	all, err := r.echoServers()
-	if err != nil {
-		return nil, err
+	var all []*server
+	for _, name := range idleNames() {
+		s, err := r.startQuiet(name)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, s)
 	}
 	loop, err := r.loop()
 	if err != nil {
@@ -256,7 +312,7 @@ func peerConnect(r *runner) (_ *section, err error) {
 	}
 	var loads []*load
 	for _, s := range all {
-		a := &bench.Admissions{Loop: loop, Gate: s.gate(), Keep: true}
+		a := &bench.Admissions{Loop: loop, Gate: s.gate(), Keep: true, Hello: s.hello}
 		l := admitLoad(s.name, s.process, a)
 		l.prepare = func() error {
 			heads, err := r.heads(loop, s, r.gateRound())
@@ -277,13 +333,17 @@ func peerConnect(r *runner) (_ *section, err error) {
 	}
 	t := &bench.Table{
 		Title: "Connecting",
-		About: fmt.Sprintf("%d sockets a round, %d at once: TCP connect, upgrade, 101; ticketgate's with tickets that were fetched before. They stay open and are closed after the round, which is not counted.", r.gateRound(), lanes),
+		About: fmt.Sprintf("%d sockets a round, %d at once: TCP connect, upgrade, 101; ticketgate's with tickets that were fetched before. They stay open and are closed after the round, which is not counted. centrifuge's socket sends its connect command behind the 101, which is not waited for.", r.gateRound(), lanes),
 		Head:  head("socket"),
 	}
+	bars := &bench.Bars{Title: t.Title, Panels: []bench.BarPanel{{X: "sockets a second"}, {X: "server CPU, µs a socket"}}}
 	for _, l := range loads {
 		t.Rows = append(t.Rows, l.row())
+		bars.Names = append(bars.Names, l.name)
+		bars.Panels[0].Values = append(bars.Panels[0].Values, l.over(func(s sample) float64 { return s.rate }).Median)
+		bars.Panels[1].Values = append(bars.Panels[1].Values, l.cpu().Median)
 	}
-	return &section{tables: []*bench.Table{t}}, nil
+	return &section{tables: []*bench.Table{t}}, r.draw(t, bars.Title, bars, "connect-peers.svg")
 }
 
 // peerGrowth measures memory and processor time as sockets grow, at a constant load.
@@ -293,10 +353,10 @@ func peerGrowth(r *runner) (*section, error) {
 		points = []int{500, 1000, 2000}
 	}
 	plot := &bench.Plot{Title: fmt.Sprintf("Sockets in one process, %s messages a second", whole(growthRate)), X: "open sockets", Lines: peerNames(),
-		Panels: []bench.Panel{{Y: "resident memory, MiB"}, {Y: "server CPU, ms a second"}, {Y: "p99, µs"}}}
+		Panels: []bench.Panel{{Y: "resident memory, MiB"}, {Y: "server CPU, ms a second"}, {Y: "p99, µs"}, {Y: "kernel slabs beyond those before, both ends, MiB"}}}
 	t := &bench.Table{
 		Title: "Growth",
-		About: fmt.Sprintf("Sockets of one process become more, with %s messages of %d B a second through the echo, over all in turn, at fixed times, for %s at each number. Resident MiB / CPU ms a second / p99 µs.",
+		About: fmt.Sprintf("Sockets of one process become more, with %s messages of %d B a second through the echo, over all in turn, at fixed times, for %s at each number. Resident MiB / CPU ms a second / p99 µs / MiB of kernel slabs beyond those before the first socket, both ends.",
 			whole(growthRate), len(growthMessage), r.growthWatch()),
 		Head: append([]string{"sockets"}, peerNames()...),
 	}
@@ -314,13 +374,13 @@ func peerGrowth(r *runner) (*section, error) {
 			plot.Panels[p].Ys = append(plot.Panels[p].Ys, nil)
 		}
 		for j, one := range curve {
-			for p, v := range []float64{float64(one.memory.Resident) / (1 << 20), float64(one.cpu) / 1e6, float64(one.p99) / 1e3} {
+			for p, v := range []float64{float64(one.memory.Resident) / (1 << 20), float64(one.cpu) / 1e6, float64(one.p99) / 1e3, float64(one.slab) / (1 << 20)} {
 				plot.Panels[p].Ys[i] = append(plot.Panels[p].Ys[i], v)
 			}
-			t.Rows[j] = append(t.Rows[j], fmt.Sprintf("%s / %s / %s", mib(one.memory.Resident), bench.Number(float64(one.cpu)/1e6), bench.Number(float64(one.p99)/1e3)))
+			t.Rows[j] = append(t.Rows[j], fmt.Sprintf("%s / %s / %s / %s", mib(one.memory.Resident), bench.Number(float64(one.cpu)/1e6), bench.Number(float64(one.p99)/1e3), mib(one.slab)))
 		}
 	}
-	return &section{tables: []*bench.Table{t}}, r.draw(t, plot, "growth-peers.svg")
+	return &section{tables: []*bench.Table{t}}, r.draw(t, plot.Title, plot, "growth-peers.svg")
 }
 
 func (r *runner) growthOf(name string, points []int) (_ []growthPoint, err error) {
@@ -334,9 +394,10 @@ func (r *runner) growthOf(name string, points []int) (_ []growthPoint, err error
 		return nil, err
 	}
 	p := bench.NewPace(l, []byte(growthMessage), growthRate)
+	without := slabs()
 	var curve []growthPoint
 	for _, n := range points {
-		one, err := r.growTo(s, p, n)
+		one, err := r.growTo(s, p, n, without)
 		if err != nil {
 			return nil, fmt.Errorf("%d sockets: %w", n, err)
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"text/template"
 	"time"
 
@@ -57,7 +58,42 @@ func (r *runner) startPeer(p peer, path string, args ...string) (*server, error)
 	if err != nil {
 		return nil, err
 	}
-	return &server{name: p.name, process: c.Process, to: to, head: bench.AppendUpgrade(nil, address, []byte(path), nil)}, nil
+	s := &server{name: p.name, process: c.Process, to: to, head: bench.AppendUpgrade(nil, address, []byte(path), nil)}
+	if p.hello != "" {
+		s.hello = []byte(p.hello)
+	}
+	return s, nil
+}
+
+// bare says that name is that of a program that does the least possible, and no competitor.
+func bare(name string) bool { return strings.HasPrefix(name, "epoll") }
+
+// bareServer starts such a program on the server's core. knows: it answers an upgrade.
+func (r *runner) bareServer(name string, knows bool, args ...string) (*server, error) {
+	c, address, err := r.peer(r.serverCore, name, args...)
+	if err != nil {
+		return nil, err
+	}
+	to, err := bench.NewTarget(address)
+	if err != nil {
+		return nil, err
+	}
+	s := &server{name: name, process: c.Process, to: to}
+	if knows {
+		s.head = bench.AppendUpgrade(nil, address, []byte("/"), nil)
+	}
+	return s, nil
+}
+
+// never is how often a feed speaks that is to be silent.
+const never = time.Hour
+
+// quietPeer starts p for sockets that are only open: where there is no echo, on a feed that says nothing.
+func (r *runner) quietPeer(p peer) (*server, error) {
+	if p.echo != "" {
+		return r.startPeer(p, p.echo)
+	}
+	return r.startPeer(p, p.feed, "--every", never.String())
 }
 
 // ourServer starts a gateway to compare with.
@@ -101,8 +137,9 @@ var proxies = []proxy{
 	{"haproxy", "haproxy/haproxy.cfg", func(file, _ string) []string { return []string{"haproxy", "-db", "-f", file} }},
 }
 
-// startProxy starts p on the server's core, before backend.
-func (r *runner) startProxy(p proxy, backend string) (*server, error) {
+// startProxy starts p on the server's core, before backend. whole: with buffers that hold the longest message that is measured, which an
+// idle socket may pay for.
+func (r *runner) startProxy(p proxy, backend string, whole bool) (*server, error) {
 	t, err := template.ParseFiles(filepath.Join("tools", "peers", p.config))
 	if err != nil {
 		return nil, err
@@ -117,7 +154,7 @@ func (r *runner) startProxy(p proxy, backend string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(t.Execute(f, map[string]string{"Listen": address, "Backend": backend, "Dir": r.dir}), f.Close()); err != nil {
+	if err := errors.Join(t.Execute(f, map[string]any{"Listen": address, "Backend": backend, "Dir": r.dir, "Whole": whole}), f.Close()); err != nil {
 		return nil, err
 	}
 	command := p.command(file, r.dir)

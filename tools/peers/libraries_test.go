@@ -329,12 +329,12 @@ func TestRelays(t *testing.T) {
 		{"nginx", "nginx.conf", func(dir, file string) []string { return []string{"-p", dir, "-c", file, "-e", "stderr"} }, "exit status 0"},
 		{"haproxy", "haproxy.cfg", func(_, file string) []string { return []string{"-db", "-f", file} }, "signal: terminated"},
 	} {
-		for _, backend := range []string{"wsecho", "gorilla"} { // what the bench has, and one that checks the whole request
+		for backend, whole := range map[string]bool{"wsecho": true, "gorilla": false} { // what the bench has, and one that checks the whole request
 			t.Run(r.name+" before "+backend, func(t *testing.T) {
 				t.Parallel()
 				dir, address := t.TempDir(), freeAddress(t)
 				file := filepath.Join(dir, r.config)
-				render(t, filepath.Join(r.name, r.config), file, map[string]string{"Listen": address, "Backend": start(t, backend), "Dir": dir})
+				render(t, filepath.Join(r.name, r.config), file, map[string]any{"Listen": address, "Backend": start(t, backend), "Dir": dir, "Whole": whole})
 				relays(t, address, exec.Command(installed(t, r.name), r.args(dir, file)...), r.end)
 			})
 		}
@@ -369,7 +369,7 @@ func relays(t *testing.T, address string, relay *exec.Cmd, want string) {
 	}
 }
 
-func render(t *testing.T, from, to string, values map[string]string) {
+func render(t *testing.T, from, to string, values map[string]any) {
 	t.Helper()
 	f, err := os.Create(to)
 	if err != nil {
