@@ -27,6 +27,15 @@ func TestGatewaysFor(t *testing.T) {
 	}
 }
 
+// Those who ask for tickets leave the gateway that they ask the rest of its tenth.
+func TestLanesFor(t *testing.T) {
+	for files, want := range map[int]int{20000: 1200, 4000000: 1200, 2000: 120, 10: 1} {
+		if got := lanesFor(files); got != want {
+			t.Errorf("%d files: %d lanes, want %d", files, got, want)
+		}
+	}
+}
+
 // heldMillion is a run of 1,000 sockets on two gateways in which all went well.
 func heldMillion() *millionRun {
 	const mib = 1 << 20
