@@ -22,9 +22,9 @@ func TestParseBareClient(t *testing.T) {
 func TestClientSection(t *testing.T) {
 	ours, bare := make([][]clientRound, len(clientCells)), make([][]clientRound, len(clientCells))
 	for i := range clientCells {
-		for _, slow := range []time.Duration{1, 2} { // a slow round meets both
-			ours[i] = append(ours[i], clientRound{1000, slow * 10 * time.Millisecond, time.Second})
-			bare[i] = append(bare[i], clientRound{1000, slow * 12 * time.Millisecond, time.Second})
+		for _, slow := range []int{1, 2} { // a slow round meets both
+			ours[i] = append(ours[i], clientRound{1000, time.Duration(10*slow) * time.Millisecond, time.Second})
+			bare[i] = append(bare[i], clientRound{1000, time.Duration(12*slow) * time.Millisecond, time.Second})
 		}
 	}
 	ours[2][0].cpu *= 2
