@@ -34,6 +34,7 @@ const (
 	chartLeft, chartRight   = 76, 16
 	chartTop, chartBottom   = 34, 42
 	chartSteps              = 5
+	markHalf                = 12 // how much wider half of a mark such as 99.999% is than chartRight
 )
 
 func (c chart) svg() string {
@@ -83,7 +84,11 @@ func (c chart) svg() string {
 		}
 	}
 	for _, m := range marks {
-		fmt.Fprintf(&b, `<text x="%.1f" y="%d" text-anchor="middle">%s</text>`, px(m.at), chartHeight-chartBottom+18, html.EscapeString(m.text))
+		x, anchor := px(m.at), "middle"
+		if x > chartWidth-chartRight-markHalf { // the picture ends before it would
+			x, anchor = chartWidth, "end"
+		}
+		fmt.Fprintf(&b, `<text x="%.1f" y="%d" text-anchor="%s">%s</text>`, x, chartHeight-chartBottom+18, anchor, html.EscapeString(m.text))
 	}
 	fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end">%s</text>`, chartWidth-chartRight, chartHeight-6, html.EscapeString(c.x))
 	for i, l := range c.lines {

@@ -93,6 +93,16 @@ func TestHTML(t *testing.T) {
 	}
 }
 
+// A mark at the right end stays in the picture.
+func TestChartMarks(t *testing.T) {
+	c := chart{lines: []curve{{x: []float64{0, 4}, y: []float64{1, 2}}}, marks: []mark{{0, "0%"}, {4, "99.99%"}}, format: trim}
+	for _, want := range []string{`x="76.0" y="236" text-anchor="middle">0%<`, `x="760.0" y="236" text-anchor="end">99.99%<`} {
+		if svg := c.svg(); !strings.Contains(svg, want) {
+			t.Errorf("no %s in %s", want, svg)
+		}
+	}
+}
+
 // A page says what was asked for, where, and what the kernel took.
 func TestHTMLTells(t *testing.T) {
 	r := drawn(t)

@@ -21,10 +21,7 @@ func (r *runner) breakOff(ctx context.Context) error {
 	}
 	rest, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.s.Settle+endPatience)
 	defer cancel()
-	if err := r.until(rest, (*runner).clientsDone); err != nil {
-		return err
-	}
-	return r.ran()
+	return r.follow(rest)
 }
 
 // brokenOff says that r is a part of what it was to be. Why it is INVALID besides stays.

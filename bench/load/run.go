@@ -212,11 +212,18 @@ func (r *runner) drive(ctx context.Context, jobs []Job) error {
 	if err := r.order(order{Start: int64(r.start)}); err != nil {
 		return err
 	}
-	if err := r.until(ctx, (*runner).clientsEnded); err != nil {
-		return err
-	}
-	if err := r.ended(); err != nil {
-		return err
+	return r.follow(ctx)
+}
+
+// follow listens until the run is over, and what is awaited behind it.
+func (r *runner) follow(ctx context.Context) error {
+	if !r.over { // a run may be broken off while answers are awaited
+		if err := r.until(ctx, (*runner).clientsEnded); err != nil {
+			return err
+		}
+		if err := r.ended(); err != nil {
+			return err
+		}
 	}
 	if err := r.until(ctx, (*runner).clientsDone); err != nil {
 		return err

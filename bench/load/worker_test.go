@@ -504,3 +504,17 @@ func TestChurnEnds(t *testing.T) {
 		})
 	}
 }
+
+// What is on its way to a 101, or asks for a ticket, is no open socket; of verbs that open none beforehand it is all that there is.
+func TestSocketsAreOpen(t *testing.T) {
+	for verb, want := range map[string]int{Echo: 5 + 2, Churn: 9 + 2} {
+		r := &runner{s: Settings{Verb: verb}, procs: []*proc{
+			{verb: verb, last: Report{Open: 9, Counts: Counts{Opened: 5}}},
+			{verb: verb, last: Report{Open: 2, Counts: Counts{Opened: 3}}}, // one is lost
+			{verb: attack, last: Report{Open: 7, Counts: Counts{Opened: 7}}},
+		}}
+		if got := r.sockets(); got != want {
+			t.Errorf("%s: %d sockets, want %d", verb, got, want)
+		}
+	}
+}

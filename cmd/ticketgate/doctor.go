@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -128,8 +129,12 @@ would mend it. It changes nothing. It exits with 1 if something fails.`,
 				return err
 			}
 			if measured != "" {
-				if err := h.measure(measured); err != nil {
-					return err
+				r, err := readRun(measured)
+				if err == nil {
+					err = h.measure(r)
+				}
+				if err != nil {
+					return fmt.Errorf("doctor: --measured %s: %w", measured, err)
 				}
 			}
 			if explain != "" {
@@ -219,28 +224,19 @@ func (h *host) report(w, talk io.Writer, output string) error {
 }
 
 // measure takes what a socket takes from a run on this machine.
-func (h *host) measure(file string) error {
-	r, err := readRun(file)
-	if err != nil {
-		return err
-	}
+func (h *host) measure(r *load.Result) error {
 	name, err := os.Hostname()
-	if err != nil {
-		return err
-	}
-	why := ""
 	switch {
+	case err != nil:
+		return err
 	case r.Settings.Verb != load.Connect:
-		why = "a run of bench " + r.Settings.Verb + ": want one of bench connect, whose sockets are idle"
+		return fmt.Errorf("a run of bench %s: want one of bench connect, whose sockets are idle", r.Settings.Verb)
 	case r.Verdict != load.Done && r.Verdict != load.Pass:
-		why = "a run that is " + r.Verdict
+		return fmt.Errorf("a run that is %s", r.Verdict)
 	case r.Host.Name != name:
-		why = fmt.Sprintf("measured on %s, and this is %s", r.Host.Name, name)
+		return fmt.Errorf("measured on %s, and this is %s", r.Host.Name, name)
 	case r.Server == nil || r.Server.PerSocket <= 0:
-		why = "it does not say what a socket takes: want the server on this machine, and 1,000 sockets at least"
-	}
-	if why != "" {
-		return fmt.Errorf("doctor: --measured %s: %s", file, why)
+		return errors.New("it does not say what a socket takes: want the server on this machine, and 1,000 sockets at least")
 	}
 	h.measured = r
 	return nil

@@ -160,7 +160,7 @@ func TestDoctor(t *testing.T) {
 
 // idleRun is a bench connect on the machine name: 400 bytes of the server a socket, and 8,000 of the kernel for both ends.
 func idleRun(name string) *load.Result {
-	r := &load.Result{Version: 1, Verdict: load.Done, Server: &load.Server{PerSocket: 400}, Opening: load.Opening{Opened: 1000}, Kernel: &[2]load.Slab{{Slabs: 1}, {}}}
+	r := &load.Result{Verdict: load.Done, Server: &load.Server{PerSocket: 400}, Opening: load.Opening{Opened: 1000}, Kernel: &[2]load.Slab{{Slabs: 1}, {}}}
 	r.Settings.Verb, r.Host.Name = load.Connect, name
 	r.Series = []load.Point{{Open: 1000, SlabSize: 8_000_001}}
 	return r
@@ -188,14 +188,8 @@ func TestDoctorMeasured(t *testing.T) {
 	} {
 		r := idleRun(name)
 		c.change(r)
-		var text bytes.Buffer
-		_, err := r.WriteTo(&text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		file := write(t, t.TempDir(), "run.json", text.String())
 		h := host{}
-		if err := h.measure(file); (err == nil) != (c.why == "") || err != nil && !strings.Contains(err.Error(), c.why) || (h.measured == nil) != (err != nil) {
+		if err := h.measure(r); (err == nil) != (c.why == "") || err != nil && !strings.Contains(err.Error(), c.why) || (h.measured == nil) != (err != nil) {
 			t.Errorf("%s: %v", c.name, err)
 		}
 	}
