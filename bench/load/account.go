@@ -106,7 +106,7 @@ func (r *runner) point() error {
 		return nil
 	}
 	now := time.Duration(mono.System.Now())
-	if len(r.result.Series) > 0 && now-r.lastT < pointEvery/4 { // the end of a phase, right behind another point: too short to tell a rate
+	if len(r.result.Series) > 0 && now-r.lastT < max(r.every, pointEvery)-pointEvery*3/4 { // thinned; or the end of a phase, right behind another point: too short to tell a rate
 		return nil
 	}
 	c, errs := r.counts(), r.errors()
@@ -126,12 +126,9 @@ func (r *runner) point() error {
 	used := r.used()
 	p.Client = (used - r.lastU).Seconds() / d
 	if r.watch != nil {
-		s, err := r.watch.see()
-		if err != nil {
-			return err
-		}
-		p.Server, p.RSS = (s.cpu-r.lastS.cpu).Seconds()/d, s.rss
-		r.lastS = s
+		before := r.lastS
+		s := r.see()
+		p.Server, p.RSS = (s.cpu-before.cpu).Seconds()/d, s.rss
 	}
 	p.SlabSize, p.ClientRSS = kernelNow().Slabs, r.resident()
 	perSecond := float64(p.Done) / d
@@ -139,7 +136,10 @@ func (r *runner) point() error {
 		perSecond = float64(c.Opened-r.lastC.Opened) / d
 	}
 	r.lastT, r.lastU, r.lastC, r.lastE = now, used, c, total
-	r.result.Series = append(r.result.Series, p)
+	if r.result.Series = append(r.result.Series, p); len(r.result.Series) == seriesMost {
+		r.result.Series = halved(r.result.Series)
+		r.every = 2 * max(r.every, pointEvery)
+	}
 	if r.env.Say == nil {
 		return nil
 	}
@@ -150,6 +150,50 @@ func (r *runner) point() error {
 	r.env.Say(Progress{Phase: phase, Open: p.Open, Wanted: r.s.Sockets, At: now - since, For: r.s.Duration, PerSec: perSecond, Total: c, Errors: total, Class: most(errs),
 		Latency: latencies[0], Ticket: latencies[1]})
 	return nil
+}
+
+// halved makes one point of two, where both are of the same phase.
+func halved(all []Point) []Point {
+	some := make([]Point, 0, seriesMost)
+	for _, p := range all {
+		if n := len(some); n > 0 && some[n-1].Phase == p.Phase && some[n-1].halves == 1 {
+			some[n-1] = some[n-1].and(p)
+			continue
+		}
+		p.halves = 1
+		some = append(some, p)
+	}
+	for i := range some {
+		some[i].halves = 0
+	}
+	return some
+}
+
+// and is p and the point after it as one. The percentiles of both cannot be known: the median is near their mean, p99 at most the higher.
+func (p Point) and(o Point) Point {
+	d := p.Seconds + o.Seconds
+	mean := func(a, b float64) float64 { return (a*p.Seconds + b*o.Seconds) / d }
+	o.Client, o.Server, o.P50 = mean(p.Client, o.Client), mean(p.Server, o.Server), time.Duration(mean(float64(p.P50), float64(o.P50)))
+	o.P99, o.Max = max(p.P99, o.P99), max(p.Max, o.Max)
+	o.Begun += p.Begun
+	o.Done += p.Done
+	o.Errors += p.Errors
+	o.Late += p.Late
+	o.Seconds, o.halves = d, 2
+	return o
+}
+
+// see looks at the server. A process that is gone takes its processor time with it: the last reading is what there is then.
+func (r *runner) see() seen {
+	if r.lost == nil {
+		s, err := r.watch.see()
+		if err == nil {
+			r.lastS = s
+			return s
+		}
+		r.lost = err
+	}
+	return r.lastS
 }
 
 // shown is the histogram that the series shows.
@@ -195,10 +239,7 @@ func (r *runner) opened() error {
 		return unanswered(o.Errors, fmt.Errorf("none of %d sockets could be opened%s", r.s.Sockets, listed(o.Errors)))
 	}
 	if r.watch != nil {
-		if r.full, err = r.watch.see(); err != nil {
-			return err
-		}
-		r.spent = r.watch.spent()
+		r.full, r.spent = r.see(), r.watch.spent()
 	}
 	return r.point()
 }
@@ -265,7 +306,8 @@ func (r *runner) ended() error {
 		run.LateShare = float64(run.Late) / float64(run.Due)
 	}
 	res.Kernel[1] = kernelNow()
-	return r.served()
+	r.served()
+	return nil
 }
 
 // backends writes down what a relay's backends took, which are bench's own. They know no end of the run: by their last report.
@@ -317,14 +359,11 @@ func (r *runner) attacked() error {
 }
 
 // served writes down what the server took.
-func (r *runner) served() error {
+func (r *runner) served() {
 	if r.watch == nil {
-		return nil
+		return
 	}
-	now, err := r.watch.see()
-	if err != nil {
-		return err
-	}
+	now := r.see()
 	run := &r.result.Run
 	s := &Server{PIDs: r.watch.pids, CPU: now.cpu - r.full.cpu, Before: r.first.rss, Full: r.full.rss, After: now.rss, Most: now.rss}
 	wall := max(now.at-r.start, time.Millisecond).Seconds()
@@ -341,8 +380,10 @@ func (r *runner) served() error {
 	if n := r.result.Opening.Opened; n >= manySockets {
 		s.PerSocket = float64(s.Full-s.Before) / float64(n)
 	}
+	if r.lost != nil {
+		s.Gone = r.lost.Error()
+	}
 	r.result.Server = s
-	return nil
 }
 
 // conclude says what to think of it.

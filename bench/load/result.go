@@ -142,6 +142,8 @@ type Point struct {
 	SlabSize int64         `json:"slab,omitempty"`   // of the machine
 
 	ClientRSS int64 `json:"client_rss,omitempty"` // of all workers
+
+	halves int // while points are put together: of how many
 }
 
 // Client is what the load itself took.
@@ -166,10 +168,11 @@ type Server struct {
 	May       int           `json:"may,omitempty"`    // cores that it may run on; 0: not known
 	Thread    float64       `json:"thread,omitempty"` // the share of the run that its busiest thread ran or was ready to run; 0: not known
 	PerDone   time.Duration `json:"per_done,omitempty"`
-	Before    int64         `json:"before"` // resident memory before the first socket
-	Full      int64         `json:"full"`   // when all were open
-	After     int64         `json:"after"`  // at the end of the run
-	Most      int64         `json:"most"`   // the most of all points
+	Gone      string        `json:"gone,omitempty"` // why it was not seen to the end: all else is what was seen before
+	Before    int64         `json:"before"`         // resident memory before the first socket
+	Full      int64         `json:"full"`           // when all were open
+	After     int64         `json:"after"`          // at the end of the run
+	Most      int64         `json:"most"`           // the most of all points
 	PerSocket float64       `json:"per_socket,omitempty"`
 }
 

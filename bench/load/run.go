@@ -14,6 +14,7 @@ import (
 
 const (
 	pointEvery   = 500 * time.Millisecond
+	seriesMost   = 2400                   // points of a series: twenty minutes of them; then every second one goes, again and again
 	startAhead   = 100 * time.Millisecond // between the order to start and the start, for all to have heard it
 	openPatience = 5 * time.Minute        // without a socket more
 	reportsEach  = 4                      // processes that report twice a point; more of them do it more rarely
@@ -65,10 +66,12 @@ type runner struct {
 	lastC Counts
 	lastE uint64
 	lastT time.Duration // of the last point
+	every time.Duration // between points, once there were too many; 0: pointEvery
 	lastU time.Duration // used by the clients then
 	lastS seen
 	first seen
 	full  seen
+	lost  error                    // of a server's process that went: what was seen before counts
 	spent map[string]time.Duration // by the server's threads at the start of the run
 }
 

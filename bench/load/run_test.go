@@ -245,6 +245,39 @@ func TestRunRefuses(t *testing.T) {
 	}
 }
 
+// A server that goes is no reason to lose what was measured until then.
+func TestRunServerGoes(t *testing.T) {
+	t.Parallel()
+	c := exec.Command("/bin/cat")
+	in, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	set := settings(load.Echo, serve(t, answer(echo)).address)
+	set.PIDs = []int{c.Process.Pid}
+	var once sync.Once
+	var w workers
+	r, err := load.Run(t.Context(), set, load.Env{Worker: w.start, Say: func(p load.Progress) {
+		once.Do(func() {
+			_ = in.Close()
+			_ = c.Wait()
+		})
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.ended(t, 2)
+	if s := r.Server; s == nil || s.Before <= 0 || !strings.Contains(s.Gone, "server process ") || r.Run.Done == 0 {
+		t.Errorf("%+v, %d done", s, r.Run.Done)
+	}
+	if r.Verdict == load.Done || !strings.Contains(strings.Join(r.Why, "; "), "the server did not stay: ") {
+		t.Errorf("%s: %q", r.Verdict, r.Why)
+	}
+}
+
 // A worker that is lost ends the run, and its last words are heard.
 func TestRunLosesWorker(t *testing.T) {
 	t.Parallel()

@@ -19,6 +19,7 @@ const (
 	serverMost = 0.9                    // of a thread, or of all cores that it may have: the server could do no more either
 	lagMost    = 0.5                    // of a percentile: the client's own part in it
 	lagFloor   = 200 * time.Microsecond // below which no part is too large: a wake-up takes some of it
+	growthFrom = 3                      // points of memory in half a run, for a slope
 	lagBeyond  = 10                     // operations beyond a percentile, for it to say anything
 )
 
@@ -115,6 +116,9 @@ func (r *Result) failed() []string {
 	if n := uint64(run.Held); o.Wanted > 0 && n < o.Opened {
 		say(run.Errors, "%d of %d sockets were lost in the run", o.Opened-n, o.Opened)
 	}
+	if r.Server != nil && r.Server.Gone != "" {
+		say(nil, "the server did not stay: %s", r.Server.Gone)
+	}
 	if r.Settings.Verb == Connect {
 		return why
 	}
@@ -173,7 +177,7 @@ type figure struct {
 var figures = func() map[string]figure {
 	all := map[string]figure{
 		"errors":       {unitShare, func(r *Result) (float64, bool) { return r.Run.ErrorShare, r.tried() }},
-		"late":         {unitShare, func(r *Result) (float64, bool) { return r.Run.LateShare, true }},
+		"late":         {unitShare, func(r *Result) (float64, bool) { return r.Run.LateShare, r.Settings.Rate != "" }},
 		"rate":         {unitNumber, func(r *Result) (float64, bool) { return r.Run.Rate, true }},
 		"opened":       {unitNumber, func(r *Result) (float64, bool) { return float64(r.Opening.Opened), true }},
 		"held":         {unitNumber, func(r *Result) (float64, bool) { return float64(r.Run.Held), true }},
@@ -187,12 +191,12 @@ var figures = func() map[string]figure {
 		"server-cpu": {unitTime, func(r *Result) (float64, bool) {
 			return known(server(r, func(s *Server) float64 { return float64(s.PerDone) }))
 		}},
-		"server-growth": {unitShare, func(r *Result) (float64, bool) { return server(r, (*Server).growth) }},
+		"server-growth": {unitShare, growth},
 		"slowdown":      {unitNumber, slowdown},
 	}
 	for prefix, of := range map[string]func(*Result) *Latency{
 		"":          func(r *Result) *Latency { return r.Run.Latency },
-		"ticket-":   func(r *Result) *Latency { return either(r.Run.Ticket, r.Opening.Ticket) },
+		"ticket-":   (*Result).tickets,
 		"open-":     func(r *Result) *Latency { return either(r.Run.Open, r.Opening.Open) },
 		"in-":       func(r *Result) *Latency { return r.Run.In },
 		"out-":      func(r *Result) *Latency { return r.Run.Out },
@@ -216,6 +220,14 @@ var figures = func() map[string]figure {
 	return all
 }()
 
+// tickets is how long tickets took: where they are the operations, from when each was due.
+func (r *Result) tickets() *Latency {
+	if r.Settings.Verb == Tickets {
+		return r.Run.Latency
+	}
+	return either(r.Run.Ticket, r.Opening.Ticket)
+}
+
 // tried says that there was something that could go wrong.
 func (r *Result) tried() bool { return r.Settings.Verb == Connect || r.Run.Begun+sum(r.Run.Errors) > 0 }
 
@@ -236,12 +248,34 @@ func server(r *Result, of func(*Server) float64) (float64, bool) {
 // known is a figure that is 0 where it could not be measured.
 func known(v float64, ok bool) (float64, bool) { return v, ok && v != 0 }
 
-// growth is by what share the server's memory grew in the run.
-func (s *Server) growth() float64 {
-	if s.Full == 0 {
-		return 0
+// growth is by what share of itself the server's memory grows in a run as long as r, by the slope of its second half: what a server
+// takes for its first messages is no leak. It is not known of a run with fewer than growthFrom points there.
+func growth(r *Result) (float64, bool) {
+	var run []Point
+	for _, p := range r.Series {
+		if p.Phase == phaseRun && p.RSS > 0 {
+			run = append(run, p)
+		}
 	}
-	return float64(s.After-s.Full) / float64(s.Full)
+	if len(run) == 0 {
+		return 0, false
+	}
+	middle := (run[0].At + run[len(run)-1].At) / 2
+	half := slices.DeleteFunc(run, func(p Point) bool { return p.At < middle })
+	if len(half) < growthFrom {
+		return 0, false
+	}
+	var at, size, products, squares float64
+	for _, p := range half {
+		at += p.At.Seconds() / float64(len(half))
+		size += float64(p.RSS) / float64(len(half))
+	}
+	for _, p := range half {
+		d := p.At.Seconds() - at
+		products += d * (float64(p.RSS) - size)
+		squares += d * d
+	}
+	return products / squares * r.Run.Took.Seconds() / size, squares > 0
 }
 
 // slowdown is how many times the p99 under attack is that before.
@@ -298,13 +332,10 @@ func (u unit) parse(text string) (float64, error) {
 	case unitShare:
 		number, isPercent := strings.CutSuffix(text, "%")
 		v, err := parseNumber(number)
-		if err != nil {
+		if err != nil || !isPercent { // 0.1 would be a tenth to one reader and a thousandth to another
 			return 0, fmt.Errorf("%q is no share such as 0.1%%", text)
 		}
-		if isPercent {
-			v /= 100
-		}
-		return v, nil
+		return v / 100, nil
 	case unitSize:
 		times := 1.0
 		for _, s := range []struct {
@@ -366,11 +397,43 @@ func short(d time.Duration) string {
 	}
 }
 
+// Has says which of all no run with these settings has: better heard of before the run than after it.
+func (s *Settings) Has(all []Requirement) error {
+	for _, q := range all {
+		if why := s.lacks(q.name); why != "" {
+			return fmt.Errorf("--require %q: %s", q.text, why)
+		}
+	}
+	return nil
+}
+
+// lacks is why no run with these settings has the figure; "": it may.
+func (s *Settings) lacks(figure string) string {
+	prefix, _, isPart := strings.Cut(figure, "-")
+	without := func(what string) string { return "bench " + s.Verb + what + " has no " + figure }
+	operation := !isPart && figures[figure].unit == unitTime
+	switch {
+	case s.Verb == Connect && (operation || figure == "rate" || figure == "server-cpu"),
+		s.Verb != Relay && (prefix == "in" || prefix == "out") && isPart,
+		s.Verb != Hostile && figure == "slowdown",
+		!s.hasSockets() && slices.Contains([]string{"opened", "held", "lost", "socket-bytes", "client-bytes", "kernel-bytes"}, figure),
+		s.Verb == Tickets && prefix == "open" && isPart:
+		return without("")
+	case s.Rate == "" && (prefix == "schedule" || figure == "late"):
+		return without(" without --rate")
+	case s.Plain != "" && prefix == "ticket":
+		return without(" with --plain")
+	case s.Sockets < manySockets && (figure == "socket-bytes" || figure == "client-bytes" || figure == "kernel-bytes"):
+		return without(fmt.Sprintf(" with fewer than %d sockets", manySockets))
+	}
+	return ""
+}
+
 // missed says how r misses q; "": it does not. A figure that the run does not have is missed.
 func (q Requirement) missed(r *Result) string {
 	v, ok := figures[q.name].of(r)
 	if !ok {
-		return fmt.Sprintf("%s: this run has no %s", q.text, q.name)
+		return fmt.Sprintf("%s: not known: this run has no %s", q.text, q.name)
 	}
 	met := false
 	switch q.than {

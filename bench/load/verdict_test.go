@@ -1,6 +1,7 @@
 package load
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -14,8 +15,16 @@ func finished() *Result {
 	latency := func(base time.Duration) *Latency {
 		return &Latency{Count: 10_000, Mean: 2 * base, Min: base / 2, P50: base, P90: 3 * base, P99: 10 * base, P999: 20 * base, P9999: 30 * base, Max: 40 * base}
 	}
+	var series []Point
+	for i := range 11 { // the first half is no part of the growth
+		p := Point{Phase: phaseRun, At: time.Duration(i) * time.Second, RSS: 50 << 20}
+		if i >= 5 {
+			p.RSS = int64((92.5 + float64(i)) * (1 << 20))
+		}
+		series = append(series, p)
+	}
 	return &Result{
-		Version: resultVersion, Tool: "ticketgate test", Settings: s, Verdict: Done,
+		Series: series, Version: resultVersion, Tool: "ticketgate test", Settings: s, Verdict: Done,
 		Opening: Opening{Wanted: 10, Opened: 10, Ticket: latency(4 * time.Millisecond), Open: latency(5 * time.Millisecond)},
 		Run: Running{Took: 10 * time.Second, Held: 10, Counts: Counts{Due: 10_000, Begun: 10_000, Done: 10_000}, Rate: 1000, Wanted: 1000,
 			ErrorShare: 0.002, LateShare: 0.003,
@@ -39,7 +48,7 @@ func TestParseRequirements(t *testing.T) {
 		{"ticket-p99.99>1ns", 1, ">"},
 		{"server-cpu<30µs", 30e3, "<"},
 		{"errors<0.1%", 0.001, "<"},
-		{"errors<0.25", 0.25, "<"},
+		{"errors<25%", 0.25, "<"},
 		{"late<=0%", 0, "<="},
 		{"server-growth<-1%", -0.01, "<"},
 		{"rate>=20000", 20000, ">="},
@@ -78,6 +87,8 @@ func TestParseRequirementsRefuses(t *testing.T) {
 		{"p99<<20ms", `"<20ms" is no duration`},
 		{"errors<few", `"few" is no share such as 0.1%`},
 		{"errors<%", `"%" is no share`},
+		{"errors<0.1", `"0.1" is no share such as 0.1%`}, // a tenth, or a thousandth?
+		{"late<1", `"1" is no share such as 0.1%`},
 		{"errors<1ms", `"1ms" is no share`},
 		{"socket-bytes<4GB", `is no size such as 512B or 4KiB`},
 		{"socket-bytes<KiB", `is no size such as 512B or 4KiB`},
@@ -129,7 +140,8 @@ func TestJudge(t *testing.T) {
 		{"socket-bytes<4KiB", "socket-bytes<4KiB: it is 5000B"},
 		{"server-cores<0.5", "server-cores<0.5: it is 0.50"},
 		{"server-cpu<25us", "server-cpu<25us: it is 25µs"},
-		{"server-growth<5%", "server-growth<5%: it is 10.000%"},
+		{"server-growth<9.99%", "server-growth<9.99%: it is 10.000%"},
+		{"server-growth<10.01%", ""},
 		{"slowdown<3", "slowdown<3: it is 3.00"},
 		{"p99<20ms,errors<0.3%", ""},
 	} {
@@ -161,6 +173,9 @@ func TestJudgeWithoutFigures(t *testing.T) {
 		{"nothing done", func(r *Result) { r.Server = &Server{PIDs: []int{1}, Full: 1, After: 1} }, func(n string) bool { return n == "server-cpu" }},
 		{"few sockets", func(r *Result) { r.Server = &Server{PIDs: []int{1}, Full: 1, After: 1} }, func(n string) bool { return n == "socket-bytes" || n == "client-bytes" }},
 		{"nothing begun", bare, func(n string) bool { return n == "errors" }},
+		{"too short for growth", func(r *Result) {
+			r.Series = []Point{{Phase: phaseRun, RSS: 1}, {Phase: phaseRun, At: 2, RSS: 1}, {Phase: phaseRun, At: 3, RSS: 1}}
+		}, func(n string) bool { return n == "server-growth" }},
 		{"no attack", bare, func(n string) bool { return n == "slowdown" }},
 		{"nothing before the attack", func(r *Result) { r.Hostile = &Attack{Under: &Latency{P99: 1}} }, func(n string) bool { return n == "slowdown" }},
 		{"no latencies", bare, func(n string) bool {
@@ -238,6 +253,7 @@ func TestFailed(t *testing.T) {
 		{"a feed that is silent", func(r *Result) { r.Settings.Verb, r.Run.Counts = Feed, Counts{} }, "nothing was done"},
 		{"connect does nothing", func(r *Result) { r.Settings.Verb, r.Run.Counts = Connect, Counts{} }, ""},
 		{"all of it late", func(r *Result) { r.Run.Counts, r.Run.After = Counts{Begun: 64}, 64 }, ""},
+		{"the server went", func(r *Result) { r.Server.Gone = "server process 7: no such process" }, "the server did not stay: server process 7: no such process"},
 		{"mostly errors", func(r *Result) { r.Run.Errors = map[string]uint64{"http_429:tickets": 10_001} },
 			"10000 operations were done, and 10001 went wrong: 10001 http_429:tickets (429: a limit of the client's plan; --clients spreads the load over several)"},
 		{"with several clients", func(r *Result) { r.Settings.Clients, r.Run.Errors = 5, map[string]uint64{"http_429": 10_001} }, "10000 operations were done, and 10001 went wrong: 10001 http_429"},
@@ -308,6 +324,64 @@ func TestSaturated(t *testing.T) {
 				t.Errorf("%s: %q, want %q", c.name, why[i], part)
 			}
 		}
+	}
+}
+
+// What a verb does not measure is refused before the run; what it may measure is not.
+func TestHas(t *testing.T) {
+	echo := Settings{Verb: Echo, Target: "http://h", Rate: "10", Sockets: 5000}
+	for _, c := range []struct {
+		figures string // refused, as they are named; all others that are tried are taken
+		change  func(*Settings)
+	}{
+		{"in-p99 out-max slowdown", func(*Settings) {}},
+		{"in-p99 out-max slowdown late schedule-p50", func(s *Settings) { s.Rate = "" }},
+		{"in-p99 out-max slowdown ticket-p99", func(s *Settings) { s.Target, s.Plain = "", "ws://h" }},
+		{"in-p99 out-max slowdown socket-bytes client-bytes", func(s *Settings) { s.Sockets = 999 }},
+		{"slowdown", func(s *Settings) { s.Verb = Relay }},
+		{"in-p99 out-max", func(s *Settings) { s.Verb = Hostile }},
+		{"in-p99 out-max slowdown late schedule-p50 p99 max rate server-cpu", func(s *Settings) { s.Verb, s.Rate = Connect, "" }},
+		{"in-p99 out-max slowdown late schedule-p50", func(s *Settings) { s.Verb, s.Rate = Feed, "" }},
+		{"in-p99 out-max slowdown opened held lost socket-bytes client-bytes open-p90", func(s *Settings) { s.Verb = Tickets }},
+		{"in-p99 out-max slowdown opened held lost socket-bytes client-bytes", func(s *Settings) { s.Verb = Churn }},
+	} {
+		s := echo
+		c.change(&s)
+		for name := range strings.FieldsSeq("p99 max rate errors late opened held lost in-p99 out-max ticket-p99 open-p90 schedule-p50 slowdown socket-bytes client-bytes server-cpu server-cores server-growth") {
+			err := s.Has([]Requirement{{text: name + "<1", name: name}})
+			if want := slices.Contains(strings.Fields(c.figures), name); (err != nil) != want {
+				t.Errorf("%s, rate %q: %s: %v", s.Verb, s.Rate, name, err)
+			} else if want && !strings.Contains(err.Error(), "has no "+name) {
+				t.Errorf("%v", err)
+			}
+		}
+	}
+}
+
+// Everything that can be required is in the manual.
+func TestFiguresInManual(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/bench.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range sortedKeys(figures) {
+		prefix, part, isPart := strings.Cut(name, "-")
+		listed := strings.Contains(string(manual), "`"+name+"`")
+		if isPart && !listed {
+			listed = strings.Contains(string(manual), "`"+prefix+"-`") && strings.Contains(string(manual), "`"+part+"`")
+		}
+		if !listed {
+			t.Errorf("%s is not in docs/bench.md", name)
+		}
+	}
+}
+
+// Tickets are the operations of bench tickets: they have ticket- figures as well.
+func TestTicketsOfTickets(t *testing.T) {
+	r := finished()
+	r.Settings.Verb, r.Opening.Ticket = Tickets, nil
+	if p99, ok := figures["ticket-p99"].of(r); !ok || time.Duration(p99) != r.Run.Latency.P99 {
+		t.Errorf("%v, %t", p99, ok)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -231,6 +232,31 @@ func TestEnded(t *testing.T) {
 	}
 	if len(r.result.Series) != points {
 		t.Error("a point after the end")
+	}
+}
+
+// A long series loses points, and nothing of what they count.
+func TestHalved(t *testing.T) {
+	p := func(phase string, at time.Duration, n uint64, level float64) Point {
+		return Point{Phase: phase, At: at, Begun: n, Done: n, Errors: n, Late: n, Seconds: 1, Client: level, Server: level, P50: time.Duration(level), P99: time.Duration(n), Max: time.Duration(n), RSS: int64(n)}
+	}
+	two := func(phase string, at time.Duration, n uint64, most int64, level float64) Point {
+		return Point{Phase: phase, At: at, Begun: n, Done: n, Errors: n, Late: n, Seconds: 2, Client: level, Server: level, P50: time.Duration(level), P99: time.Duration(most), Max: time.Duration(most), RSS: 2}
+	}
+	got := halved([]Point{p(phaseOpen, 1, 1, 2), p(phaseOpen, 2, 2, 4), p(phaseOpen, 3, 3, 3), p(phaseRun, 4, 5, 2), p(phaseRun, 5, 2, 4)})
+	want := []Point{two(phaseOpen, 2, 3, 2, 3), p(phaseOpen, 3, 3, 3), two(phaseRun, 5, 7, 5, 3)}
+	if !slices.Equal(got, want) {
+		t.Errorf("%+v\nwant %+v", got, want)
+	}
+	r := &runner{s: plainEcho(), result: &Result{Series: make([]Point, seriesMost-1)}, part: make(hists)}
+	if err := r.point(); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(r.result.Series); n > seriesMost/2+1 || r.every != 2*pointEvery {
+		t.Errorf("%d points, one each %v", n, r.every)
+	}
+	if err := r.point(); err != nil || len(r.result.Series) > seriesMost/2+1 {
+		t.Errorf("%v, %d points: too early for another", err, len(r.result.Series))
 	}
 }
 

@@ -196,9 +196,13 @@ func (o *benchOptions) run(ctx context.Context, e *env, verb string, command []s
 	if err == nil {
 		err = o.Check()
 	}
+	if err == nil {
+		err = o.Has(requirements)
+	}
 	if errors.Is(err, load.ErrUnreachable) {
 		return unreachablef("bench %s: %v", verb, err)
-	} else if err != nil {
+	}
+	if err != nil {
 		return usagef("bench %s: %v", verb, err)
 	}
 	line, missing, err := o.Preflight()
