@@ -260,6 +260,42 @@ func TestHalved(t *testing.T) {
 	}
 }
 
+// held upgrades the first connection of l, answers its first message when told to, and returns nil when the client has closed it.
+func held(l net.Listener, told <-chan struct{}) error {
+	c, err := l.Accept()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	buf := make([]byte, 4096)
+	n, err := c.Read(buf)
+	if err != nil {
+		return err
+	}
+	answer, _, err := bench.AppendAnswer(nil, buf[:n])
+	if err != nil {
+		return err
+	}
+	if _, err := c.Write(answer); err != nil {
+		return err
+	}
+	if n, err = c.Read(buf); err != nil {
+		return err
+	}
+	f, _, err := bench.ParseMasked(buf[:n])
+	if err != nil {
+		return err
+	}
+	<-told
+	if _, err := c.Write(bench.AppendAs(nil, f)); err != nil {
+		return err
+	}
+	if _, err = c.Read(buf); err == io.EOF {
+		return nil
+	}
+	return fmt.Errorf("%v instead of the end of the socket", err)
+}
+
 // An answer that comes after the end counts in no rate, and is no error. The sockets stay until the order to stop.
 func TestWorkSettles(t *testing.T) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -267,49 +303,23 @@ func TestWorkSettles(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
+	told, over := make(chan struct{}), make(chan error, 1)
+	go func() { over <- held(l, told) }() // the test waits for it
 	h := work(t, Job{Verb: Echo, Share: 1, Thread: -1, Lanes: 1, InFlight: 1, Size: 40, Sockets: 1, Plain: l.Addr().String(), Host: "h", Path: "/",
 		Every: 10 * time.Millisecond, For: 20 * time.Millisecond, Settle: patience})
-	c, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	buf := make([]byte, 4096)
-	n, err := c.Read(buf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	answer, _, err := bench.AppendAnswer(nil, buf[:n])
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.Write(answer); err != nil {
-		t.Fatal(err)
-	}
 	h.until(phaseReady)
 	h.say(fmt.Sprintf(`{"start":%d}`, mono.System.Now()))
-	if r := h.until(phaseSettle); r.Begun != 1 || r.Done != 0 || r.Open != 1 || len(r.Errors) != 0 {
+	// The socket was begun, and a message.
+	if r := h.until(phaseSettle); r.Begun != 2 || r.Done != 0 || r.Open != 1 || len(r.Errors) != 0 {
 		t.Errorf("at the end: %+v", r)
 	}
-	if n, err = c.Read(buf); err != nil {
-		t.Fatal(err)
-	}
-	f, _, err := bench.ParseMasked(buf[:n])
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.Write(bench.AppendAs(nil, f)); err != nil {
-		t.Fatal(err)
-	}
-	if r := h.until(phaseDone); r.Begun != 1 || r.Done != 1 || r.Open != 1 || len(r.Errors) != 0 {
+	close(told)
+	if r := h.until(phaseDone); r.Begun != 2 || r.Done != 1 || r.Open != 1 || len(r.Errors) != 0 {
 		t.Errorf("when all was answered: %+v", r)
 	}
 	h.say(`{"stop":true}`)
-	if err := h.over(); err != nil {
+	if err := errors.Join(h.over(), <-over); err != nil {
 		t.Error(err)
-	}
-	if _, err := c.Read(buf); err != io.EOF {
-		t.Errorf("%v, want the end of the socket", err)
 	}
 }
 
