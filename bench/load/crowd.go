@@ -1,6 +1,10 @@
 package load
 
-import "time"
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"time"
+)
 
 // A member is a socket that sends messages and hears answers.
 type member interface {
@@ -20,6 +24,7 @@ type crowd struct {
 	members []member
 	turn    int
 	missing int // answers
+	labels  uint32
 	running bool
 }
 
@@ -105,4 +110,30 @@ func (c *crowd) leave(place int, err error) {
 	}
 	c.missing -= len(m.waiting())
 	c.unanswered(m, classOf(err))
+}
+
+// A label tells in 16 hex digits which socket a message is of, and which of its messages it is: without, an answer that comes twice, or on
+// another's socket, is as good as the right one.
+type label struct {
+	id   uint32 // of the socket, in the whole run
+	sent uint32 // messages
+	next uint32 // of them, whose answer is the next to come
+}
+
+const (
+	labelSize  = 16
+	labelShift = 20 // of the worker's number in a socket's: a million sockets each
+)
+
+// label is that of another socket.
+func (c *crowd) label() label {
+	c.labels++
+	return label{id: uint32(c.w.job.Index)<<labelShift | c.labels}
+}
+
+func (m *label) put(dst []byte, message uint32) {
+	var raw [labelSize / 2]byte
+	binary.BigEndian.PutUint32(raw[:], m.id)
+	binary.BigEndian.PutUint32(raw[4:], message)
+	hex.Encode(dst, raw[:])
 }

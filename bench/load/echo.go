@@ -9,22 +9,46 @@ import (
 	"ticketgate/bench"
 )
 
-// An echoing sends one message over and over and checks every answer.
+// echoLabelled is the length from which on messages are labelled, in bytes.
+const echoLabelled = 2 * labelSize
+
+// An echoing sends messages that differ in their labels, and checks every answer.
 type echoing struct {
 	crowd
-	send    []byte
-	want    []byte // an answer, as a server that does not fragment sends it
-	burst   []byte // send as often as a socket has messages under way
-	payload []byte
-	latency *hdrhistogram.Histogram
+	send     []byte
+	want     []byte // an answer, as a server that does not fragment sends it
+	payload  []byte // of want
+	burst    []byte // send as often as a socket has messages under way
+	labelled bool
+	latency  *hdrhistogram.Histogram
 }
 
 func newEcho(w *worker) *echoing {
 	payload := bytes.Repeat([]byte("ticketgate load "), w.job.Size/16+1)[:w.job.Size]
-	e := &echoing{crowd: crowd{w: w}, payload: payload, send: bench.AppendFrame(nil, bench.OpText, payload), want: bench.AppendUnmasked(nil, bench.OpText, payload)}
+	e := &echoing{crowd: crowd{w: w}, send: bench.AppendFrame(nil, bench.OpText, payload), want: bench.AppendUnmasked(nil, bench.OpText, payload), labelled: w.job.Size >= echoLabelled}
+	e.payload = e.want[len(e.want)-len(payload):]
 	e.latency = w.hists.of(histOperation)
 	e.burst = bytes.Repeat(e.send, max(w.job.InFlight, 1))
 	return e
+}
+
+// put labels the message number i of burst, masked as all of it is.
+func (e *echoing) put(i int, m *label) {
+	end := (i + 1) * len(e.send)
+	at := e.burst[end-len(e.payload) : end]
+	key := e.burst[end-len(e.payload)-4 : end-len(e.payload)]
+	m.put(at, m.sent)
+	for k := range labelSize {
+		at[k] ^= key[k&3]
+	}
+	m.sent++
+}
+
+// expect makes want and payload the next answer of m.
+func (e *echoing) expect(m *label) {
+	if e.labelled {
+		m.put(e.payload, m.next)
+	}
 }
 
 func (e *echoing) socket() bench.Handler { return &echoSocket{e: e} }
@@ -35,12 +59,13 @@ type echoSocket struct {
 	due   []time.Duration  // of the messages without an answer
 	one   [1]time.Duration // room for due, where it suffices
 	place int
+	label label
 	part  int // bytes of an answer that comes in fragments; -1: none does
 }
 
 // Opened implements bench.Handler.
 func (s *echoSocket) Opened(c *bench.Conn) {
-	s.conn, s.part, s.due = c, -1, s.one[:0]
+	s.conn, s.part, s.due, s.label = c, -1, s.one[:0], s.e.label()
 	s.e.join(s)
 }
 
@@ -48,8 +73,11 @@ func (s *echoSocket) waiting() []time.Duration { return s.due }
 func (s *echoSocket) move(place int)           { s.place = place }
 
 func (s *echoSocket) write(due time.Duration, n int) {
-	for range n {
+	for i := range n {
 		s.due = append(s.due, due)
+		if s.e.labelled {
+			s.e.put(i, &s.label)
+		}
 	}
 	s.e.wrote(n)
 	s.conn.Write(s.e.burst[:n*len(s.e.send)])
@@ -60,9 +88,12 @@ func (s *echoSocket) Data(c *bench.Conn, b []byte) int {
 	e := s.e
 	used, answers := 0, 0
 	for {
+		e.expect(&s.label)
 		for s.part < 0 && answers < len(s.due) && bytes.HasPrefix(b[used:], e.want) {
 			used += len(e.want)
 			answers++
+			s.label.next++
+			e.expect(&s.label)
 		}
 		if used == len(b) {
 			break
@@ -72,6 +103,7 @@ func (s *echoSocket) Data(c *bench.Conn, b []byte) int {
 			var whole bool
 			if whole, err = s.other(c, f, answers < len(s.due)); whole {
 				answers++
+				s.label.next++
 			}
 		}
 		used += n

@@ -13,6 +13,8 @@ import (
 // workers read the same clock of the same machine, so each way has its own latency:
 //
 //	'c' 16 hex digits 'b' 16 hex digits '.' ...
+//
+// Where there is room, the first 16 bytes behind them are a label.
 const (
 	stampDigits = 16
 	stampClient = 1
@@ -56,19 +58,27 @@ func newRelay(w *worker) *relaying {
 	return &relaying{crowd: crowd{w: w}, payload: p}
 }
 
+// put labels the payload with the message of m, if it has room.
+func (r *relaying) put(m *label, message uint32) {
+	if len(r.payload) >= stampsEnd+labelSize {
+		m.put(r.payload[stampsEnd:], message)
+	}
+}
+
 func (r *relaying) socket() bench.Handler { return &relaySocket{r: r} }
 
 type relaySocket struct {
 	r     *relaying
 	conn  *bench.Conn
 	place int
+	label label
 	due   []time.Duration  // of the messages without an answer
 	one   [1]time.Duration // room for due, where it suffices
 }
 
 // Opened implements bench.Handler.
 func (s *relaySocket) Opened(c *bench.Conn) {
-	s.conn, s.due = c, s.one[:0]
+	s.conn, s.due, s.label = c, s.one[:0], s.r.label()
 	s.r.join(s)
 }
 
@@ -79,9 +89,11 @@ func (s *relaySocket) write(due time.Duration, n int) {
 	r := s.r
 	putStamp(r.payload[stampClient:], due)
 	putStamp(r.payload[stampServer:], 0)
-	r.frame = bench.AppendFrame(r.frame[:0], bench.OpText, r.payload)
 	r.wrote(n)
 	for range n {
+		r.put(&s.label, s.label.sent)
+		s.label.sent++
+		r.frame = bench.AppendFrame(r.frame[:0], bench.OpText, r.payload)
 		s.due = append(s.due, due)
 		s.conn.Write(r.frame)
 	}
@@ -117,6 +129,7 @@ func (s *relaySocket) Data(c *bench.Conn, b []byte) int {
 func (s *relaySocket) answer(f bench.Frame) error {
 	r := s.r
 	p := f.Payload
+	r.put(&s.label, s.label.next)
 	if len(s.due) == 0 || !f.Fin || len(p) != len(r.payload) || p[0] != 'c' || p[stampServer-1] != 'b' || !bytes.Equal(p[stampsEnd:], r.payload[stampsEnd:]) {
 		return bench.ErrEcho
 	}
@@ -127,6 +140,7 @@ func (s *relaySocket) answer(f bench.Frame) error {
 	}
 	now := r.w.loop.Now()
 	s.due = s.due[:copy(s.due, s.due[1:])]
+	s.label.next++
 	record(r.w.hists.of(histOperation), now-due, 1)
 	record(r.w.hists.of(histIn), there-due, 1)
 	record(r.w.hists.of(histOut), now-there, 1)

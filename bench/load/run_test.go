@@ -101,6 +101,31 @@ func TestRunFailures(t *testing.T) {
 			b[len(b)-1] ^= 1
 			return echo(c, op, b)
 		}, "wrong_answer", 14},
+		{"the first answer again", func() func(net.Conn, ws.OpCode, []byte) error {
+			var mu sync.Mutex
+			first := make(map[net.Conn][]byte)
+			return func(c net.Conn, op ws.OpCode, b []byte) error {
+				mu.Lock()
+				defer mu.Unlock()
+				if first[c] == nil {
+					first[c] = b
+				}
+				return echo(c, op, first[c])
+			}
+		}(), "wrong_answer", 0},
+		{"another's answer", func() func(net.Conn, ws.OpCode, []byte) error {
+			var mu sync.Mutex
+			var before []byte
+			return func(c net.Conn, op ws.OpCode, b []byte) error {
+				mu.Lock()
+				defer mu.Unlock()
+				before, b = b, before
+				if b == nil {
+					b = before
+				}
+				return echo(c, op, b)
+			}
+		}(), "wrong_answer", 0},
 		{"too many answers", func(c net.Conn, op ws.OpCode, b []byte) error {
 			return errors.Join(echo(c, op, b), echo(c, op, b), echo(c, op, b))
 		}, "wrong_answer", 0},
