@@ -393,6 +393,9 @@ func (r *runner) conclude() error {
 	if r.watch != nil {
 		res.Notes = append(res.Notes, "server on the same machine: client and server share its cores")
 	}
+	if n := res.Run.Ahead; n > 0 {
+		res.Notes = append(res.Notes, fmt.Sprintf("%d messages came before the time that they tell: the clocks of server and client differ, and the delays say nothing", n))
+	}
 	res.Verdict = Done
 	if why := res.failed(); len(why) > 0 {
 		res.Verdict, res.Why = Fail, why

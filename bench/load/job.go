@@ -105,14 +105,15 @@ type Report struct {
 
 // Counts are what a worker has done in its run.
 type Counts struct {
-	Due      uint64 `json:"due"`      // operations that the schedule wanted
-	Begun    uint64 `json:"begun"`    // of them begun
-	Done     uint64 `json:"done"`     // and ended well
-	Late     uint64 `json:"late"`     // begun more than lateAfter after they were due: the client's fault
-	Received uint64 `json:"received"` // bytes
-	Pings    uint64 `json:"pings"`    // answered
-	Opened   uint64 `json:"opened"`   // sockets
-	Lost     uint64 `json:"lost"`     // of those that a verb keeps open
+	Due      uint64 `json:"due"`             // operations that the schedule wanted
+	Begun    uint64 `json:"begun"`           // of them begun
+	Done     uint64 `json:"done"`            // and ended well
+	Late     uint64 `json:"late"`            // begun more than lateAfter after they were due: the client's fault
+	Received uint64 `json:"received"`        // bytes
+	Pings    uint64 `json:"pings"`           // answered
+	Opened   uint64 `json:"opened"`          // sockets
+	Lost     uint64 `json:"lost"`            // of those that a verb keeps open
+	Ahead    uint64 `json:"ahead,omitempty"` // messages of a feed that came before the time that they tell: the clocks differ
 }
 
 func (c *Counts) add(o Counts) {
@@ -124,11 +125,12 @@ func (c *Counts) add(o Counts) {
 	c.Pings += o.Pings
 	c.Opened += o.Opened
 	c.Lost += o.Lost
+	c.Ahead += o.Ahead
 }
 
 func (c Counts) sub(o Counts) Counts {
 	return Counts{Due: c.Due - o.Due, Begun: c.Begun - o.Begun, Done: c.Done - o.Done, Late: c.Late - o.Late, Received: c.Received - o.Received,
-		Pings: c.Pings - o.Pings, Opened: c.Opened - o.Opened, Lost: c.Lost - o.Lost}
+		Pings: c.Pings - o.Pings, Opened: c.Opened - o.Opened, Lost: c.Lost - o.Lost, Ahead: c.Ahead - o.Ahead}
 }
 
 // Names of histograms.

@@ -24,61 +24,104 @@ func (w *worker) lost(err error) {
 }
 
 // quiet is the handler of a socket that only answers pings. All sockets share one: it knows nothing of its socket.
-type quiet struct {
-	w     *worker
-	heard func(f bench.Frame, now time.Duration) // takes messages; nil: nobody wants them
-}
+type quiet struct{ w *worker }
 
 // Opened implements bench.Handler.
 func (q *quiet) Opened(*bench.Conn) {}
 
 // Data implements bench.Handler.
 func (q *quiet) Data(c *bench.Conn, b []byte) int {
-	used := 0
+	used, err := q.w.hear(c, b, func(bench.Frame, time.Duration) {})
+	if err != nil {
+		c.Close()
+		q.w.lost(err)
+	}
+	return used
+}
+
+// Closed implements bench.Handler.
+func (q *quiet) Closed(_ *bench.Conn, err error) { q.w.lost(err) }
+
+// hear answers pings and hands on messages.
+func (w *worker) hear(c *bench.Conn, b []byte, message func(f bench.Frame, now time.Duration)) (used int, err error) {
 	var now time.Duration
 	for {
 		f, n, err := bench.ParseFrame(b[used:])
 		switch {
 		case err != nil:
 		case n == 0:
-			q.w.Received += uint64(used)
-			return used
+			w.Received += uint64(used)
+			return used, nil
 		case f.Op == bench.OpPing:
-			q.w.Pings++
+			w.Pings++
 			bench.Pong(c, f)
 		case f.Op == bench.OpClose:
 			err = bench.Closed(f)
-		case f.Op < bench.OpClose && q.heard != nil:
+		case f.Op < bench.OpClose:
 			if now == 0 {
-				now = q.w.loop.Now()
+				now = w.loop.Now()
 			}
-			q.heard(f, now)
+			message(f, now)
 		}
 		if err != nil {
-			c.Close()
-			q.w.lost(err)
-			return len(b)
+			return len(b), err
 		}
 		used += n
 	}
 }
 
-// Closed implements bench.Handler.
-func (q *quiet) Closed(_ *bench.Conn, err error) { q.w.lost(err) }
+// classMissed is a message of a feed that other sockets have heard and this one has not.
+const classMissed = "missed"
 
 // hearing counts the messages of a feed. Where they begin with {"time":"...", as those of the built-in clock do, their delay
-// is measured: on the wall clock, so server and client have to agree about it.
+// is measured: on the wall clock, so server and client have to agree about it. All sockets of a feed hear the same: one that has
+// heard less than the others has lost what it has not.
 type hearing struct {
 	w       *worker
-	all     *quiet // one handler for all sockets
+	ears    []*ear
 	running bool
-	last    []byte    // the text of the last time that was read
-	at      time.Time // and what it says
+	worst   time.Duration // delay
+	last    []byte        // the text of the last time that was read
+	at      time.Time     // and what it says
 }
 
-func (h *hearing) socket() bench.Handler {
-	return h.all
+// An ear is the handler of one socket.
+type ear struct {
+	h     *hearing
+	place int
+	heard uint64 // in the run
 }
+
+// Opened implements bench.Handler.
+func (e *ear) Opened(*bench.Conn) {
+	e.place = len(e.h.ears)
+	e.h.ears = append(e.h.ears, e)
+}
+
+// Data implements bench.Handler.
+func (e *ear) Data(c *bench.Conn, b []byte) int {
+	used, err := e.h.w.hear(c, b, e.message)
+	if err != nil {
+		c.Close()
+		e.leave(err)
+	}
+	return used
+}
+
+// Closed implements bench.Handler.
+func (e *ear) Closed(_ *bench.Conn, err error) { e.leave(err) }
+
+func (e *ear) leave(err error) {
+	h := e.h
+	last := len(h.ears) - 1
+	h.ears[e.place] = h.ears[last]
+	h.ears[e.place].place = e.place
+	h.ears[last] = nil
+	h.ears = h.ears[:last]
+	h.w.lost(err)
+}
+
+func (h *hearing) socket() bench.Handler { return &ear{h: h} }
 
 func (h *hearing) begin(time.Duration) error {
 	h.running = true
@@ -88,14 +131,30 @@ func (h *hearing) begin(time.Duration) error {
 func (h *hearing) tick(time.Duration) time.Duration { return far }
 func (h *hearing) finish()                          { h.running = false }
 func (h *hearing) idle() bool                       { return true }
-func (h *hearing) giveUp()                          {}
+
+// giveUp counts what ears have missed: what they are behind the one that heard most, and that cannot be on its way. A message under way at
+// the start and one at the end are in one ear's count and not in another's; a delayed feed has more of them.
+func (h *hearing) giveUp() {
+	var most uint64
+	for _, e := range h.ears {
+		most = max(most, e.heard)
+	}
+	under := 2 + uint64(float64(most)*(h.worst+lateAfter).Seconds()/h.w.job.For.Seconds())
+	for _, e := range h.ears {
+		if behind := most - e.heard; behind > under {
+			h.w.fail(classMissed, behind-under)
+		}
+	}
+}
 
 var stampStart = []byte(`{"time":"`)
 
-func (h *hearing) heard(f bench.Frame, _ time.Duration) {
+func (e *ear) message(f bench.Frame, _ time.Duration) {
+	h := e.h
 	if !h.running || !f.Fin {
 		return
 	}
+	e.heard++
 	h.w.Begun++
 	h.w.Due++
 	h.w.Done++
@@ -114,5 +173,10 @@ func (h *hearing) heard(f bench.Frame, _ time.Duration) {
 		}
 		h.last, h.at = append(h.last[:0], rest[:end]...), at
 	}
-	record(h.w.hists.of(histOperation), time.Since(h.at), 1)
+	delay := time.Since(h.at)
+	if delay < 0 { // the clocks differ, and so all delays are wrong
+		h.w.Ahead++
+	}
+	h.worst = max(h.worst, delay)
+	record(h.w.hists.of(histOperation), delay, 1)
 }

@@ -429,6 +429,9 @@ func (s *Settings) lacks(figure string) string {
 	return ""
 }
 
+// delay says that q is about the latency of operations, which for a feed needs clocks that agree.
+func (q Requirement) delay() bool { return q.unit == unitTime && !strings.Contains(q.name, "-") }
+
 // missed says how r misses q; "": it does not. A figure that the run does not have is missed.
 func (q Requirement) missed(r *Result) string {
 	v, ok := figures[q.name].of(r)
@@ -456,6 +459,10 @@ func (q Requirement) missed(r *Result) string {
 // does what was INTERRUPTED: its figures are those of a part.
 func (r *Result) Judge(all []Requirement) (missed bool) {
 	if r.Verdict == Invalid || r.Verdict == Interrupted || len(all) == 0 {
+		return false
+	}
+	if q := slices.IndexFunc(all, Requirement.delay); q >= 0 && r.Run.Ahead > 0 {
+		r.Verdict, r.Why = Invalid, append(r.Why, all[q].text+": not known: the clocks of server and client differ")
 		return false
 	}
 	for _, q := range all {

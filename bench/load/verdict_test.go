@@ -232,6 +232,21 @@ func TestJudgeKeeps(t *testing.T) {
 	}
 }
 
+// Delays between clocks that differ meet nothing and miss nothing.
+func TestJudgeClocks(t *testing.T) {
+	for _, c := range []struct{ text, verdict string }{{"p99<1s", Invalid}, {"rate>1,max>1ns", Invalid}, {"rate>1,server-cpu<1s", Pass}} {
+		all, err := ParseRequirements(c.text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := finished()
+		r.Run.Ahead = 1
+		if missed := r.Judge(all); missed || r.Verdict != c.verdict || c.verdict == Invalid && !strings.Contains(strings.Join(r.Why, ""), "not known: the clocks") {
+			t.Errorf("%s: %s %q, missed %t", c.text, r.Verdict, r.Why, missed)
+		}
+	}
+}
+
 func TestFailed(t *testing.T) {
 	for _, c := range []struct {
 		name   string

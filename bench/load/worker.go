@@ -152,11 +152,9 @@ func (w *worker) scenario() (scenario, error) {
 	case Relay:
 		return newRelay(w), nil
 	case Connect:
-		return &holding{&quiet{w: w}}, nil
+		return &holding{&quiet{w}}, nil
 	case Feed:
-		h := &hearing{w: w}
-		h.all = &quiet{w: w, heard: h.heard}
-		return h, nil
+		return &hearing{w: w}, nil
 	case Tickets:
 		return newAsking(w)
 	case Churn:
