@@ -293,10 +293,16 @@ func (l *Loop) ready(c *Conn, ev uint32) {
 	if !c.up {
 		l.connected(c)
 	}
+	if c.gen == gen && c.deaf {
+		if ev&gone != 0 {
+			c.fail(io.EOF)
+		}
+		return
+	}
 	if c.gen == gen && c.unsent() && ev&unix.EPOLLOUT != 0 {
 		c.flush()
 	}
-	if c.gen == gen && !c.deaf && ev&(unix.EPOLLIN|gone) != 0 {
+	if c.gen == gen && ev&(unix.EPOLLIN|gone) != 0 {
 		l.read(c, ev&gone != 0)
 	}
 }
@@ -372,10 +378,11 @@ func (c *Conn) Handle(h Handler) { c.h = h }
 // Loop returns the loop of c.
 func (c *Conn) Loop() *Loop { return c.loop }
 
-// Deafen stops reading c for good: what arrives stays in the kernel, and no event of c is heard of any more. It is how a slow
-// reader is played. An error says that c is still read.
+// Deafen stops reading c for good: what arrives stays in the kernel, and no event of c but its end is heard of any more. It is how a
+// slow reader is played. An error says that c is still read.
 func (c *Conn) Deafen() error {
-	if err := unix.EpollCtl(c.loop.ep, unix.EPOLL_CTL_DEL, c.fd, nil); err != nil {
+	ev := unix.EpollEvent{Events: unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(c.fd), Pad: int32(c.gen)}
+	if err := unix.EpollCtl(c.loop.ep, unix.EPOLL_CTL_MOD, c.fd, &ev); err != nil {
 		return fmt.Errorf("bench: epoll_ctl: %w", err)
 	}
 	c.deaf = true

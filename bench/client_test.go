@@ -325,8 +325,9 @@ func TestDeafen(t *testing.T) {
 	}
 	<-said // so that the bytes and the end are in the same event as the connection
 	runUntil(t, l, func() bool { return m.opened > 0 })
-	if err := l.RunFor(t.Context(), 10*time.Millisecond); err != nil || *m != (mute{opened: 1}) || l.Open() != 1 {
-		t.Errorf("%v, %+v, %d open", err, m, l.Open())
+	runUntil(t, l, func() bool { return m.heard > 0 }) // of its end, and of nothing before
+	if *m != (mute{opened: 1, heard: 1, err: io.EOF}) || l.Open() != 0 {
+		t.Errorf("%+v, %d open", m, l.Open())
 	}
 }
 

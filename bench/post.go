@@ -224,7 +224,8 @@ func member(body []byte, prefix string) ([]byte, bool) {
 
 // A Mint makes requests for tickets, for one of its clients after the other, so that no limit per client is in the way.
 type Mint struct {
-	Row int // requests in a row for a client; 0: 1
+	Row   int // requests in a row for a client; 0: 1
+	First int // the number of its first client
 
 	request []byte
 	digits  int // where the client's number stands
@@ -260,7 +261,7 @@ func (m *Mint) Append(dst []byte) []byte {
 	if m.clients == 0 {
 		return dst
 	}
-	for i, n := at+mintDigits-1, m.next/max(m.Row, 1)%m.clients; i >= at; i, n = i-1, n/10 {
+	for i, n := at+mintDigits-1, m.First+m.next/max(m.Row, 1)%m.clients; i >= at; i, n = i-1, n/10 {
 		dst[i] = byte('0' + n%10)
 	}
 	return dst

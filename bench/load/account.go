@@ -351,7 +351,9 @@ func (r *runner) attacked() error {
 	a.Under, err2 = latencyOf(r.storm[histOperation])
 	for _, p := range r.procs {
 		if p.verb == attack {
-			a.CutOff += p.last.Done
+			c := p.last.Counts
+			a.CutOff += c.Done
+			a.Peers = append(a.Peers, Peers{Kind: p.kind, Came: c.Came, Open: c.Came - c.Done, CutOff: c.Done, Errors: p.last.Errors})
 		}
 	}
 	r.result.Hostile = a
@@ -400,7 +402,7 @@ func (r *runner) conclude() error {
 	if why := res.failed(); len(why) > 0 {
 		res.Verdict, res.Why = Fail, why
 	}
-	if why := res.saturated(); len(why) > 0 {
+	if why := append(res.saturated(), res.harmless()...); len(why) > 0 {
 		res.Verdict, res.Why = Invalid, append(res.Why, why...)
 	}
 	return nil

@@ -22,8 +22,14 @@ func newAsking(w *worker) (*asking, error) {
 	return a, err
 }
 
-// mint asks for this worker's share of the clients.
+// mint asks for this worker's share of the clients. Hostile peers are clients of their own, so that a limit that they run into is not
+// one of the honest.
 func (w *worker) mint() *bench.Mint {
+	if w.job.Verb == attack && w.job.Clients > 0 {
+		m := bench.NewMint(w.job.API, w.job.Key, w.job.Stream, max(w.job.Sockets, 1))
+		m.First = w.job.Clients + w.job.Index*w.job.Sockets
+		return m
+	}
 	m := bench.NewMint(w.job.API, w.job.Key, w.job.Stream, w.job.Clients)
 	m.Skip(w.job.Index, w.job.Share)
 	return m

@@ -135,6 +135,7 @@ var oversize = sync.OnceValue(func() []byte { return bench.AppendFrame(nil, benc
 func (h *hostile) Opened(c *bench.Conn) {
 	a := h.a
 	h.conn = c
+	a.w.Came++
 	if a.inside() {
 		a.peers++
 	}
@@ -181,11 +182,11 @@ func (h *hostile) Data(c *bench.Conn, b []byte) int {
 }
 
 // Closed implements bench.Handler: it was cut off, and comes again.
-func (h *hostile) Closed(*bench.Conn, error) {
+func (h *hostile) Closed(_ *bench.Conn, err error) {
 	a := h.a
 	a.peers--
 	if h.conn == nil { // it did not come in
-		a.w.fail(classRefused, 1)
+		a.w.fail(classOf(err), 1)
 		return
 	}
 	a.w.Done++

@@ -113,6 +113,7 @@ type Counts struct {
 	Pings    uint64 `json:"pings"`           // answered
 	Opened   uint64 `json:"opened"`          // sockets
 	Lost     uint64 `json:"lost"`            // of those that a verb keeps open
+	Came     uint64 `json:"came,omitempty"`  // hostile peers that were let in, or connected where they come without a ticket
 	Ahead    uint64 `json:"ahead,omitempty"` // messages of a feed that came before the time that they tell: the clocks differ
 }
 
@@ -126,11 +127,12 @@ func (c *Counts) add(o Counts) {
 	c.Opened += o.Opened
 	c.Lost += o.Lost
 	c.Ahead += o.Ahead
+	c.Came += o.Came
 }
 
 func (c Counts) sub(o Counts) Counts {
 	return Counts{Due: c.Due - o.Due, Begun: c.Begun - o.Begun, Done: c.Done - o.Done, Late: c.Late - o.Late, Received: c.Received - o.Received,
-		Pings: c.Pings - o.Pings, Opened: c.Opened - o.Opened, Lost: c.Lost - o.Lost, Ahead: c.Ahead - o.Ahead}
+		Pings: c.Pings - o.Pings, Opened: c.Opened - o.Opened, Lost: c.Lost - o.Lost, Ahead: c.Ahead - o.Ahead, Came: c.Came - o.Came}
 }
 
 // Names of histograms.

@@ -17,6 +17,7 @@ import (
 // A proc is one worker.
 type proc struct {
 	verb  string
+	kind  string // of attack
 	cmd   *exec.Cmd
 	in    io.WriteCloser
 	last  Report
@@ -39,7 +40,7 @@ type said struct {
 
 // spawn starts a worker and gives it its job.
 func (r *runner) spawn(j Job) error {
-	p := &proc{verb: j.Verb, cmd: r.env.Worker()}
+	p := &proc{verb: j.Verb, kind: j.Attack, cmd: r.env.Worker()}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true} // ^C is ours: they are told to stop
 	var words tailBuffer
 	p.cmd.Stderr = &words
@@ -137,15 +138,24 @@ func (r *runner) hear(s said) error {
 		return nil
 	}
 	if r.s.Verb == Hostile && r.start > 0 {
-		half := r.storm
-		if report.Phase == phaseRun && report.At <= r.s.Duration/2 {
-			half = r.calm
-		}
-		if err := half.merge(report.Hists); err != nil {
+		if err := r.half(report).merge(report.Hists); err != nil {
 			return err
 		}
 	}
 	return errors.Join(to.merge(report.Hists), r.part.merge(report.Hists))
+}
+
+// half is where the latencies of report belong: before the attack, or under it. The first tenth of the run, in which caches are filled and
+// heaps grow, belongs to neither: it would make the calm look slow.
+func (r *runner) half(report Report) hists {
+	switch {
+	case report.Phase != phaseRun || report.At > r.s.Duration/2:
+		return r.storm
+	case report.At > r.s.Duration/10:
+		return r.calm
+	default:
+		return make(hists)
+	}
 }
 
 // endPatience is how long workers may take to end by themselves.

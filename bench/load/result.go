@@ -189,6 +189,16 @@ type Attack struct {
 	Before *Latency `json:"before"`
 	Under  *Latency `json:"under"`
 	CutOff uint64   `json:"cut_off"` // hostile peers that the server got rid of
+	Peers  []Peers  `json:"peers,omitempty"`
+}
+
+// Peers are the hostile peers of one kind.
+type Peers struct {
+	Kind   string            `json:"kind"`
+	Came   uint64            `json:"came"` // that were let in, or connected where they come without a ticket
+	Open   uint64            `json:"open"` // at the end
+	CutOff uint64            `json:"cut_off"`
+	Errors map[string]uint64 `json:"errors,omitempty"`
 }
 
 // WriteTo writes r as JSON.

@@ -176,6 +176,7 @@ func (s *Settings) jobs() (jobs []Job, server string, err error) {
 	}
 	for i, kind := range s.Attacks {
 		j := base
+		j.Insist = true // the socket that finds the gate must
 		j.Verb, j.Attack, j.Sockets, j.After, j.Index, j.Share = attack, kind, s.Hostile, s.Duration/2, i, len(s.Attacks)
 		jobs = append(jobs, j)
 	}

@@ -487,11 +487,14 @@ func TestRunHostile(t *testing.T) {
 			r := run(t, set)
 			addsUp(t, r)
 			h := r.Hostile
-			if h == nil || h.Before == nil || h.Under == nil || h.Before.Count+h.Under.Count != r.Run.Begun || !slices.Equal(h.Kinds, set.Attacks) {
+			if h == nil || h.Before == nil || h.Under == nil || h.Before.Count+h.Under.Count > r.Run.Begun || !slices.Equal(h.Kinds, set.Attacks) {
 				t.Fatalf("%+v", h)
 			}
 			if int(h.Before.Count) > before {
 				t.Errorf("%d operations before the attack, %d under it", h.Before.Count, h.Under.Count)
+			}
+			if p := h.Peers[0]; len(h.Peers) != 1 || p.Kind != c.attack || p.Came < 3 || p.CutOff != h.CutOff || p.Came-p.CutOff != p.Open || len(p.Errors) != 0 || len(r.Why) != 0 && r.Verdict != load.Invalid {
+				t.Errorf("%+v; %s %q", h.Peers, r.Verdict, r.Why)
 			}
 			if c.stays != (h.CutOff == 0) {
 				t.Errorf("%d were cut off", h.CutOff)

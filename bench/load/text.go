@@ -111,6 +111,11 @@ func (r *Result) Lines() []string {
 		times, _ := slowdown(r)
 		all = append(all, fmt.Sprintf("hostile p99 before %s  under attack %s (%.2f times)   %d peers cut off", short(h.Before.P99), short(h.Under.P99), times, h.CutOff))
 	}
+	if h := r.Hostile; h != nil {
+		for _, p := range h.Peers {
+			all = append(all, fmt.Sprintf("attack  %s: %d came, %d cut off, %d open at the end%s", p.Kind, p.Came, p.CutOff, p.Open, errorText(p.Errors)))
+		}
+	}
 	client := fmt.Sprintf("client  busy %s of a core", percent(r.Client.Busiest))
 	if run.Schedule != nil {
 		client += fmt.Sprintf("   late %s (begun %s after due at p99)", percent(run.LateShare), short(run.Schedule.P99))

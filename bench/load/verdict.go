@@ -51,6 +51,20 @@ func (r *Result) saturated() []string {
 	return why
 }
 
+// harmless says which attacks have not happened.
+func (r *Result) harmless() []string {
+	if r.Hostile == nil {
+		return nil
+	}
+	var why []string
+	for _, p := range r.Hostile.Peers {
+		if p.Came == 0 {
+			why = append(why, fmt.Sprintf("no %s attacked: none came in%s%s", p.Kind, listed(p.Errors), r.limited(p.Errors)))
+		}
+	}
+	return why
+}
+
 // own is how many of errs are the client's: it ran out of ports, descriptors, or lanes.
 func (r *Result) own(errs map[string]uint64) uint64 {
 	n := errs[classPorts] + errs[classFiles]

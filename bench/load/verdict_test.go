@@ -247,6 +247,19 @@ func TestJudgeClocks(t *testing.T) {
 	}
 }
 
+// Figures under an attack that did not happen are not those of an attack.
+func TestHarmless(t *testing.T) {
+	r := finished()
+	r.Hostile.Peers = []Peers{{Kind: "garbage", Came: 1}, {Kind: "oversize", Errors: map[string]uint64{"http_429": 20}}}
+	want := []string{"no oversize attacked: none came in: 20 http_429 (429: a limit of the client's plan; --clients spreads the load over several)"}
+	if why := r.harmless(); !slices.Equal(why, want) {
+		t.Errorf("%q", why)
+	}
+	if r.Hostile = nil; r.harmless() != nil {
+		t.Error("without an attack")
+	}
+}
+
 func TestFailed(t *testing.T) {
 	for _, c := range []struct {
 		name   string
