@@ -205,13 +205,13 @@ func TestEnded(t *testing.T) {
 	hear(phaseReady, 0, 2*time.Second, 4, Counts{Opened: 5, Lost: 1}, map[string]uint64{"ended": 1}) // between being ready and the start
 	hear(phaseRun, time.Second, 3*time.Second, 4, Counts{Begun: 60, Done: 50, Opened: 5, Lost: 1}, map[string]uint64{"ended": 1})
 	hear(phaseSettle, 2*time.Second, 3900*time.Millisecond, 3, Counts{Due: 100, Late: 3, Begun: 100, Done: 80, Opened: 5, Lost: 2}, map[string]uint64{"ended": 1, "reset": 2})
+	hear(phaseSettle, 3*time.Second, 3950*time.Millisecond, 2, Counts{Begun: 100, Done: 90, Opened: 5, Lost: 3}, map[string]uint64{"ended": 1, "reset": 2}) // while others are at it
 	if !r.clientsEnded() || r.clientsDone() {
 		t.Fatal("the run is not over, or all is")
 	}
 	if err := r.ended(); err != nil {
 		t.Fatal(err)
 	}
-	hear(phaseSettle, 3*time.Second, 3950*time.Millisecond, 2, Counts{Begun: 100, Done: 90, Opened: 5, Lost: 3}, map[string]uint64{"ended": 1, "reset": 2})
 	hear(phaseDone, 7*time.Second, 4*time.Second, 0, Counts{Begun: 100, Done: 92, Opened: 5, Lost: 5}, map[string]uint64{"ended": 1, "reset": 2, "no_answer": 6, "no_port": 4})
 	points := len(r.result.Series)
 	if err := errors.Join(r.point(), r.ran()); err != nil {
@@ -260,8 +260,10 @@ func TestHalved(t *testing.T) {
 	}
 }
 
-// held upgrades the first connection of l, answers its first message when told to, and returns nil when the client has closed it.
-func held(l net.Listener, told <-chan struct{}) error {
+// held upgrades the first connection of l and answers its first message when told to. Told again it pings, which the client has to
+// answer, and returns nil when the client has closed the connection.
+func held(l net.Listener, told <-chan struct{}, alive chan<- struct{}) error {
+	defer close(alive)
 	c, err := l.Accept()
 	if err != nil {
 		return err
@@ -290,6 +292,17 @@ func held(l net.Listener, told <-chan struct{}) error {
 	if _, err := c.Write(bench.AppendAs(nil, f)); err != nil {
 		return err
 	}
+	<-told
+	if _, err := c.Write(bench.AppendUnmasked(nil, bench.OpPing, nil)); err != nil {
+		return err
+	}
+	if n, err = c.Read(buf); err != nil {
+		return err
+	}
+	if f, _, err = bench.ParseMasked(buf[:n]); err != nil || f.Op != bench.OpPong {
+		return fmt.Errorf("%+v, %v instead of a pong", f, err)
+	}
+	alive <- struct{}{}
 	if _, err = c.Read(buf); err == io.EOF {
 		return nil
 	}
@@ -303,8 +316,8 @@ func TestWorkSettles(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	told, over := make(chan struct{}), make(chan error, 1)
-	go func() { over <- held(l, told) }() // the test waits for it
+	told, alive, over := make(chan struct{}, 2), make(chan struct{}, 1), make(chan error, 1)
+	go func() { over <- held(l, told, alive) }() // the test waits for it
 	h := work(t, Job{Verb: Echo, Share: 1, Thread: -1, Lanes: 1, InFlight: 1, Size: 40, Sockets: 1, Plain: l.Addr().String(), Host: "h", Path: "/",
 		Every: 10 * time.Millisecond, For: 20 * time.Millisecond, Settle: patience})
 	h.until(phaseReady)
@@ -313,10 +326,12 @@ func TestWorkSettles(t *testing.T) {
 	if r := h.until(phaseSettle); r.Begun != 2 || r.Done != 0 || r.Open != 1 || len(r.Errors) != 0 {
 		t.Errorf("at the end: %+v", r)
 	}
-	close(told)
+	told <- struct{}{}
 	if r := h.until(phaseDone); r.Begun != 2 || r.Done != 1 || r.Open != 1 || len(r.Errors) != 0 {
 		t.Errorf("when all was answered: %+v", r)
 	}
+	told <- struct{}{}
+	<-alive
 	h.say(`{"stop":true}`)
 	if err := errors.Join(h.over(), <-over); err != nil {
 		t.Error(err)
