@@ -300,13 +300,13 @@ func held(l net.Listener, told <-chan struct{}, alive chan<- struct{}) error {
 		return err
 	}
 	if f, _, err = bench.ParseMasked(buf[:n]); err != nil || f.Op != bench.OpPong {
-		return fmt.Errorf("%+v, %v instead of a pong", f, err)
+		return fmt.Errorf("%+v instead of a pong: %w", f, err)
 	}
 	alive <- struct{}{}
 	if _, err = c.Read(buf); err == io.EOF {
 		return nil
 	}
-	return fmt.Errorf("%v instead of the end of the socket", err)
+	return fmt.Errorf("not the end of the socket: %w", err)
 }
 
 // An answer that comes after the end counts in no rate, and is no error. The sockets stay until the order to stop.
