@@ -282,8 +282,8 @@ func (l *Loop) wait(d time.Duration) (uintptr, syscall.Errno) {
 		l.old = true
 	}
 	fds := [1]unix.PollFd{{Fd: int32(l.ep), Events: unix.POLLIN}}
-	if _, err := unix.Ppoll(fds[:], &timeout, nil); err != nil && err != unix.EINTR {
-		return 0, err.(syscall.Errno)
+	if _, _, errno := unix.Syscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), 1, uintptr(unsafe.Pointer(&timeout)), 0, 0, 0); errno != 0 {
+		return 0, errno
 	}
 	return l.look()
 }

@@ -267,7 +267,7 @@ func TestListenShared(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer c.Close()
+		t.Cleanup(func() { c.Close() })
 		n := came[0] + came[1]
 		for came[0]+came[1] == n {
 			if err := errors.Join(one.Turn(time.Millisecond), two.Turn(time.Millisecond)); err != nil {

@@ -156,6 +156,11 @@ func (s *Settings) reportPoints() int { return max(1, s.Procs/reportsEach) }
 // hasSockets says that the verb begins with Sockets open ones.
 func (s *Settings) hasSockets() bool { return s.Verb != Tickets && s.Verb != Churn }
 
+// messages says that the verb sends messages.
+func (s *Settings) messages() bool {
+	return s.Verb == Echo || s.Verb == Relay || s.Verb == Soak || s.Verb == Hostile
+}
+
 // schedule is nil for a closed loop.
 func (s *Settings) schedule() (*Schedule, error) {
 	if s.Rate == "" {
