@@ -117,7 +117,7 @@ func (f *frontEnd) frame(fr ws.Frame) bool {
 }
 
 func TestAdmissions(t *testing.T) {
-	l := newLoop(t, bench.Options{})
+	l := bench.OpenLoop(t, bench.Options{})
 	f := newFrontEnd(t, 7)
 	a := &bench.Admissions{
 		Loop: l, API: target(t, f.api), Gate: target(t, f.gate), Host: f.gate, Max: 100,
@@ -139,7 +139,7 @@ func TestAdmissions(t *testing.T) {
 }
 
 func TestAdmissionsKept(t *testing.T) {
-	l := newLoop(t, bench.Options{})
+	l := bench.OpenLoop(t, bench.Options{})
 	f := newFrontEnd(t, 1000)
 	a := &bench.Admissions{
 		Loop: l, API: target(t, f.api), Gate: target(t, f.gate), Host: f.gate, Max: 30, Keep: true,
@@ -168,7 +168,7 @@ func TestAdmissionsKept(t *testing.T) {
 func TestAdmissionsThen(t *testing.T) {
 	var seen atomic.Int64
 	address := serve(t, echoServer(&seen))
-	l := newLoop(t, bench.Options{})
+	l := bench.OpenLoop(t, bench.Options{})
 	e := bench.NewEcho(l, []byte("hello"), 2, false)
 	head := bench.AppendUpgrade(nil, address, []byte("/t/x"), nil)
 	a := &bench.Admissions{Loop: l, Gate: target(t, address), Heads: [][]byte{head, head, head}, Keep: true, Then: e.Socket}
@@ -189,7 +189,7 @@ func TestAdmissionsThen(t *testing.T) {
 func TestAdmissionsHello(t *testing.T) {
 	var seen atomic.Int64
 	address := serve(t, echoServer(&seen)) // the hello comes back, and every answer: the question never ends
-	l := newLoop(t, bench.Options{})
+	l := bench.OpenLoop(t, bench.Options{})
 	head := bench.AppendUpgrade(nil, address, []byte("/t/x"), nil)
 	a := &bench.Admissions{Loop: l, Gate: target(t, address), Heads: [][]byte{head, head}, Keep: true, Hello: []byte("{}")}
 	a.Start(2)
@@ -200,7 +200,7 @@ func TestAdmissionsHello(t *testing.T) {
 }
 
 func TestPostsAndHeads(t *testing.T) {
-	l := newLoop(t, bench.Options{})
+	l := bench.OpenLoop(t, bench.Options{})
 	f := newFrontEnd(t, 7)
 	var heads [][]byte
 	p := &bench.Posts{
@@ -228,7 +228,7 @@ func TestPostsAndHeads(t *testing.T) {
 }
 
 func TestRefusedTickets(t *testing.T) {
-	l := newLoop(t, bench.Options{})
+	l := bench.OpenLoop(t, bench.Options{})
 	f := newFrontEnd(t, 1000)
 	mint := bench.NewMint(f.api, "tgk_wrong", "echo", 10)
 	p := &bench.Posts{Loop: l, To: target(t, f.api), Mint: mint}
@@ -249,7 +249,7 @@ func TestRefusedTickets(t *testing.T) {
 
 // A gate that ends the connection without a close frame has not closed it well.
 func TestAdmissionsCut(t *testing.T) {
-	l := newLoop(t, bench.Options{})
+	l := bench.OpenLoop(t, bench.Options{})
 	address := serve(t, func(c net.Conn) {
 		if _, err := ws.Upgrade(c); err == nil {
 			_, _ = readFrame(c)

@@ -41,7 +41,7 @@ func TestAudience(t *testing.T) {
 					}
 				}
 			})
-			l := newLoop(t, bench.Options{})
+			l := bench.OpenLoop(t, bench.Options{})
 			a := bench.NewAudience(l, []byte("hello"), func() time.Time { return now })
 			head := bench.AppendUpgrade(nil, address, []byte("/"), nil)
 			open := &bench.Admissions{Loop: l, Gate: target(t, address), Heads: [][]byte{head}, Keep: true, Then: a.Socket}

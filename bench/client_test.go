@@ -75,21 +75,6 @@ func (s *server) hangUp() {
 	s.open = nil
 }
 
-// newLoop returns a loop that is closed when the test ends.
-func newLoop(t *testing.T, o bench.Options) *bench.Loop {
-	t.Helper()
-	l, err := bench.NewLoop(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return l
-}
-
 func target(t *testing.T, address string) *bench.Target {
 	t.Helper()
 	to, err := bench.NewTarget(address)
@@ -115,7 +100,7 @@ func TestDial(t *testing.T) {
 		defer l.Close()
 		return l.Addr().String()
 	}()
-	l := newLoop(t, bench.Options{})
+	l := bench.OpenLoop(t, bench.Options{})
 	e := bench.NewEcho(l, []byte("x"), 1, true)
 	if _, err := l.Dial(target(t, closedPort), e.Socket()); err != nil {
 		t.Fatal(err)
@@ -145,7 +130,7 @@ func TestSources(t *testing.T) {
 		_, _ = c.Write([]byte("x"))
 		_, _ = io.Copy(io.Discard, c)
 	})
-	l := newLoop(t, bench.Options{Sources: []netip.Addr{netip.MustParseAddr("127.0.1.1"), netip.MustParseAddr("127.0.1.2")}})
+	l := bench.OpenLoop(t, bench.Options{Sources: []netip.Addr{netip.MustParseAddr("127.0.1.1"), netip.MustParseAddr("127.0.1.2")}})
 	count := &counter{}
 	for range 10 {
 		if _, err := l.Dial(target(t, address), count); err != nil {
@@ -188,7 +173,7 @@ func TestWriteMoreThanTheKernelTakes(t *testing.T) {
 	address := serve(t, func(c net.Conn) {
 		_, _ = io.CopyN(c, c, size)
 	})
-	l := newLoop(t, bench.Options{})
+	l := bench.OpenLoop(t, bench.Options{})
 	f := &flood{size: size}
 	if _, err := l.Dial(target(t, address), f); err != nil {
 		t.Fatal(err)
@@ -212,7 +197,7 @@ func TestLeftoverIsBounded(t *testing.T) {
 			}
 		}
 	})
-	l := newLoop(t, bench.Options{})
+	l := bench.OpenLoop(t, bench.Options{})
 	h := &hoarder{}
 	if _, err := l.Dial(target(t, address), h); err != nil {
 		t.Fatal(err)
@@ -259,7 +244,7 @@ func TestReusedDescriptor(t *testing.T) {
 		accepted <- c
 		_, _ = io.Copy(io.Discard, c)
 	})
-	l := newLoop(t, bench.Options{})
+	l := bench.OpenLoop(t, bench.Options{})
 	h := &heir{wake: 1}
 	a := &rival{l: l, to: target(t, address), heir: h}
 	b := &rival{l: l, to: a.to, heir: h, other: a}
@@ -288,7 +273,7 @@ func TestReusedDescriptor(t *testing.T) {
 
 func TestRunEnds(t *testing.T) {
 	now := time.Duration(0)
-	l := newLoop(t, bench.Options{Now: func() time.Duration { now += time.Millisecond; return now }})
+	l := bench.OpenLoop(t, bench.Options{Now: func() time.Duration { now += time.Millisecond; return now }})
 	if err := l.RunUntil(t.Context(), 5*time.Millisecond, func() bool { return false }); !errors.Is(err, bench.ErrTimeout) {
 		t.Errorf("timeout: %v", err)
 	}
@@ -319,7 +304,7 @@ func TestDeafen(t *testing.T) {
 		_ = c.Close()
 		close(said)
 	})
-	l, m := newLoop(t, bench.Options{}), new(mute)
+	l, m := bench.OpenLoop(t, bench.Options{}), new(mute)
 	if _, err := l.Dial(target(t, address), m); err != nil {
 		t.Fatal(err)
 	}
@@ -334,7 +319,7 @@ func TestDeafen(t *testing.T) {
 // Turn handles what is there, and does not wait for more when it must not.
 func TestTurn(t *testing.T) {
 	address := serve(t, func(c net.Conn) { _, _ = io.Copy(c, c) })
-	l := newLoop(t, bench.Options{})
+	l := bench.OpenLoop(t, bench.Options{})
 	g := &guest{text: "hello"}
 	if _, err := l.Dial(target(t, address), g); err != nil {
 		t.Fatal(err)
@@ -365,7 +350,7 @@ func TestReset(t *testing.T) {
 				_, err := io.Copy(c, c)
 				ends <- err
 			})
-			l := newLoop(t, bench.Options{})
+			l := bench.OpenLoop(t, bench.Options{})
 			g := &guest{text: "hello"}
 			if _, err := l.Dial(target(t, address), g); err != nil {
 				t.Fatal(err)

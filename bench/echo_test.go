@@ -54,7 +54,7 @@ func TestEcho(t *testing.T) {
 		t.Run(fmt.Sprint(c), func(t *testing.T) {
 			var seen atomic.Int64
 			address := serve(t, echoServer(&seen))
-			l := newLoop(t, bench.Options{})
+			l := bench.OpenLoop(t, bench.Options{})
 			e := bench.NewEcho(l, []byte("another message"), 3, false)
 			dialEcho(t, l, address, e, c.sockets)
 			e.Say([]byte(strings.Repeat("x", c.size)), c.inFlight)
@@ -124,7 +124,7 @@ func TestEchoInPieces(t *testing.T) {
 			}
 		}
 	})
-	l := newLoop(t, bench.Options{})
+	l := bench.OpenLoop(t, bench.Options{})
 	e := bench.NewEcho(l, []byte(strings.Repeat("piece", 60)), 2, false)
 	dialEcho(t, l, address, e, 3)
 	e.Start()
@@ -158,7 +158,7 @@ func TestEchoInFragments(t *testing.T) {
 			}
 		}
 	})
-	l := newLoop(t, bench.Options{})
+	l := bench.OpenLoop(t, bench.Options{})
 	e := bench.NewEcho(l, []byte("a message in fragments"), 4, false)
 	dialEcho(t, l, address, e, 2)
 	e.Start()
@@ -229,7 +229,7 @@ func TestEchoFailures(t *testing.T) {
 		{"nothing", raw(""), is(io.ErrUnexpectedEOF)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			l := newLoop(t, bench.Options{})
+			l := bench.OpenLoop(t, bench.Options{})
 			address := serve(t, c.server)
 			e := bench.NewEcho(l, []byte("hello"), 1, false)
 			t.Cleanup(e.Close)
@@ -262,7 +262,7 @@ func TestEchoAllocates(t *testing.T) {
 			}
 		}
 	})
-	l := newLoop(t, bench.Options{})
+	l := bench.OpenLoop(t, bench.Options{})
 	e := bench.NewEcho(l, []byte("hello"), 4, true)
 	for range 4 {
 		if _, err := l.Dial(target(t, address), e.Socket()); err != nil {

@@ -44,7 +44,7 @@ func (g *guest) Data(c *bench.Conn, b []byte) int {
 
 // A loop that listens serves others and itself, each connection with a handler of its own.
 func TestListen(t *testing.T) {
-	l := newLoop(t, bench.Options{})
+	l := bench.OpenLoop(t, bench.Options{})
 	address := porttest.Free(t)
 	var hosts []*host
 	if err := l.Listen(address, false, func() bench.Handler { return &host{all: &hosts} }); err != nil {

@@ -13,20 +13,6 @@ import (
 
 const loopPatience = 20 * time.Second // for what takes milliseconds
 
-func loop(t *testing.T, o Options) *Loop {
-	t.Helper()
-	l, err := NewLoop(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return l
-}
-
 // An ear is a Handler that leaves everything unread up to want bytes.
 type ear struct {
 	want int
@@ -77,7 +63,7 @@ func until(t *testing.T, l *Loop, done func() bool) {
 
 // A kernel without epoll_pwait2 has a loop that waits and hears all the same.
 func TestOldKernel(t *testing.T) {
-	l := loop(t, Options{})
+	l := OpenLoop(t, Options{})
 	l.old = true
 	e := &ear{want: 1}
 	c := dial(t, l, e)
@@ -95,7 +81,7 @@ func TestOldKernel(t *testing.T) {
 // What a handler may leave unread is an option: a message of many MiB is one piece for it.
 func TestLeft(t *testing.T) {
 	const size = 3 << 20
-	l := loop(t, Options{Left: size})
+	l := OpenLoop(t, Options{Left: size})
 	e := &ear{want: size}
 	c := dial(t, l, e)
 	var writing sync.WaitGroup
@@ -122,7 +108,7 @@ func TestUnsent(t *testing.T) {
 		"all": func(l *Loop) { l.all = 1 << 20 },
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := loop(t, Options{})
+			l := OpenLoop(t, Options{})
 			bound(l)
 			e := &ear{}
 			dial(t, l, e)
@@ -144,7 +130,7 @@ func TestUnsent(t *testing.T) {
 
 // What was sent does not wait for the rest: a socket on which something always waits stays small.
 func TestUnsentMoves(t *testing.T) {
-	l := loop(t, Options{})
+	l := OpenLoop(t, Options{})
 	e := &ear{}
 	c := dial(t, l, e)
 	until(t, l, func() bool { return e.conn != nil })
@@ -205,7 +191,7 @@ func useUp(t *testing.T, spare int) (allow func()) {
 
 // Who comes when there is no descriptor left is told to go and counted, and the next one is served.
 func TestNoDescriptor(t *testing.T) {
-	l := loop(t, Options{})
+	l := OpenLoop(t, Options{})
 	all := make([]*ear, 0, 2)
 	probe, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -246,7 +232,7 @@ func TestNoDescriptor(t *testing.T) {
 
 // Two loops that share an address are both served.
 func TestListenShared(t *testing.T) {
-	one, two := loop(t, Options{}), loop(t, Options{})
+	one, two := OpenLoop(t, Options{}), OpenLoop(t, Options{})
 	probe, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -259,7 +245,7 @@ func TestListenShared(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := loop(t, Options{}).Listen(address, false, nil); !errors.Is(err, unix.EADDRINUSE) {
+	if err := OpenLoop(t, Options{}).Listen(address, false, nil); !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("alone where others are: %v", err)
 	}
 	for came[0] == 0 || came[1] == 0 { // the kernel picks by the port that a client happens to have

@@ -33,7 +33,7 @@ func TestPace(t *testing.T) {
 	var sockets atomic.Int64
 	var now time.Duration
 	address := serve(t, func(c net.Conn) { echoServer(&seen[sockets.Add(1)-1])(c) })
-	l := newLoop(t, bench.Options{Now: func() time.Duration { return now }})
+	l := bench.OpenLoop(t, bench.Options{Now: func() time.Duration { return now }})
 	p := bench.NewPace(l, []byte("hello"), 1000)
 	dialPace(t, l, address, p, 3)
 	now = time.Second
@@ -89,7 +89,7 @@ func TestPaceFailures(t *testing.T) {
 				}
 				_, _ = readFrame(s) // until the client goes
 			})
-			l := newLoop(t, bench.Options{})
+			l := bench.OpenLoop(t, bench.Options{})
 			p := bench.NewPace(l, []byte("hello"), 1)
 			dialPace(t, l, address, p, 1)
 			p.Resume()

@@ -37,7 +37,7 @@ const (
 func TestCallerUnasked(t *testing.T) {
 	for name, extra := range map[string]string{"an answer": "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n", "a longer body": "}"} {
 		t.Run(name, func(t *testing.T) {
-			l := newLoop(t, bench.Options{})
+			l := bench.OpenLoop(t, bench.Options{})
 			var all []int
 			k := bench.NewCaller(l, target(t, answers(t, created+extra, created)), func(a bench.Answer, err error) {
 				if err != nil {
@@ -70,7 +70,7 @@ func TestCallerUnaskedLater(t *testing.T) {
 			<-more
 		}
 	})
-	l := newLoop(t, bench.Options{})
+	l := bench.OpenLoop(t, bench.Options{})
 	answered := 0
 	k := bench.NewCaller(l, target(t, address), func(_ bench.Answer, err error) {
 		answered++
@@ -90,7 +90,7 @@ func TestCallerUnaskedLater(t *testing.T) {
 
 // What was hung up is heard of no more, and the next request has a connection of its own.
 func TestCallerHangUp(t *testing.T) {
-	l := newLoop(t, bench.Options{})
+	l := bench.OpenLoop(t, bench.Options{})
 	var all []int
 	k := bench.NewCaller(l, target(t, answers(t, created, created)), func(a bench.Answer, err error) {
 		if err != nil {

@@ -85,6 +85,9 @@ func (r *runner) loadTool(s loadtool.Settings) (*loadtool.Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if res.Verdict == loadtool.Interrupted {
+		return nil, r.ctx.Err()
+	}
 	if n := len(res.Run.Errors); n > 0 || res.Opening.Opened < uint64(s.Sockets) {
 		return nil, fmt.Errorf("the load tool had errors: %s", strings.Join(res.Lines(), "; "))
 	}

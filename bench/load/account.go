@@ -23,11 +23,7 @@ func (r *runner) honest(do func(*proc)) {
 func (r *runner) sockets() int {
 	n := 0
 	r.honest(func(p *proc) {
-		open := p.last.Open
-		if r.s.hasSockets() { // the others are asking for tickets, or have no 101 yet
-			open = min(open, int(p.last.Opened))
-		}
-		n += open
+		n += p.last.Open
 	})
 	return n
 }
@@ -100,13 +96,17 @@ func (r *runner) used() time.Duration {
 	return d
 }
 
-// point adds a moment to the series and says how far it is.
-func (r *runner) point() error {
+// point adds a moment to the series and says how far it is, unless the one before is too near: the series is thinned, or a phase ends
+// right behind another point, too short to tell a rate.
+func (r *runner) point() error { return r.pointFrom(max(r.every, pointEvery) - pointEvery*3/4) }
+
+// pointFrom does it if there has been no point for so long.
+func (r *runner) pointFrom(least time.Duration) error {
 	if r.over {
 		return nil
 	}
 	now := time.Duration(mono.System.Now())
-	if len(r.result.Series) > 0 && now-r.lastT < max(r.every, pointEvery)-pointEvery*3/4 { // thinned; or the end of a phase, right behind another point: too short to tell a rate
+	if len(r.result.Series) > 0 && now-r.lastT < least {
 		return nil
 	}
 	c, errs := r.counts(), r.errors()
@@ -157,7 +157,8 @@ func halved(all []Point) []Point {
 	some := make([]Point, 0, seriesMost)
 	for _, p := range all {
 		if n := len(some); n > 0 && some[n-1].Phase == p.Phase && some[n-1].halves == 1 {
-			some[n-1] = some[n-1].and(p)
+			some[n-1].add(p)
+			some[n-1].halves = 2
 			continue
 		}
 		p.halves = 1
@@ -167,20 +168,6 @@ func halved(all []Point) []Point {
 		some[i].halves = 0
 	}
 	return some
-}
-
-// and is p and the point after it as one. The percentiles of both cannot be known: the median is near their mean, p99 at most the higher.
-func (p Point) and(o Point) Point {
-	d := p.Seconds + o.Seconds
-	mean := func(a, b float64) float64 { return (a*p.Seconds + b*o.Seconds) / d }
-	o.Client, o.Server, o.P50 = mean(p.Client, o.Client), mean(p.Server, o.Server), time.Duration(mean(float64(p.P50), float64(o.P50)))
-	o.P99, o.Max = max(p.P99, o.P99), max(p.Max, o.Max)
-	o.Begun += p.Begun
-	o.Done += p.Done
-	o.Errors += p.Errors
-	o.Late += p.Late
-	o.Seconds, o.halves = d, 2
-	return o
 }
 
 // see looks at the server. A process that is gone takes its processor time with it: the last reading is what there is then.
@@ -238,10 +225,13 @@ func (r *runner) opened() error {
 	if r.s.hasSockets() && o.Opened == 0 {
 		return unanswered(o.Errors, fmt.Errorf("none of %d sockets could be opened%s", r.s.Sockets, listed(o.Errors)))
 	}
+	if err := r.point(); err != nil { // it tells what the server took since the one before, so it looks first
+		return err
+	}
 	if r.watch != nil {
 		r.full, r.spent = r.see(), r.watch.spent()
 	}
-	return r.point()
+	return nil
 }
 
 // atStart counts the sockets that are open when the run begins, and what went wrong until then, by the workers' last reports before it.
@@ -271,7 +261,7 @@ func listed(errs map[string]uint64) string {
 
 // ended writes down what the run has done and taken at its end. What comes after it, while answers are awaited, makes no figure better.
 func (r *runner) ended() error {
-	if err := r.point(); err != nil {
+	if err := r.pointFrom(pointEvery / 4); err != nil { // however thin the series is, it adds up
 		return err
 	}
 	r.over = true
@@ -389,7 +379,7 @@ func (r *runner) served() {
 }
 
 // conclude says what to think of it.
-func (r *runner) conclude() error {
+func (r *runner) conclude() {
 	res := r.result
 	res.Took = time.Duration(mono.System.Now()) - r.began
 	if r.watch != nil {
@@ -398,6 +388,9 @@ func (r *runner) conclude() error {
 	if n := res.Run.Ahead; n > 0 {
 		res.Notes = append(res.Notes, fmt.Sprintf("%d messages came before the time that they tell: the clocks of server and client differ, and the delays say nothing", n))
 	}
+	if own := res.Run.ownDelay(0.01, 0.001); own != "" { // a machine that wakes the client late now and then
+		res.Notes = append(res.Notes, own+": without it the server is faster")
+	}
 	res.Verdict = Done
 	if why := res.failed(); len(why) > 0 {
 		res.Verdict, res.Why = Fail, why
@@ -405,5 +398,4 @@ func (r *runner) conclude() error {
 	if why := append(res.saturated(), res.harmless()...); len(why) > 0 {
 		res.Verdict, res.Why = Invalid, append(res.Why, why...)
 	}
-	return nil
 }

@@ -119,6 +119,8 @@ type hostile struct {
 	sent  int
 }
 
+func (h *hostile) move(place int) { h.place = place }
+
 var (
 	garbage    = bytes.Repeat([]byte{0x16, 0x03, 0xff, 0x00, 0x0d, 0x0a, 0x80, 0xc1}, 512)
 	headerBomb = []byte("GET /t/x HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("X-A: b\r\n", 4096))
@@ -191,9 +193,6 @@ func (h *hostile) Closed(_ *bench.Conn, err error) {
 	}
 	a.w.Done++
 	if a.w.job.Attack == "slow-head" {
-		last := len(a.slow) - 1
-		a.slow[h.place] = a.slow[last]
-		a.slow[h.place].place = h.place
-		a.slow = a.slow[:last]
+		a.slow = drop(a.slow, h.place)
 	}
 }

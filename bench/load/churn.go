@@ -127,13 +127,11 @@ func (s *churned) Closed(_ *bench.Conn, err error) {
 	s.over(err)
 }
 
+func (s *churned) move(place int) { s.place = place }
+
 func (s *churned) over(err error) {
 	c := s.c
-	last := len(c.closing) - 1
-	c.closing[s.place] = c.closing[last]
-	c.closing[s.place].place = s.place
-	c.closing[last] = nil
-	c.closing = c.closing[:last]
+	c.closing = drop(c.closing, s.place)
 	if err != nil {
 		c.w.failed(err, s.due)
 		return

@@ -12,8 +12,22 @@ type member interface {
 	write(due time.Duration, n int)
 	// waiting is when the messages were due that have no answer.
 	waiting() []time.Duration
-	// move tells its place in the crowd.
+	placed
+}
+
+// A placed knows its place in a slice, so that it can be taken out without a search.
+type placed interface {
+	// move tells it a new place.
 	move(place int)
+}
+
+// drop takes the one at place out of all; the last one moves there.
+func drop[P placed](all []P, place int) []P {
+	last := len(all) - 1
+	all[place] = all[last]
+	all[place].move(place)
+	clear(all[last:])
+	return all[:last]
 }
 
 // A crowd is open sockets that send. With a schedule each message has its moment and its latency runs from there, over the
@@ -97,12 +111,8 @@ func (c *crowd) heard(m member, n int, now time.Duration) {
 
 // leave counts the end of the socket at place, and the answers that will not come.
 func (c *crowd) leave(place int, err error) {
-	last := len(c.members) - 1
 	m := c.members[place]
-	c.members[place] = c.members[last]
-	c.members[place].move(place)
-	c.members[last] = nil
-	c.members = c.members[:last]
+	c.members = drop(c.members, place)
 	c.w.Lost++
 	if len(m.waiting()) == 0 {
 		c.w.fail(classOf(err), 1)

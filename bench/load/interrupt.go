@@ -13,7 +13,11 @@ func (r *runner) breakOff(ctx context.Context) error {
 		if r.counts().Opened == 0 {
 			return ctx.Err()
 		}
-		return r.opened()
+		if err := r.opened(); err != nil {
+			return err
+		}
+		r.result.Kernel[1] = kernelNow()
+		return nil
 	}
 	client := func(p *proc) bool { return p.verb != backend } // without it nothing more would be answered
 	if err := r.tell(order{Stop: true}, client); err != nil {
@@ -24,12 +28,12 @@ func (r *runner) breakOff(ctx context.Context) error {
 	return r.follow(rest)
 }
 
-// brokenOff says that r is a part of what it was to be. Why it is INVALID besides stays.
+// brokenOff says that r is a part of what it was to be. Why it is INVALID besides stays, but nothing failed that was not tried.
 func (r *Result) brokenOff() {
 	r.Verdict = Interrupted
-	why := fmt.Sprintf("ended after %s of %s", r.Run.Took.Round(10*time.Millisecond), r.Settings.Duration)
 	if r.Run.Took == 0 {
-		why = "ended while sockets were being opened"
+		r.Why = []string{"ended while sockets were being opened"}
+		return
 	}
-	r.Why = append([]string{why}, r.Why...)
+	r.Why = append([]string{fmt.Sprintf("ended after %s of %s", r.Run.Took.Round(10*time.Millisecond), r.Settings.Duration)}, r.Why...)
 }

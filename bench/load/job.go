@@ -77,7 +77,7 @@ type Job struct {
 // An order is a line to a worker after its Job.
 type order struct {
 	Start int64 `json:"start,omitempty"` // begin the run then, on the clock of mono.System
-	Stop  bool  `json:"stop,omitempty"`  // end now
+	Stop  bool  `json:"stop,omitempty"`  // end now; in the run: begin nothing more, await answers, report, and end
 }
 
 // Phases of a worker.
@@ -92,7 +92,7 @@ const (
 // A Report is a line of a worker. Counts are those since its beginning, histograms those since its last report.
 type Report struct {
 	Phase string        `json:"phase"`
-	At    time.Duration `json:"at"`   // since the phase began
+	At    time.Duration `json:"at"`   // since the phase began; behind the run, since the run began
 	Open  int           `json:"open"` // sockets; of a verb that keeps them: those of its own, and no others
 	Counts
 	Errors map[string]uint64 `json:"errors,omitempty"` // by class

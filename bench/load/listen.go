@@ -111,13 +111,11 @@ func (e *ear) Data(c *bench.Conn, b []byte) int {
 // Closed implements bench.Handler.
 func (e *ear) Closed(_ *bench.Conn, err error) { e.leave(err) }
 
+func (e *ear) move(place int) { e.place = place }
+
 func (e *ear) leave(err error) {
 	h := e.h
-	last := len(h.ears) - 1
-	h.ears[e.place] = h.ears[last]
-	h.ears[e.place].place = e.place
-	h.ears[last] = nil
-	h.ears = h.ears[:last]
+	h.ears = drop(h.ears, e.place)
 	h.w.lost(err)
 }
 

@@ -149,7 +149,7 @@ func (r *runner) hear(s said) error {
 // heaps grow, belongs to neither: it would make the calm look slow.
 func (r *runner) half(report Report) hists {
 	switch {
-	case report.Phase != phaseRun || report.At > r.s.Duration/2:
+	case report.At > r.s.Duration/2: // also of what comes behind the end: At goes on
 		return r.storm
 	case report.At > r.s.Duration/10:
 		return r.calm

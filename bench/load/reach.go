@@ -37,5 +37,6 @@ func unanswered(errs map[string]uint64, err error) error {
 func (r *Result) Unreachable() bool {
 	rest := maps.Clone(r.Run.Errors) // what no connection was free for waited for those that nobody answers
 	delete(rest, classSlow)
+	delete(rest, classNothing) // and what was under way at the end had got as far
 	return r.Opening.Opened == 0 && r.Run.Opened == 0 && r.Run.Done == 0 && nobody(rest)
 }

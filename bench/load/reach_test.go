@@ -14,6 +14,8 @@ func TestUnreachable(t *testing.T) {
 		{"nothing happened", func(*Result) {}, false},
 		{"refused", func(r *Result) { r.Run.Errors = map[string]uint64{"refused": 9} }, true},
 		{"not answered, and no lane free", func(r *Result) { r.Run.Errors = map[string]uint64{"timeout": 9, "no_connection": 3} }, true},
+		{"not answered, and some under way", func(r *Result) { r.Run.Errors = map[string]uint64{"timeout": 9, "no_answer": 3} }, true},
+		{"some under way alone", func(r *Result) { r.Run.Errors = map[string]uint64{"no_answer": 3} }, false},
 		{"no lane free alone", func(r *Result) { r.Run.Errors = map[string]uint64{"no_connection": 3} }, false},
 		{"a status", func(r *Result) { r.Run.Errors = map[string]uint64{"refused": 9, "http_503": 1} }, false},
 		{"it went away", func(r *Result) { r.Run.Errors, r.Run.Done = map[string]uint64{"refused": 9}, 1 }, false},

@@ -18,9 +18,9 @@ const resultVersion = 2
 // Verdicts.
 const (
 	Pass    = "PASS"    // every requirement was met
-	Fail    = "FAIL"    // one was not
+	Fail    = "FAIL"    // one was not, or sockets were lost, or nothing was done: Result.Why says it
 	Invalid = "INVALID" // what was measured is the client, or something else that is not the server
-	Done    = "DONE"    // there were no requirements
+	Done    = "DONE"    // there were no requirements, and nothing failed
 
 	Interrupted = "INTERRUPTED" // it was ended before its time
 )

@@ -103,10 +103,10 @@ func Run(ctx context.Context, s Settings, env Env) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = r.conclude(); interrupted {
+	if r.conclude(); interrupted {
 		r.result.brokenOff()
 	}
-	return r.result, err
+	return r.result, nil
 }
 
 func watchOf(pids []int, address string) (*watch, error) {

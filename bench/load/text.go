@@ -75,7 +75,9 @@ func (r *Result) Lines() []string {
 	run := &r.Run
 	if o := &r.Opening; o.Wanted > 0 {
 		line := fmt.Sprintf("opened  %d of %d sockets in %s", o.Opened, o.Wanted, o.Took.Round(10*time.Millisecond))
-		line += fmt.Sprintf(", %d open at the end", run.Held)
+		if run.Took > 0 {
+			line += fmt.Sprintf(", %d open at the end", run.Held)
+		}
 		if n := o.Lost + run.Lost; n > 0 {
 			line += fmt.Sprintf(", %d lost", n)
 		}

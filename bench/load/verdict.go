@@ -53,7 +53,7 @@ func (r *Result) saturated() []string {
 
 // harmless says which attacks have not happened.
 func (r *Result) harmless() []string {
-	if r.Hostile == nil {
+	if r.Hostile == nil || r.Run.Took <= r.Settings.Duration/2 { // it was ended before they came
 		return nil
 	}
 	var why []string
@@ -91,20 +91,28 @@ func (r *Result) behind(say func(format string, args ...any)) {
 			say("it came to %d of the %.0f operations that were due", run.Due, want)
 		}
 	}
-	if run.Schedule == nil || run.Latency == nil {
-		return
+	if own := run.ownDelay(0.5, 0.1); own != "" {
+		say("%s%s", own, hint)
 	}
+}
+
+// ownDelay says in which percentile more than half is the client's own delay; "": in none. beyond are the shares of operations that take
+// longer than the percentiles that are looked at.
+func (run *Running) ownDelay(beyond ...float64) string {
 	s, l := run.Schedule, run.Latency
+	if s == nil || l == nil {
+		return ""
+	}
 	for _, p := range []struct {
 		name      string
 		lag, took time.Duration
-		beyond    float64 // the share of operations that took longer
+		beyond    float64
 	}{{"p50", s.P50, l.P50, 0.5}, {"p90", s.P90, l.P90, 0.1}, {"p99", s.P99, l.P99, 0.01}, {"p99.9", s.P999, l.P999, 0.001}} {
-		if p.lag > lagFloor && float64(p.lag) > lagMost*float64(p.took) && float64(l.Count)*p.beyond >= lagBeyond {
-			say("its own delay is %s at %s, more than half of the %s that it measured%s", short(p.lag), p.name, short(p.took), hint)
-			return
+		if slices.Contains(beyond, p.beyond) && p.lag > lagFloor && float64(p.lag) > lagMost*float64(p.took) && float64(l.Count)*p.beyond >= lagBeyond {
+			return fmt.Sprintf("its own delay is %s at %s, more than half of the %s that it measured", short(p.lag), p.name, short(p.took))
 		}
 	}
+	return ""
 }
 
 // exhausted says that the server had no processor left: one of its threads, or all cores that it may run on.
@@ -126,6 +134,9 @@ func (r *Result) failed() []string {
 		if o.Lost > 0 {
 			say(o.Errors, "%d of %d sockets were lost before the run", o.Lost, wanted)
 		}
+	}
+	if run.Took == 0 {
+		return why // there was no run
 	}
 	if n := uint64(run.Held); o.Wanted > 0 && n < o.Opened {
 		say(run.Errors, "%d of %d sockets were lost in the run", o.Opened-n, o.Opened)

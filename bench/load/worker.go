@@ -302,13 +302,18 @@ func (w *worker) run(ctx context.Context) error {
 			return err
 		}
 	}
+	if stopped {
+		w.job.For = w.loop.Now() - w.start
+	}
 	w.phase = phaseSettle
 	if err := w.report(); err != nil { // what is done from here on belongs to no second of the run
 		return err
 	}
-	if stop, err := w.settle(ctx); err != nil || stop {
+	stop, err := w.settle(ctx)
+	if err != nil {
 		return err
 	}
+	stopped = stopped || stop
 	w.phase = phaseDone
 	if err := w.report(); err != nil || stopped {
 		return err
@@ -316,22 +321,22 @@ func (w *worker) run(ctx context.Context) error {
 	return w.hold(ctx)
 }
 
-// end is when the run ends.
+// end is when the run ends, or has been ended.
 func (w *worker) end() time.Duration { return w.start + w.job.For }
 
-// settle waits for the answers that are missing at the end of the run.
+// settle waits for the answers that are missing at the end of the run. stop: it was told to end before they were there.
 func (w *worker) settle(ctx context.Context) (stop bool, err error) {
 	w.what.finish()
-	for end := w.loop.Now() + w.job.Settle; !w.what.idle() && w.loop.Now() < end; {
-		if stop, err := w.ordered(); err != nil || stop {
-			return stop, err
+	for end := w.loop.Now() + w.job.Settle; !stop && !w.what.idle() && w.loop.Now() < end; {
+		if stop, err = w.ordered(); err != nil {
+			return false, err
 		}
 		if err := w.turn(ctx, min(end, w.loop.Now()+10*time.Millisecond)); err != nil {
 			return false, err
 		}
 	}
 	w.what.giveUp()
-	return false, nil
+	return stop, nil
 }
 
 // hold keeps the sockets until the process that gave the job ends it: other workers are still at it, and a socket that closes would

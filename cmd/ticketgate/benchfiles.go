@@ -20,9 +20,9 @@ func benchCompareCmd(e *env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "compare A.json B.json",
 		Short: "Show what changed between two runs",
-		Long: `compare reads what two runs wrote with --json. Runs of different machines, settings or verbs, and INVALID ones, say nothing about
-each other: it refuses them, unless --force is given. "within noise" marks changes that are no larger than what a figure moves within
-a run.`,
+		Long: `compare reads what two runs wrote with --json. Runs of different machines, settings or verbs, and those that failed, were INVALID or interrupted,
+say nothing about each other: it refuses them, unless --force is given. "within noise" marks changes that are no larger than what the two
+differ by at equal moments.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if output != "table" && output != "json" {
