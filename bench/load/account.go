@@ -223,7 +223,7 @@ func (r *runner) opened() error {
 		return err
 	}
 	if r.s.hasSockets() && o.Opened == 0 {
-		return unanswered(o.Errors, fmt.Errorf("none of %d sockets could be opened%s", r.s.Sockets, listed(o.Errors)))
+		r.broken = append(r.broken, "there was nothing to run with")
 	}
 	if err := r.point(); err != nil { // it tells what the server took since the one before, so it looks first
 		return err
@@ -394,6 +394,10 @@ func (r *runner) conclude() {
 	res.Verdict = Done
 	if why := res.failed(); len(why) > 0 {
 		res.Verdict, res.Why = Fail, why
+	}
+	if len(r.broken) > 0 { // what it came to is no figure of anybody's
+		res.Verdict, res.Why = Fail, append(res.Why, r.broken...)
+		return
 	}
 	if why := append(res.saturated(), res.harmless()...); len(why) > 0 {
 		res.Verdict, res.Why = Invalid, append(res.Why, why...)

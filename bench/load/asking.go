@@ -53,6 +53,7 @@ func (a *asking) idle() bool { return a.busy == 0 }
 func (a *asking) asker() starter {
 	k := &asker{a: a}
 	k.caller = bench.NewCaller(a.w.loop, a.api, k.answer)
+	k.wait.expired = k.late
 	return k
 }
 
@@ -60,11 +61,13 @@ func (a *asking) asker() starter {
 type asker struct {
 	a      *asking
 	caller *bench.Caller
+	wait   wait
 	req    []byte
 	due    time.Duration
 }
 
 func (k *asker) begin(due time.Duration) {
+	k.a.w.waits.begin(&k.wait, k.a.w.loop.Now())
 	k.due, k.req = due, k.a.mint.Append(k.req[:0])
 	k.caller.Post(k.req)
 }
@@ -72,8 +75,15 @@ func (k *asker) begin(due time.Duration) {
 func (k *asker) hangUp()              { k.caller.HangUp() }
 func (k *asker) since() time.Duration { return k.due }
 
+// late gives up a request.
+func (k *asker) late() {
+	k.caller.HangUp()
+	k.answer(bench.Answer{}, errLate)
+}
+
 func (k *asker) answer(an bench.Answer, err error) {
 	w := k.a.w
+	k.wait.end()
 	k.a.ended(k)
 	if _, err = bench.TicketOf(an, err); err != nil {
 		w.failed(err, k.due)

@@ -50,7 +50,7 @@ func TestDifferences(t *testing.T) {
 		{"Settle", func(r *Result) { r.Settings.Settle = time.Second }, "settling: 0s and 1s"},
 	}
 	// What two comparable runs may have different, each because it does not change what is measured.
-	free := []string{"Plain", "Key", "Seed", "Backend", "PIDs"}
+	free := []string{"Plain", "Key", "Timeout", "Seed", "Backend", "PIDs"}
 	seen := slices.Clone(free)
 	for _, c := range table {
 		a, b := finished(), finished()

@@ -15,7 +15,7 @@ import (
 const (
 	classRefused  = "refused"       // nobody listens
 	classReset    = "reset"         // the other side broke the connection off
-	classTimeout  = "timeout"       // nobody answered for so long that the kernel gave up
+	classTimeout  = "timeout"       // nobody answered within --timeout, or for so long that the kernel gave up
 	classEnded    = "ended"         // the connection ended without a close frame
 	classPorts    = "no_port"       // the client ran out of local ports
 	classFiles    = "no_file"       // or of descriptors
@@ -53,6 +53,8 @@ func classOf(err error) string {
 	case errors.Is(err, bench.ErrHead), errors.Is(err, bench.ErrAccept), errors.Is(err, bench.ErrMasked), errors.Is(err, bench.ErrLength),
 		errors.Is(err, bench.ErrAnswer), errors.Is(err, bench.ErrTicket), errors.Is(err, bench.ErrLeftover):
 		return classProtocol
+	case errors.Is(err, bench.ErrTimeout):
+		return classTimeout
 	case errors.Is(err, bench.ErrUnsent):
 		return classUnsent
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):

@@ -29,6 +29,7 @@ func TestClassOf(t *testing.T) {
 		{bench.ErrTicket, "protocol"},
 		{bench.ErrLeftover, "protocol"},
 		{bench.ErrUnsent, "unsent"},
+		{errLate, "timeout"},
 		{io.EOF, "ended"},
 		{io.ErrUnexpectedEOF, "ended"},
 		{syscall.ECONNREFUSED, "refused"},

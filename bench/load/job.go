@@ -5,6 +5,7 @@
 //	job.go        Job, Report   what a worker process is told, and what it tells
 //	worker.go     Work          one process: one thread, one epoll
 //	queue.go      queue         so many at once, and no faster than wanted
+//	waits.go      waits         what has to end in time
 //	open.go       opener        sockets through tickets
 //	crowd.go      crowd         messages over sockets that are open
 //	echo.go, ...                one verb each
@@ -66,8 +67,9 @@ type Job struct {
 	InFlight int           `json:"in_flight,omitempty"`
 	Size     int           `json:"size,omitempty"`
 	For      time.Duration `json:"for"`
-	Settle   time.Duration `json:"settle"` // how long answers are waited for at the end
-	Every    time.Duration `json:"every"`  // between reports
+	Settle   time.Duration `json:"settle"`            // how long answers are waited for at the end
+	Every    time.Duration `json:"every"`             // between reports
+	Timeout  time.Duration `json:"timeout,omitempty"` // of a ticket, and of connecting and upgrading; 0: none
 
 	Attack string        `json:"attack,omitempty"`
 	After  time.Duration `json:"after,omitempty"` // when the attack begins

@@ -52,6 +52,7 @@ func (o *opener) wanted() bool {
 
 func (o *opener) lane() starter {
 	l := &lane{o: o}
+	l.wait.expired = l.late
 	if o.api != nil {
 		l.caller = bench.NewCaller(o.w.loop, o.api, l.ticket)
 	}
@@ -79,6 +80,8 @@ func (o *opener) target(host []byte) (*bench.Target, error) {
 type lane struct {
 	o      *opener
 	caller *bench.Caller
+	conn   *bench.Conn // nil: nothing was dialled
+	wait   wait        // for the ticket, then for the 101
 	req    []byte
 	head   []byte
 	up     bench.Upgrade
@@ -93,11 +96,13 @@ func (l *lane) begin(due time.Duration) {
 		return
 	}
 	l.req = l.o.mint.Append(l.req[:0])
+	l.o.w.waits.begin(&l.wait, l.o.w.loop.Now())
 	l.caller.Post(l.req)
 }
 
 func (l *lane) ticket(a bench.Answer, err error) {
 	o := l.o
+	l.wait.end()
 	t, err := bench.TicketOf(a, err)
 	if err == nil && t.Secure {
 		err = errSecure
@@ -122,9 +127,29 @@ func (l *lane) dial(to *bench.Target, head []byte) {
 	if l.o.early != nil && l.o.early() {
 		h = &brokenOff{l, head}
 	}
-	if _, err := l.o.w.loop.Dial(to, h); err != nil {
+	var err error
+	if l.conn, err = l.o.w.loop.Dial(to, h); err != nil {
 		l.failed(err)
+		return
 	}
+	l.o.w.waits.begin(&l.wait, l.dialed)
+}
+
+// late gives up the ticket, or the connection.
+func (l *lane) late() {
+	if l.conn != nil {
+		l.conn.Close()
+	} else {
+		l.caller.HangUp()
+	}
+	l.failed(errLate)
+}
+
+// ended gives the lane back.
+func (l *lane) ended() {
+	l.wait.end()
+	l.conn = nil
+	l.o.ended(l)
 }
 
 func (l *lane) failed(err error) {
@@ -138,7 +163,7 @@ func (l *lane) failed(err error) {
 		o.begun--
 		o.pause = o.w.loop.Now() + insistPause
 	}
-	o.ended(l)
+	l.ended()
 }
 
 func (l *lane) hangUp() {
@@ -162,7 +187,7 @@ func (l *lane) Opened(c *bench.Conn) {
 	h := l.o.next()
 	c.Handle(h)
 	h.Opened(c)
-	l.o.ended(l)
+	l.ended()
 }
 
 // Data implements bench.Handler; nothing comes while the upgrade has the socket.
@@ -182,7 +207,7 @@ func (b *brokenOff) Opened(c *bench.Conn) {
 	c.Write(b.head)
 	c.Reset()
 	b.l.o.gone(b.l.due)
-	b.l.o.ended(b.l)
+	b.l.ended()
 }
 
 // Data implements bench.Handler; nothing is read.

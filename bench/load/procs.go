@@ -28,6 +28,8 @@ type proc struct {
 	wait  time.Duration
 	done  bool
 	ready bool
+	lost  bool      // it died in the run, or was killed over its silence: what it last said counts
+	heard time.Time // when it last said something
 	rss0  int64
 }
 
@@ -55,7 +57,7 @@ func (r *runner) spawn(j Job) error {
 	if err := p.cmd.Start(); err != nil {
 		return fmt.Errorf("start a worker: %w", err)
 	}
-	p.in = in
+	p.in, p.heard = in, time.Now()
 	i := len(r.procs)
 	r.procs = append(r.procs, p)
 	r.reads.Go(func() { // end waits for it
@@ -70,9 +72,14 @@ func (r *runner) spawn(j Job) error {
 		}
 		if err = errors.Join(err, lines.Err()); err == nil {
 			err = io.EOF
+		} else { // nobody reads any more: blocked on its pipe it would not end, nor Wait
+			_ = p.cmd.Process.Kill()
 		}
 		if end := p.cmd.Wait(); end != nil {
-			err = fmt.Errorf("worker %d: %w: %s", i, end, words.String())
+			if err == io.EOF {
+				err = nil
+			}
+			err = errors.Join(fmt.Errorf("worker %d: %w: %s", i, end, words.String()), err)
 		}
 		r.lines <- said{from: i, err: err}
 	})
@@ -89,33 +96,39 @@ func (r *runner) spawn(j Job) error {
 // order tells all workers something.
 func (r *runner) order(o order) error { return r.tell(o, func(*proc) bool { return true }) }
 
-// tell tells those workers something that are meant.
+// tell tells those workers something that are meant. One that is gone is heard of by its end, and is no reason not to tell the others.
 func (r *runner) tell(o order, meant func(*proc) bool) error {
 	b, err := json.Marshal(o)
-	for i, p := range r.procs {
-		if err == nil && !p.done && meant(p) {
-			if _, err = p.in.Write(append(b, '\n')); err != nil {
-				err = fmt.Errorf("worker %d: %w", i, err)
-			}
+	if err != nil {
+		return err
+	}
+	for _, p := range r.procs {
+		if !p.done && meant(p) {
+			_, _ = p.in.Write(append(b, '\n'))
 		}
 	}
-	return err
+	return nil
 }
 
 func (r *runner) hear(s said) error {
 	p := r.procs[s.from]
-	if s.err != nil {
-		if !p.done && p.verb != backend || s.err != io.EOF {
-			if s.err == io.EOF {
-				return fmt.Errorf("worker %d ended before its time", s.from)
-			}
-			return s.err
-		}
+	p.heard = time.Now()
+	if p.lost {
 		return nil
+	}
+	if s.err != nil {
+		switch {
+		case s.err != io.EOF:
+			return r.lose(p, s.err)
+		case p.done || p.verb == backend:
+			return nil
+		default:
+			return r.lose(p, fmt.Errorf("worker %d ended before its time", s.from))
+		}
 	}
 	report := s.report
 	if report.Fatal != "" {
-		return errors.New(report.Fatal)
+		return r.lose(p, errors.New(report.Fatal))
 	}
 	if p.rss0 == 0 {
 		p.rss0 = report.RSS
@@ -158,16 +171,56 @@ func (r *runner) half(report Report) hists {
 	}
 }
 
+// lose goes on without p. Before the run there is nothing to conclude from, and why is the end of all; in it, what the others and p have
+// said until then is a result, though no good one.
+func (r *runner) lose(p *proc, why error) error {
+	if r.start == 0 {
+		return why
+	}
+	p.lost, p.done = true, true
+	if p.end == nil {
+		last := p.last
+		p.end = &last
+	}
+	_ = p.cmd.Process.Kill()
+	r.broken = append(r.broken, why.Error())
+	return nil
+}
+
+// silence is how long a worker may say nothing in the run beyond the time between its reports: it has seconds of work at once at most,
+// and a machine that gives a process no time for so long measures nothing.
+const silence = 30 * time.Second
+
+// overdue gives up the workers that have been silent in the run for too long.
+func (r *runner) overdue(now time.Time) error {
+	if r.start == 0 || len(r.lines) > 0 { // it may be us who did not listen
+		return nil
+	}
+	for i, p := range r.procs {
+		if p.done {
+			continue
+		}
+		if quiet := now.Sub(p.heard); quiet > r.silence {
+			if err := r.lose(p, fmt.Errorf("worker %d has said nothing for %s, and was killed", i, quiet.Round(time.Second))); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // endPatience is how long workers may take to end by themselves.
 const endPatience = 10 * time.Second
 
-// end ends all workers and waits for them. One that has said all may be killed over the sockets that it has to close: a million
-// of them take their time, and the kernel closes them as well.
+// end ends all workers and waits for them. One may be killed over the sockets that it has to close: a million of them take their time, and
+// the kernel closes them as well. It has said all by then, as a client when it is done, as a backend when its clients are.
 func (r *runner) end() error {
 	err := r.order(order{Stop: true})
 	killed := false
 	failed := func(s said) error {
-		if s.err == io.EOF || killed && r.procs[s.from].done {
+		var exit *exec.ExitError
+		isKilled := errors.As(s.err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL
+		if s.err == io.EOF || r.procs[s.from].lost || killed && isKilled {
 			return nil
 		}
 		return s.err
@@ -180,7 +233,7 @@ func (r *runner) end() error {
 		r.reads.Wait()
 		close(over)
 	}()
-	patience := time.NewTimer(endPatience)
+	patience := time.NewTimer(r.patience)
 	defer patience.Stop()
 	for {
 		select {

@@ -25,18 +25,13 @@ func nobody(errs map[string]uint64) bool {
 	return len(errs) > 0 && len(rest) == 0
 }
 
-// unanswered is err, or the same as an ErrUnreachable where errs are those of a server that is not there.
-func unanswered(errs map[string]uint64, err error) error {
-	if nobody(errs) {
-		return &unreachableError{err}
-	}
-	return err
-}
-
 // Unreachable says that nobody answered anything in all of r.
 func (r *Result) Unreachable() bool {
 	rest := maps.Clone(r.Run.Errors) // what no connection was free for waited for those that nobody answers
 	delete(rest, classSlow)
 	delete(rest, classNothing) // and what was under way at the end had got as far
+	if r.Run.Took == 0 {       // there was no run
+		rest = r.Opening.Errors
+	}
 	return r.Opening.Opened == 0 && r.Run.Opened == 0 && r.Run.Done == 0 && nobody(rest)
 }

@@ -1,6 +1,7 @@
 package load_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -30,9 +31,21 @@ func TestMain(m *testing.M) {
 	case "dies":
 		fmt.Fprintln(os.Stderr, "no mood to work")
 		os.Exit(3)
+	case "babbles":
+		for {
+			_, _ = io.WriteString(os.Stdout, "blah blah blah")
+		}
+	case "sits": // until it is killed
+		for {
+			time.Sleep(time.Hour)
+		}
 	}
 	runtime.LockOSThread() // its own waiting for its core is that of a thread
-	if err := load.Work(context.Background(), os.Stdin, os.Stdout); err != nil {
+	var out io.Writer = os.Stdout
+	if how == "falls" {
+		out = falling{}
+	}
+	if err := load.Work(context.Background(), os.Stdin, out); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -41,6 +54,17 @@ func TestMain(m *testing.M) {
 		os.Exit(3)
 	}
 	os.Exit(0)
+}
+
+// falling is the reports of a worker that dies in its run.
+type falling struct{}
+
+func (falling) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte(`"phase":"run"`)) {
+		fmt.Fprintln(os.Stderr, "fell over")
+		os.Exit(3)
+	}
+	return os.Stdout.Write(b)
 }
 
 // workers starts this program as workers and knows them.

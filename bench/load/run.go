@@ -16,7 +16,8 @@ const (
 	pointEvery   = 500 * time.Millisecond
 	seriesMost   = 2400                   // points of a series: twenty minutes of them; then every second one goes, again and again
 	startAhead   = 100 * time.Millisecond // between the order to start and the start, for all to have heard it
-	openPatience = 5 * time.Minute        // without a socket more
+	openPatience = 30 * time.Second       // without a socket more, beyond three times what one may take
+	openForever  = 5 * time.Minute        // the same where one may take for ever
 	reportsEach  = 4                      // processes that report twice a point; more of them do it more rarely
 	manySockets  = 1000                   // from which on memory a socket means something
 	lineMax      = 16 << 20               // bytes of a report: histograms of a whole run, at most
@@ -54,6 +55,11 @@ type runner struct {
 	reads  sync.WaitGroup
 	watch  *watch
 	result *Result
+	broken []string // why it ended before its time, or without all workers; nothing: it did not
+
+	opening  time.Duration // how long no socket more may be opened
+	silence  time.Duration // how long a worker may say nothing
+	patience time.Duration // how long workers may take to end by themselves
 
 	began time.Duration // the sockets, on mono.System
 	start time.Duration // the run
@@ -85,7 +91,8 @@ func Run(ctx context.Context, s Settings, env Env) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &runner{s: s, env: env, lines: make(chan said, 64), open: make(hists), run: make(hists), part: make(hists), calm: make(hists), storm: make(hists)}
+	r := &runner{s: s, env: env, lines: make(chan said, 64), open: make(hists), run: make(hists), part: make(hists), calm: make(hists), storm: make(hists),
+		opening: s.openWait(), silence: silence + jobs[0].Every, patience: endPatience}
 	if r.result, err = r.describe(); err != nil {
 		return nil, err
 	}
@@ -97,11 +104,12 @@ func Run(ctx context.Context, s Settings, env Env) (*Result, error) {
 	if interrupted {
 		err = r.breakOff(ctx)
 	}
-	if end := r.end(); err == nil {
-		err = end
-	}
+	end := r.end()
 	if err != nil {
 		return nil, err
+	}
+	if end != nil { // all is said, but what the last answers were worth is not
+		r.broken = append(r.broken, end.Error())
 	}
 	if r.conclude(); interrupted {
 		r.result.brokenOff()
@@ -132,7 +140,7 @@ func (s *Settings) jobs() (jobs []Job, server string, err error) {
 		return nil, "", err
 	}
 	base := Job{Verb: s.Verb, Share: s.Procs, Seed: s.Seed, Thread: -1, Key: s.Key, Stream: s.Stream, Clients: s.Clients, Ramp: s.Ramp, Insist: s.Insist, Lanes: s.Lanes,
-		Schedule: all, InFlight: s.InFlight, Size: s.Size, For: s.Duration, Settle: s.Settle, Every: pointEvery / 2 * time.Duration(s.reportPoints())}
+		Schedule: all, InFlight: s.InFlight, Size: s.Size, For: s.Duration, Settle: s.Settle, Timeout: s.Timeout, Every: pointEvery / 2 * time.Duration(s.reportPoints())}
 	if s.Plain != "" {
 		at, err := plainOf(s.Plain)
 		if err != nil {
@@ -195,10 +203,13 @@ func (r *runner) drive(ctx context.Context, jobs []Job) error {
 	r.result.Kernel = &[2]Slab{kernelNow()}
 	r.lastT = r.began
 	for _, j := range jobs {
+		if r.stuck() {
+			break
+		}
 		if err := r.spawn(j); err != nil {
 			return err
 		}
-		over := func(r *runner) bool { return r.env.Opening == 0 || r.opening() < r.env.Opening }
+		over := func(r *runner) bool { return r.env.Opening == 0 || r.unready() < r.env.Opening }
 		if j.Verb == backend { // it has to listen before the first client comes
 			over = (*runner).allReady
 		}
@@ -211,6 +222,10 @@ func (r *runner) drive(ctx context.Context, jobs []Job) error {
 	}
 	if err := r.opened(); err != nil {
 		return err
+	}
+	if r.stuck() {
+		r.result.Kernel[1] = kernelNow()
+		return nil
 	}
 	r.begin(time.Duration(mono.System.Now()) + startAhead)
 	if err := r.order(order{Start: int64(r.start)}); err != nil {
@@ -235,16 +250,31 @@ func (r *runner) follow(ctx context.Context) error {
 	return r.ran()
 }
 
+// stuck says that it will come to no run.
+func (r *runner) stuck() bool { return len(r.broken) > 0 && r.start == 0 }
+
+// openWait is how long it may take until a socket more is open.
+func (s *Settings) openWait() time.Duration {
+	if s.Timeout == 0 {
+		return openForever
+	}
+	wait := openPatience + 3*s.Timeout
+	if s.Ramp > 0 {
+		wait += time.Duration(min(2/s.Ramp, 1e6) * float64(time.Second))
+	}
+	return wait
+}
+
 // begin is the start of the run, at which its first point begins.
 func (r *runner) begin(at time.Duration) {
 	r.start = at
 	r.lastT, r.lastC, r.lastE, r.lastU = at, Counts{}, 0, r.used()
 }
 
-func (r *runner) allReady() bool { return r.opening() == 0 }
+func (r *runner) allReady() bool { return r.unready() == 0 }
 
-// opening is how many workers are not ready.
-func (r *runner) opening() (n int) {
+// unready is how many workers are not ready.
+func (r *runner) unready() (n int) {
 	for _, p := range r.procs {
 		if !p.ready {
 			n++
@@ -267,8 +297,8 @@ func (r *runner) clientsDone() bool {
 func (r *runner) until(ctx context.Context, over func(*runner) bool) error {
 	points := time.NewTicker(pointEvery)
 	defer points.Stop()
-	moved, open := time.Now(), -1
-	for !over(r) {
+	moved, open := time.Now(), uint64(0)
+	for !over(r) && !r.stuck() {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -280,15 +310,15 @@ func (r *runner) until(ctx context.Context, over func(*runner) bool) error {
 			if err := r.point(); err != nil {
 				return err
 			}
-			if n := r.sockets(); n != open || r.start > 0 {
-				moved, open = time.Now(), n
+			now := time.Now()
+			if err := r.overdue(now); err != nil {
+				return err
 			}
-			if time.Since(moved) > openPatience {
-				err := fmt.Errorf("no socket was opened for %s: %d of %d are open%s", openPatience, open, r.s.Sockets, listed(r.errors()))
-				if r.counts().Opened > 0 {
-					return err
-				}
-				return unanswered(r.errors(), err)
+			if n := r.counts().Opened; n != open || r.start > 0 { // not what is open: half-open sockets and those to the handshake come and go
+				moved, open = now, n
+			}
+			if now.Sub(moved) > r.opening {
+				r.broken = append(r.broken, fmt.Sprintf("no socket more was opened for %s", r.opening))
 			}
 		}
 	}

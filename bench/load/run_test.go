@@ -199,7 +199,7 @@ func TestRunLosesOne(t *testing.T) {
 	}
 }
 
-// Without a socket there is no result, and the error says why.
+// Without a socket there is no run, and the result says why.
 func TestRunOpensNothing(t *testing.T) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -211,20 +211,53 @@ func TestRunOpensNothing(t *testing.T) {
 		_, _ = ws.ReadHeader(c)
 		_, _ = io.WriteString(c, "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
 	})
+	silent := serve(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	for _, c := range []struct{ name, address, want string }{
-		{"refused", nobody, "none of 7 sockets could be opened: 7 refused"},
-		{"status", status.address, "none of 7 sockets could be opened: 7 http_503"},
+		{"refused", nobody, "7 refused"},
+		{"status", status.address, "7 http_503"},
+		{"no answer", silent.address, "7 timeout"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			var w workers
 			set := settings(load.Echo, c.address)
-			set.Procs = 1
-			r, err := load.Run(t.Context(), set, load.Env{Worker: w.start})
-			if r != nil || err == nil || !strings.Contains(err.Error(), c.want) || errors.Is(err, load.ErrUnreachable) != (c.name == "refused") {
-				t.Errorf("%+v, %v", r, err)
+			set.Procs, set.Timeout = 1, 100*time.Millisecond
+			if c.name != "no answer" {
+				set.Timeout = patience
 			}
-			w.ended(t, 1)
+			r := run(t, set)
+			if why := strings.Join(r.Why, "; "); r.Verdict != load.Fail || !strings.HasPrefix(why, "none of 7 sockets could be opened: "+c.want) || r.Run.Begun != 0 {
+				t.Errorf("%s: %s, %+v", r.Verdict, why, r.Run)
+			}
 		})
+	}
+}
+
+// A worker that dies in the run takes its own operations with it. What the others did is told, and the run is no success.
+func TestRunLosesWorkerInRun(t *testing.T) {
+	t.Parallel()
+	s := serve(t, answer(echo))
+	w := workers{how: []string{"works", "falls"}}
+	set := settings(load.Echo, s.address)
+	set.Duration = 1500 * time.Millisecond // it reports, and falls, long before
+	r, err := load.Run(t.Context(), set, load.Env{Worker: w.start})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if why := strings.Join(r.Why, "; "); r.Verdict != load.Fail || !strings.Contains(why, "worker 1: exit status 3: fell over") || r.Run.Done == 0 {
+		t.Errorf("%s: %s, %+v", r.Verdict, why, r.Run.Counts)
+	}
+	w.ended(t, 2)
+}
+
+// A request for a ticket that hangs is given up, and its connection is used for another.
+func TestRunTicketsHang(t *testing.T) {
+	t.Parallel()
+	s := serve(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	set := settings(load.Tickets, s.address)
+	set.Plain, set.Target, set.Key, set.Stream, set.Sockets = "", "http://"+s.address, "tgk_k", "echo", 0
+	set.Procs, set.Lanes, set.Timeout, set.Duration = 1, 2, 100*time.Millisecond, time.Second
+	r := run(t, set)
+	if n := r.Run.Errors["timeout"]; n <= 2 || n != r.Run.Begun || r.Run.Done != 0 {
+		t.Errorf("%+v, errors %v", r.Run.Counts, r.Run.Errors)
 	}
 }
 
@@ -457,15 +490,16 @@ func TestRunRelay(t *testing.T) {
 	}
 }
 
-// A backend that fails at the end is heard of: what it answered last may be lost.
+// A backend that fails at the end is heard of, and the result is not lost: what it answered last may be.
 func TestRunRelayLosesBackend(t *testing.T) {
 	t.Parallel()
 	backend := porttest.Free(t)
 	set := settings(load.Relay, proxy(t, backend).address)
 	set.Backend, set.Settle, set.Procs = backend, 100*time.Millisecond, 1
 	w := workers{how: []string{"fails", "works"}}
-	if _, err := load.Run(t.Context(), set, load.Env{Worker: w.start}); err == nil || !strings.Contains(err.Error(), "lost at last") {
-		t.Errorf("%v", err)
+	r, err := load.Run(t.Context(), set, load.Env{Worker: w.start})
+	if err != nil || r.Verdict != load.Fail || !strings.Contains(strings.Join(r.Why, "; "), "lost at last") {
+		t.Errorf("%+v, %v", r, err)
 	}
 }
 

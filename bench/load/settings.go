@@ -28,6 +28,7 @@ type Settings struct {
 	Size     int           `json:"size,omitempty"`
 	Duration time.Duration `json:"duration"`
 	Settle   time.Duration `json:"settle"`
+	Timeout  time.Duration `json:"timeout,omitempty"` // of a ticket, and of connecting and upgrading; 0: none
 	Procs    int           `json:"procs"`
 	Lanes    int           `json:"lanes"`
 	Sources  []string      `json:"sources,omitempty"`
@@ -86,6 +87,7 @@ func (s *Settings) checkBounds() (all []error) {
 	}
 	want(s.Duration > 0 && s.Duration <= durationMax, "--duration %s: want more than 0, and at most %s", s.Duration, durationMax)
 	want(s.Settle >= 0 && s.Settle <= settleMax, "--settle %s: want 0 to %s", s.Settle, settleMax)
+	want(s.Timeout >= 0, "--timeout %s: want a time, or 0 for none", s.Timeout)
 	want(s.Procs >= 0 && s.Procs <= procsMax, "--procs %d: want 1 to %d", s.Procs, procsMax)
 	want(s.Lanes >= 1 && s.Lanes <= lanesMax, "--lanes %d: want 1 to %d", s.Lanes, lanesMax)
 	want(s.Ramp >= 0 && s.Ramp <= rateMax, "--ramp %v: want sockets a second, at most 1e9, or 0 for as fast as they come", s.Ramp) // false also of what is no number

@@ -98,6 +98,7 @@ func TestCheckRefuses(t *testing.T) {
 		"no time":         {func(s *Settings) { s.Duration = 0 }, "--duration 0s: want more than 0"},
 		"time back":       {func(s *Settings) { s.Duration = -time.Second }, "--duration -1s"},
 		"no sockets":      {func(s *Settings) { s.Sockets = 0 }, "-c 0: want 1 to 100000000 sockets"},
+		"less than none":  {func(s *Settings) { s.Timeout = -time.Second }, "--timeout -1s"},
 		"fewer sockets":   {func(s *Settings) { s.Sockets = -1 }, "-c -1"},
 		"fewer procs":     {func(s *Settings) { s.Procs = -1 }, "--procs -1"},
 		"more procs":      {func(s *Settings) { s.Procs = 1001 }, "--procs 1001"},

@@ -128,7 +128,10 @@ func (r *Result) failed() []string {
 	}
 	o, run := &r.Opening, &r.Run
 	if wanted := uint64(o.Wanted); o.Opened < wanted {
-		if o.Opened+o.Lost < wanted {
+		switch {
+		case o.Opened+o.Lost == 0:
+			say(o.Errors, "none of %d sockets could be opened", wanted)
+		case o.Opened+o.Lost < wanted:
 			say(o.Errors, "%d of %d sockets could not be opened", wanted-o.Opened-o.Lost, wanted)
 		}
 		if o.Lost > 0 {

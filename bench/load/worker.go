@@ -32,6 +32,7 @@ type worker struct {
 	errors  map[string]uint64
 	hists   hists
 	targets map[string]*bench.Target // by host:port, of gates
+	waits   waits                    // for tickets, connections and upgrades
 	what    scenario
 	keeps   bool // the scenario's sockets stay open
 }
@@ -117,6 +118,7 @@ func (w *worker) work(ctx context.Context) (err error) {
 		}
 		o.Sources = append(o.Sources, a)
 	}
+	w.waits.limit = w.job.Timeout
 	if w.loop, err = bench.NewLoop(o); err != nil {
 		return err
 	}
@@ -179,9 +181,10 @@ func (w *worker) turn(ctx context.Context, until time.Duration) error {
 		return err
 	}
 	now := w.loop.Now()
-	if err := w.loop.Turn(min(until, w.said+w.job.Every) - now); err != nil {
+	if err := w.loop.Turn(min(until, w.said+w.job.Every, w.waits.next()) - now); err != nil {
 		return err
 	}
+	w.waits.expire(w.loop.Now())
 	if now := w.loop.Now(); now >= w.said+w.job.Every {
 		w.said = now
 		return w.report()

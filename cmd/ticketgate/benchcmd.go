@@ -120,6 +120,7 @@ func benchVerb(e *env, verb, short, long string) *cobra.Command {
 	}
 	f.DurationVarP(&o.Duration, "duration", "d", duration, "of the run, after the sockets are open")
 	f.DurationVar(&o.Settle, "settle", 5*time.Second, "how long answers are awaited at the end")
+	f.DurationVar(&o.Timeout, "timeout", 10*time.Second, "how long a ticket, or connecting and upgrading, may take; 0: for ever")
 	f.IntVar(&o.Procs, "procs", 0, "client processes; 0: as many as the limit of descriptors makes necessary")
 	f.IntVar(&o.Lanes, "lanes", 64, "sockets or tickets under way at once, of each process")
 	f.StringVar(&o.sources, "source", "", "addresses to connect from, such as 127.0.0.2-127.0.0.9")
@@ -247,11 +248,11 @@ func verdictError(r *load.Result, missed bool) error {
 	case r.Verdict == load.Interrupted:
 		return errInterrupted
 	case r.Unreachable():
-		return unreachablef("bench: nobody answered")
+		return unreachablef("bench: nobody answered: %s", strings.Join(r.Why, "; "))
 	case missed:
 		return &exitError{exitMissed, "bench: a requirement was missed"}
 	case r.Verdict == load.Fail:
-		return &exitError{exitFailed, "bench: the run has failed"}
+		return &exitError{exitFailed, "bench: the run has failed: " + strings.Join(r.Why, "; ")}
 	case r.Verdict == load.Invalid:
 		return &exitError{exitFailed, "bench: the run is INVALID: its figures are not the server's"}
 	default:
