@@ -286,7 +286,7 @@ func (r *runner) ended() error {
 	if !r.s.hasSockets() {
 		run.Held = 0
 	}
-	r.backends()
+	res.Backend = r.backends()
 	res.Client.Processes = r.s.Procs
 	run.Rate = float64(run.Done) / run.Took.Seconds()
 	if all, err := r.s.schedule(); err == nil && all != nil {
@@ -300,16 +300,27 @@ func (r *runner) ended() error {
 	return nil
 }
 
-// backends writes down what a relay's backends took, which are bench's own. They know no end of the run: by their last report.
-func (r *runner) backends() {
-	c := &r.result.Client
+// backends is what the relay's backends took; nil: there are none. They know no end of the run: by their last reports.
+func (r *runner) backends() *Backend {
+	b := &Backend{Errors: make(map[string]uint64)}
 	for _, p := range r.procs {
-		if p.verb != backend || p.last.Phase != phaseRun {
+		if p.verb != backend {
 			continue
 		}
-		c.BackendCPU += p.last.Used - p.used
-		c.Backend = max(c.Backend, float64(p.last.Used-p.used+p.last.Waited-p.wait)/float64(max(p.last.At, time.Millisecond)))
+		b.Processes++
+		if p.last.Phase != phaseRun { // it was ended before its first report of the run
+			continue
+		}
+		b.CPU += p.last.Used - p.used
+		b.Busiest = max(b.Busiest, float64(p.last.Used-p.used+p.last.Waited-p.wait)/float64(max(p.last.At, time.Millisecond)))
+		for class, n := range p.last.Errors {
+			b.Errors[class] += n
+		}
 	}
+	if b.Processes == 0 {
+		return nil
+	}
+	return b
 }
 
 // ran writes down what the answers that came after the end add: latencies, and fewer errors than without them.

@@ -3,6 +3,8 @@ package load
 import (
 	"bytes"
 	"encoding/hex"
+	"fmt"
+	"net"
 	"time"
 
 	"ticketgate/bench"
@@ -151,7 +153,16 @@ func (s *relaySocket) answer(f bench.Frame) error {
 // Closed implements bench.Handler.
 func (s *relaySocket) Closed(_ *bench.Conn, err error) { s.r.leave(s.place, err) }
 
-// serving is the backend of relay: it fills in when a message arrived and sends it back.
+// unused says that nobody listens on address. The backends, which share it, would else share it with another run's too, unnoticed.
+func unused(address string) error {
+	l, err := net.Listen("tcp4", address)
+	if err != nil {
+		return fmt.Errorf("--backend: %w", err)
+	}
+	return l.Close()
+}
+
+// serving is one of the backends of relay: it fills in when a message arrived and sends it back.
 type serving struct{ w *worker }
 
 func newBackend(w *worker) (*serving, error) {
@@ -233,5 +244,10 @@ func (s *servedSocket) Data(c *bench.Conn, b []byte) int {
 	return used
 }
 
-// Closed implements bench.Handler. A client that went takes its backend connection with it.
-func (s *servedSocket) Closed(*bench.Conn, error) {}
+// Closed implements bench.Handler. A client that went takes its backend connection with it; one that there was no descriptor for is
+// missed by a client.
+func (s *servedSocket) Closed(_ *bench.Conn, err error) {
+	if class := classOf(err); class == classFiles {
+		s.w.fail(class, 1)
+	}
+}

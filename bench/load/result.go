@@ -43,7 +43,8 @@ type Result struct {
 	Run     Running  `json:"run"`
 	Series  []Point  `json:"series"`
 	Client  Client   `json:"client"`
-	Server  *Server  `json:"server,omitempty"` // nil: it is elsewhere, or nobody said which process it is
+	Backend *Backend `json:"backend,omitempty"` // relay: nil for other verbs
+	Server  *Server  `json:"server,omitempty"`  // nil: it is elsewhere, or nobody said which process it is
 	Hostile *Attack  `json:"hostile,omitempty"`
 	Kernel  *[2]Slab `json:"kernel,omitempty"` // before and at the end, of the whole machine
 }
@@ -153,11 +154,16 @@ type Client struct {
 	Busiest   float64       `json:"busy"` // the share of its core that the busiest worker used or waited for
 	Late      float64       `json:"late"` // the share of late operations of the worker that had the most
 	RSS       int64         `json:"rss"`
-	// Of a relay's backends, which are bench's as well and have no part in CPU and Busiest.
-	BackendCPU time.Duration `json:"backend_cpu,omitempty"`
-	Backend    float64       `json:"backend_busy,omitempty"`
 	// PerSocket is the growth of resident memory from before the first socket to the end, a socket.
 	PerSocket float64 `json:"per_socket,omitempty"`
+}
+
+// Backend is what the processes took that bench plays the relay's backend with. It has no part in Client.
+type Backend struct {
+	Processes int               `json:"processes"`
+	CPU       time.Duration     `json:"cpu"`  // in the run
+	Busiest   float64           `json:"busy"` // the share of its core that the busiest of them used or waited for
+	Errors    map[string]uint64 `json:"errors,omitempty"`
 }
 
 // Server is what was seen of the server's processes.

@@ -217,7 +217,7 @@ func run(t *testing.T, s load.Settings) *load.Result {
 	}
 	want := s.Procs + len(s.Attacks)
 	if s.Verb == load.Relay {
-		want++
+		want += s.Procs
 	}
 	w.ended(t, want)
 	if said != len(r.Series) {

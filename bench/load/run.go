@@ -96,6 +96,11 @@ func Run(ctx context.Context, s Settings, env Env) (*Result, error) {
 	if r.result, err = r.describe(); err != nil {
 		return nil, err
 	}
+	if s.Verb == Relay {
+		if err := unused(s.Backend); err != nil {
+			return nil, err
+		}
+	}
 	if r.watch, err = watchOf(s.PIDs, address); err != nil {
 		return nil, err
 	}
@@ -133,7 +138,7 @@ func (r *runner) describe() (*Result, error) {
 		Host: *host, Settings: r.s.shown(), Notes: host.notes()}, nil
 }
 
-// jobs are what the workers do, the backend's first, and the address of the server.
+// jobs are what the workers do, the backends' first, and the address of the server.
 func (s *Settings) jobs() (jobs []Job, server string, err error) {
 	all, err := s.schedule()
 	if err != nil {
@@ -157,10 +162,15 @@ func (s *Settings) jobs() (jobs []Job, server string, err error) {
 	if err != nil {
 		return nil, "", err
 	}
-	if s.Verb == Relay {
-		j := base
-		j.Verb, j.Listen, j.Share, j.Sockets, j.For = backend, s.Backend, 1, 0, 365*24*time.Hour
-		jobs = append(jobs, j)
+	if s.Verb == Relay { // one for each client process: it does about as much for a message
+		for i := range s.Procs {
+			j := base
+			j.Verb, j.Listen, j.Index, j.Sockets, j.For = backend, s.Backend, i, 0, 365*24*time.Hour
+			if s.Pin {
+				j.Thread = cores[(s.Procs+i)%len(cores)]
+			}
+			jobs = append(jobs, j)
+		}
 	}
 	for i := range s.Procs {
 		j := base
@@ -283,7 +293,7 @@ func (r *runner) unready() (n int) {
 	return n
 }
 
-// clientsEnded says that the run is over for all but the backend, which knows no end.
+// clientsEnded says that the run is over for all but the backends, which know no end.
 func (r *runner) clientsEnded() bool {
 	return !slices.ContainsFunc(r.procs, func(p *proc) bool { return p.end == nil && p.verb != backend })
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -477,9 +478,12 @@ func TestRunRelay(t *testing.T) {
 			t.Parallel()
 			backend := porttest.Free(t)
 			set := settings(load.Relay, proxy(t, backend).address)
-			set.Backend, set.Rate, set.Procs, set.Settle = backend, rate, 1, 500*time.Millisecond
+			set.Backend, set.Rate, set.Settle = backend, rate, 500*time.Millisecond
 			r := run(t, set)
 			addsUp(t, r)
+			if b := r.Backend; b == nil || b.Processes != 2 || b.CPU <= 0 || b.Busiest <= 0 || len(b.Errors) != 0 {
+				t.Errorf("backend: %+v", b)
+			}
 			if r.Run.In == nil || r.Run.In.Count != r.Run.Begun || r.Run.Out == nil || r.Run.Out.Count != r.Run.Begun {
 				t.Errorf("%d done, in %+v, out %+v", r.Run.Done, r.Run.In, r.Run.Out)
 			}
@@ -487,6 +491,17 @@ func TestRunRelay(t *testing.T) {
 				t.Errorf("opening: %+v", r.Opening)
 			}
 		})
+	}
+}
+
+// Who listens where the backends are to listen would have a part of their connections.
+func TestRunRelayTaken(t *testing.T) {
+	t.Parallel()
+	set := settings(load.Relay, "127.0.0.1:9")
+	set.Backend = serve(t, answer(echo)).address
+	none := func() *exec.Cmd { t.Error("a worker is started"); return exec.Command("/bin/false") }
+	if _, err := load.Run(t.Context(), set, load.Env{Worker: none}); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -126,6 +126,9 @@ func (r *Result) Lines() []string {
 		client += fmt.Sprintf("   %.0f B a socket", r.Client.PerSocket)
 	}
 	all = append(all, client)
+	if b := r.Backend; b != nil {
+		all = append(all, fmt.Sprintf("backend busy %s of a core%s", percent(b.Busiest), errorText(b.Errors)))
+	}
 	if s := r.Server; s != nil {
 		line := fmt.Sprintf("server  %.2f cores", s.Cores)
 		if s.PerDone > 0 {

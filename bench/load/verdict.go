@@ -35,8 +35,13 @@ func (r *Result) saturated() []string {
 	} else if r.Settings.Verb != Connect && c.Busiest >= clientMost && !r.Server.exhausted() {
 		say("it was busy %s of its core (the server: %s): the rate is its own; give it --procs, or a rate", percent(c.Busiest), r.serverShare())
 	}
-	if c.Backend >= clientMost && !r.Server.exhausted() {
-		say("the backend, which is its own, was busy %s of its core (the server: %s)", percent(c.Backend), r.serverShare())
+	if b := r.Backend; b != nil {
+		if b.Busiest >= clientMost && !r.Server.exhausted() {
+			say("the backend, which is its own, was busy %s of its core (the server: %s)", percent(b.Busiest), r.serverShare())
+		}
+		if n := b.Errors[classFiles]; n > 0 {
+			say("the backend, which is its own, had no descriptor for %d sockets: give it --procs", n)
+		}
 	}
 	if o := &r.Opening; o.Opened < uint64(o.Wanted) && r.own(o.Errors) > 0 {
 		say("it had no port or descriptor for %d sockets: give it --source, or --procs", r.own(o.Errors))

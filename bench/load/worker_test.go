@@ -191,7 +191,7 @@ func TestPoints(t *testing.T) {
 // What is done and used after the end of the run, and the sockets that close then, belong to no figure but latencies and errors.
 func TestEnded(t *testing.T) {
 	p, b := &proc{verb: Echo}, &proc{verb: backend, used: time.Second, wait: time.Second}
-	b.last = Report{Phase: phaseRun, At: 4 * time.Second, Used: 3 * time.Second, Waited: 2 * time.Second}
+	b.last = Report{Phase: phaseRun, At: 4 * time.Second, Used: 3 * time.Second, Waited: 2 * time.Second, Errors: map[string]uint64{classFiles: 2}}
 	r := &runner{s: plainEcho(), procs: []*proc{p, b}, result: &Result{Settings: plainEcho(), Kernel: new([2]Slab)}, open: make(hists), run: make(hists), part: make(hists),
 		start: 1, lastT: 1}
 	r.s.Sockets = 5
@@ -227,8 +227,11 @@ func TestEnded(t *testing.T) {
 	if len(run.Errors) != 3 || run.Errors["reset"] != 2 || run.Errors["no_answer"] != 6 || run.ErrorShare != 0.08 { // without those of the client itself
 		t.Errorf("%v, a share of %v", run.Errors, run.ErrorShare)
 	}
-	if c := r.result.Client; c.CPU != 1900*time.Millisecond || c.Busiest != 0.95 || c.RSS != 3 || c.Late != 0.03 || c.Backend != 0.75 || c.BackendCPU != 2*time.Second {
+	if c := r.result.Client; c.CPU != 1900*time.Millisecond || c.Busiest != 0.95 || c.RSS != 3 || c.Late != 0.03 {
 		t.Errorf("%+v", c)
+	}
+	if b := r.result.Backend; b == nil || b.Processes != 1 || b.Busiest != 0.75 || b.CPU != 2*time.Second || b.Errors[classFiles] != 2 {
+		t.Errorf("backend %+v", b)
 	}
 	if len(r.result.Series) != points {
 		t.Error("a point after the end")
