@@ -94,7 +94,7 @@ func (a *attacking) tick(now time.Duration) time.Duration {
 		a.w.Begun++
 		if _, err := a.w.loop.Dial(a.target, h); err != nil {
 			a.peers--
-			a.w.fail(classOf(err), 1)
+			a.w.fail(a.w.class(err), 1)
 			break
 		}
 	}
@@ -188,7 +188,7 @@ func (h *hostile) Closed(_ *bench.Conn, err error) {
 	a := h.a
 	a.peers--
 	if h.conn == nil { // it did not come in
-		a.w.fail(classOf(err), 1)
+		a.w.fail(a.w.class(err), 1)
 		return
 	}
 	a.w.Done++

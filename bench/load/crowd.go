@@ -115,11 +115,11 @@ func (c *crowd) leave(place int, err error) {
 	c.members = drop(c.members, place)
 	c.w.Lost++
 	if len(m.waiting()) == 0 {
-		c.w.fail(classOf(err), 1)
+		c.w.fail(c.w.class(err), 1)
 		return
 	}
 	c.missing -= len(m.waiting())
-	c.unanswered(m, classOf(err))
+	c.unanswered(m, c.w.class(err))
 }
 
 // A label tells in 16 hex digits which socket a message is of, and which of its messages it is: without, an answer that comes twice, or on

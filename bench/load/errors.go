@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"syscall"
 
@@ -22,6 +23,8 @@ const (
 	classWrong    = "wrong_answer"  // an answer that differs from the message, or that nothing was sent for
 	classNothing  = "no_answer"     // none came until the end
 	classProtocol = "protocol"      // what came is no HTTP, no WebSocket, no ticket
+	classDNS      = "dns"           // the name of a gate has no address
+	classTLS      = "tls"           // the gate speaks TLS, which bench does not
 	classUnsent   = "unsent"        // the other side does not read: more waited for it than the client has memory for
 	classOther    = "other"         // anything else
 	classSlow     = "no_connection" // an operation was due, and all connections of the client were busy
@@ -43,11 +46,16 @@ func classOf(err error) string {
 	var status *bench.StatusError
 	var cl *bench.CloseError
 	var errno syscall.Errno
+	var dns *net.DNSError
 	switch {
 	case errors.As(err, &status):
 		return fmt.Sprintf("http_%d", status.Status) + problemOf(status.Body)
 	case errors.As(err, &cl):
 		return fmt.Sprintf("close_%d", cl.Code)
+	case errors.As(err, &dns):
+		return classDNS
+	case errors.Is(err, errSecure):
+		return classTLS
 	case errors.Is(err, bench.ErrEcho):
 		return classWrong
 	case errors.Is(err, bench.ErrHead), errors.Is(err, bench.ErrAccept), errors.Is(err, bench.ErrMasked), errors.Is(err, bench.ErrLength),

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"syscall"
 	"testing"
 
@@ -43,7 +44,8 @@ func TestClassOf(t *testing.T) {
 		{syscall.EMFILE, "no_file"},
 		{syscall.ENFILE, "no_file"},
 		{syscall.EINVAL, "other"},
-		{errSecure, "other"},
+		{errSecure, "tls"},
+		{&net.DNSError{Err: "no such host", Name: "gate"}, "dns"},
 		{context.Canceled, "other"},
 	} {
 		for _, err := range []error{c.err, fmt.Errorf("bench: read: %w", c.err), errors.Join(c.err, nil)} {

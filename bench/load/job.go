@@ -97,12 +97,13 @@ type Report struct {
 	At    time.Duration `json:"at"`   // since the phase began; behind the run, since the run began
 	Open  int           `json:"open"` // sockets; of a verb that keeps them: those of its own, and no others
 	Counts
-	Errors map[string]uint64 `json:"errors,omitempty"` // by class
-	Hists  map[string][]byte `json:"hists,omitempty"`  // by name, packed
-	Used   time.Duration     `json:"used"`             // processor time
-	Waited time.Duration     `json:"waited"`           // for its core
-	RSS    int64             `json:"rss"`              // bytes
-	Fatal  string            `json:"fatal,omitempty"`  // why it gave up
+	Errors   map[string]uint64 `json:"errors,omitempty"`   // by class
+	Hists    map[string][]byte `json:"hists,omitempty"`    // by name, packed
+	Examples map[string]string `json:"examples,omitempty"` // of errors by class, that are new
+	Used     time.Duration     `json:"used"`               // processor time
+	Waited   time.Duration     `json:"waited"`             // for its core
+	RSS      int64             `json:"rss"`                // bytes
+	Fatal    string            `json:"fatal,omitempty"`    // why it gave up
 }
 
 // Counts are what a worker has done in its run.

@@ -20,7 +20,7 @@ func (h *holding) giveUp()                          {}
 // lost counts a socket that should have stayed.
 func (w *worker) lost(err error) {
 	w.Lost++
-	w.fail(classOf(err), 1)
+	w.fail(w.class(err), 1)
 }
 
 // quiet is the handler of a socket that only answers pings. All sockets share one: it knows nothing of its socket.

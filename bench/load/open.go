@@ -30,10 +30,22 @@ type opener struct {
 	mint  *bench.Mint
 	plain *bench.Target
 	head  []byte // the upgrade request for plain
+
+	resolve func(host, port string) (string, error)
+	unknown map[string]unknown // by host:port: gates that have no address
 }
 
+// An unknown gate is not asked for again before its time: the resolver may take many seconds, and everything waits for it.
+type unknown struct {
+	err   error
+	again time.Duration
+}
+
+// unknownFor is how long a gate without an address stays so.
+const unknownFor = time.Minute
+
 func newOpener(w *worker, most int, next func() bench.Handler) (*opener, error) {
-	o := &opener{max: most, next: next}
+	o := &opener{max: most, next: next, resolve: resolve, unknown: make(map[string]unknown)}
 	o.queue = queue{w: w, more: o.wanted, make: o.lane}
 	var err error
 	if w.job.API == "" {
@@ -64,9 +76,15 @@ func (o *opener) target(host []byte) (*bench.Target, error) {
 	if t := o.w.targets[string(host)]; t != nil {
 		return t, nil
 	}
-	at, err := resolve(string(host), "80") // once a gate: everything waits
+	now := o.w.loop.Now()
+	if u, ok := o.unknown[string(host)]; ok && now < u.again {
+		return nil, u.err
+	}
+	at, err := o.resolve(string(host), "80") // once a gate: everything waits
 	if err != nil {
-		return nil, fmt.Errorf("bench: gate: %w", err)
+		err = fmt.Errorf("bench: gate: %w", err)
+		o.unknown[string(host)] = unknown{err, o.w.loop.Now() + unknownFor}
+		return nil, err
 	}
 	t, err := bench.NewTarget(at)
 	if err != nil {
@@ -157,7 +175,7 @@ func (l *lane) failed(err error) {
 	if o.gone != nil { // churn: this was an operation
 		o.w.failed(err, l.due)
 	} else {
-		o.w.fail(classOf(err), 1)
+		o.w.fail(o.w.class(err), 1)
 	}
 	if o.w.job.Insist && o.max > 0 {
 		o.begun--

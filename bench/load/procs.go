@@ -147,6 +147,9 @@ func (r *runner) hear(s said) error {
 	}
 	p.ready = p.ready || report.Phase == phaseReady
 	p.done = p.done || report.Phase == phaseDone
+	if p.verb != attack {
+		r.result.learn(report.Examples)
+	}
 	if p.verb == attack || p.verb == backend { // their latencies are nobody's
 		return nil
 	}

@@ -194,7 +194,7 @@ func (s *servedSocket) Data(c *bench.Conn, b []byte) int {
 	if !s.open {
 		answer, n, err := bench.AppendAnswer(nil, b)
 		if err != nil {
-			s.w.fail(classOf(err), 1)
+			s.w.fail(s.w.class(err), 1)
 			c.Close()
 			return len(b)
 		}
@@ -211,7 +211,7 @@ func (s *servedSocket) Data(c *bench.Conn, b []byte) int {
 	for {
 		f, n, err := bench.ParseMasked(b[used:])
 		if err != nil {
-			s.w.fail(classOf(err), 1)
+			s.w.fail(s.w.class(err), 1)
 			c.Close()
 			return len(b)
 		}
@@ -247,7 +247,7 @@ func (s *servedSocket) Data(c *bench.Conn, b []byte) int {
 // Closed implements bench.Handler. A client that went takes its backend connection with it; one that there was no descriptor for is
 // missed by a client.
 func (s *servedSocket) Closed(_ *bench.Conn, err error) {
-	if class := classOf(err); class == classFiles {
-		s.w.fail(class, 1)
+	if classOf(err) == classFiles {
+		s.w.fail(s.w.class(err), 1)
 	}
 }

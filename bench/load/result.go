@@ -39,6 +39,8 @@ type Result struct {
 	Verdict string   `json:"verdict"`
 	Why     []string `json:"why,omitempty"`
 
+	Examples map[string]string `json:"examples,omitempty"` // the text of the first error of each class
+
 	Opening Opening  `json:"opening"`
 	Run     Running  `json:"run"`
 	Series  []Point  `json:"series"`
@@ -205,6 +207,18 @@ type Peers struct {
 	Open   uint64            `json:"open"` // at the end
 	CutOff uint64            `json:"cut_off"`
 	Errors map[string]uint64 `json:"errors,omitempty"`
+}
+
+// learn keeps the first example of each class.
+func (r *Result) learn(examples map[string]string) {
+	for class, text := range examples {
+		if r.Examples == nil {
+			r.Examples = make(map[string]string)
+		}
+		if _, ok := r.Examples[class]; !ok {
+			r.Examples[class] = text
+		}
+	}
 }
 
 // WriteTo writes r as JSON.

@@ -151,7 +151,10 @@ func (s *Settings) jobs() (jobs []Job, server string, err error) {
 		if err != nil {
 			return nil, "", err
 		}
-		base.Plain, base.Host, base.Path, server = at.address, at.host, at.path, at.address
+		if server, err = resolve(at.host, "80"); err != nil {
+			return nil, "", err
+		}
+		base.Plain, base.Host, base.Path = server, at.host, at.path
 	} else {
 		if server, err = resolve(s.apiHost(), "80"); err != nil {
 			return nil, "", err

@@ -128,6 +128,8 @@ func (s *Settings) checkTarget() error {
 		return fmt.Errorf("--target %q: want the handshake address, such as http://127.0.0.1:8080", HideSecrets(s.Target))
 	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.User != nil:
 		return fmt.Errorf("--target %q: want scheme, host and port alone, such as http://127.0.0.1:8080", HideSecrets(s.Target))
+	case isIPv6(u.Hostname()):
+		return fmt.Errorf("--target %s: bench speaks IPv4 alone", s.Target)
 	case u.Scheme == "https":
 		return fmt.Errorf("--target %s: bench speaks no TLS; give an address behind it, or a listener without", s.Target)
 	case s.Key == "":
@@ -174,7 +176,7 @@ func (s *Settings) schedule() (*Schedule, error) {
 }
 
 // A place is a WebSocket server.
-type place struct{ address, host, path string }
+type place struct{ host, path string }
 
 // shown is s as it may be written down.
 func (s *Settings) shown() Settings {
@@ -216,9 +218,15 @@ func plainOf(text string) (place, error) {
 	if hint != "" {
 		return place{}, fmt.Errorf("--plain %q: %s", HideSecrets(text), hint)
 	}
-	path := u.RequestURI()
-	address, err := resolve(u.Host, "80")
-	return place{address, u.Host, path}, err
+	if isIPv6(u.Hostname()) {
+		return place{}, fmt.Errorf("--plain %q: bench speaks IPv4 alone", HideSecrets(text))
+	}
+	return place{u.Host, u.RequestURI()}, nil
+}
+
+func isIPv6(host string) bool {
+	a, err := netip.ParseAddr(host)
+	return err == nil && !a.Unmap().Is4()
 }
 
 // resolve turns host or host:port into an IPv4 address and port.

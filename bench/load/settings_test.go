@@ -73,6 +73,7 @@ func TestCheckRefuses(t *testing.T) {
 		"target address":  {func(s *Settings) { s.Target = "127.0.0.1:8080" }, "such as http://127.0.0.1:8080"},
 		"target TLS":      {func(s *Settings) { s.Target = "https://127.0.0.1" }, "speaks no TLS"},
 		"target path":     {func(s *Settings) { s.Target = "http://127.0.0.1:8080/v1/tickets" }, "such as http://127.0.0.1:8080"},
+		"target IPv6":     {func(s *Settings) { s.Target = "http://[::1]:1" }, "IPv4 alone"},
 		"no key":          {func(s *Settings) { s.Key = "" }, "TICKETGATE_KEY"},
 		"key with line":   {func(s *Settings) { s.Key = "tgk_a\r\nX-Evil: 1" }, "no API key"},
 		"key with space":  {func(s *Settings) { s.Key = "tgk a" }, "no API key"},

@@ -143,6 +143,9 @@ func (r *Result) Lines() []string {
 	if each, ok := r.kernelPerSocket(); ok {
 		all = append(all, fmt.Sprintf("kernel  %.0f B a socket%s", each, r.ends()))
 	}
+	for _, class := range sortedKeys(r.Examples) {
+		all = append(all, "error   "+class+": "+strings.Join(strings.Fields(r.Examples[class]), " ")) // a body may have lines
+	}
 	for _, note := range r.Notes {
 		all = append(all, "note    "+note)
 	}

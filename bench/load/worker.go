@@ -29,12 +29,13 @@ type worker struct {
 	gone   <-chan error // the end of the orders
 
 	Counts
-	errors  map[string]uint64
-	hists   hists
-	targets map[string]*bench.Target // by host:port, of gates
-	waits   waits                    // for tickets, connections and upgrades
-	what    scenario
-	keeps   bool // the scenario's sockets stay open
+	errors   map[string]uint64
+	examples map[string]string // of errors by class, that were not reported yet
+	hists    hists
+	targets  map[string]*bench.Target // by host:port, of gates
+	waits    waits                    // for tickets, connections and upgrades
+	what     scenario
+	keeps    bool // the scenario's sockets stay open
 }
 
 // A scenario is what a worker does in its run. All is called on the loop.
@@ -209,11 +210,12 @@ func (w *worker) report() error {
 	if w.keeps { // the loop also knows connections to the handshake, and sockets that have no 101 yet
 		open = int(w.Opened - w.Lost)
 	}
-	r := Report{Phase: w.phase, At: w.loop.Now() - w.start, Open: open, Counts: w.Counts, Errors: w.errors, Hists: w.hists.take(),
+	r := Report{Phase: w.phase, At: w.loop.Now() - w.start, Open: open, Counts: w.Counts, Errors: w.errors, Hists: w.hists.take(), Examples: w.examples,
 		Used: cpu.Total(), Waited: waited, RSS: rss}
 	if err := w.out.Encode(r); err != nil {
 		return fmt.Errorf("bench worker: report: %w", err)
 	}
+	w.examples = nil
 	return nil
 }
 
@@ -362,6 +364,22 @@ func (w *worker) hold(ctx context.Context) error {
 	}
 }
 
+// class is that of err, which its caller counts. The first of a class is kept as an example: a class alone does not say what to do.
+func (w *worker) class(err error) string {
+	class := classOf(err)
+	if w.errors[class] == 0 {
+		if w.examples == nil {
+			w.examples = make(map[string]string)
+		}
+		text := err.Error()
+		w.examples[class] = text[:min(len(text), exampleMax)]
+	}
+	return class
+}
+
+// exampleMax is how many bytes of an error are kept: as many as bench keeps of an answer's body.
+const exampleMax = 300
+
 // fail counts an error, n times.
 func (w *worker) fail(class string, n uint64) {
 	if n > 0 {
@@ -380,10 +398,10 @@ func (w *worker) unanswered(class string, due time.Duration) {
 func (w *worker) failed(err error, due time.Duration) {
 	var status *bench.StatusError
 	if errors.As(err, &status) {
-		w.fail(classOf(err), 1)
+		w.fail(w.class(err), 1)
 		return
 	}
-	w.unanswered(classOf(err), due)
+	w.unanswered(w.class(err), due)
 }
 
 // pacer walks through this worker's share of the job's schedule; nil: there is none, a closed loop.

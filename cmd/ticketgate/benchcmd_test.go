@@ -229,6 +229,7 @@ func TestBenchVerdicts(t *testing.T) {
 		{"no units", append(echo, "--rate", "1", "--size", "16kb"), codeUsage, "", `"16kb" has the unit "kb"; want B, KiB`},
 		{"no attack", []string{"hostile", "--rate", "1", "--attack="}, codeUsage, "", "--attack: want one at least"},
 		{"another stream", append(echo, "--rate", "20", "--stream", "nothing"), codeFailed, "", "none of 4 sockets could be opened: 4 http_404:unknown-stream"},
+		{"no such gateway", append(echo, "--rate", "20", "--target", "http://no-such-host.invalid"), codeAway, "", "no-such-host.invalid"},
 		{"no rate", echo, codeUsage, "", "bench echo: want --rate N"},
 		{"both", append(echo, "--rate", "1", "--closed"), codeUsage, "", "exclude each other"},
 		{"no such figure", append(echo, "--rate", "1", "--require", "p98<1s"), codeUsage, "", `no figure "p98"`},
