@@ -130,7 +130,7 @@ func (r *runner) pointFrom(least time.Duration) error {
 		s := r.see()
 		p.Server, p.RSS = (s.cpu-before.cpu).Seconds()/d, s.rss
 	}
-	p.SlabSize, p.ClientRSS = kernelNow().Slabs, r.resident()
+	p.SlabSize, p.ClientRSS = slabsNow(), r.resident()
 	perSecond := float64(p.Done) / d
 	if phase == phaseOpen {
 		perSecond = float64(c.Opened-r.lastC.Opened) / d

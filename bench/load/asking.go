@@ -84,11 +84,12 @@ func (k *asker) late() {
 func (k *asker) answer(an bench.Answer, err error) {
 	w := k.a.w
 	k.wait.end()
-	k.a.ended(k)
 	if _, err = bench.TicketOf(an, err); err != nil {
+		k.a.failed(k)
 		w.failed(err, k.due)
 		return
 	}
+	k.a.ended(k)
 	w.Done++
 	w.Received += uint64(len(an.Body))
 	record(w.hists.of(histOperation), w.loop.Now()-k.due, 1)

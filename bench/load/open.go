@@ -165,9 +165,14 @@ func (l *lane) late() {
 
 // ended gives the lane back.
 func (l *lane) ended() {
+	l.over()
+	l.o.ended(l)
+}
+
+// over forgets what was under way.
+func (l *lane) over() {
 	l.wait.end()
 	l.conn = nil
-	l.o.ended(l)
 }
 
 func (l *lane) failed(err error) {
@@ -181,7 +186,12 @@ func (l *lane) failed(err error) {
 		o.begun--
 		o.pause = o.w.loop.Now() + insistPause
 	}
-	l.ended()
+	if o.max > 0 { // each socket is tried for once, or pauses are made for all lanes
+		l.ended()
+		return
+	}
+	l.over()
+	o.queue.failed(l)
 }
 
 func (l *lane) hangUp() {

@@ -25,11 +25,22 @@ type queue struct {
 
 	free  []starter
 	all   []starter
+	tired []tired // whose operation failed in a closed loop, the one that may go on first in front
 	busy  int
 	begun int             // operations that were taken up, also those that wait
 	wait  []time.Duration // when those were due that no starter was free for
 	pause time.Duration   // until when nothing begins
 }
+
+// A tired starter begins nothing until its time.
+type tired struct {
+	starter
+	until time.Duration
+}
+
+// failPause is how long a starter of a closed loop rests after a failure: what refuses at once would be made to do it as fast as the
+// client can, which measures the client. The others go on, so that a few failures cost a few starters their time.
+const failPause = 50 * time.Millisecond
 
 // tick begins what is due and what a starter is free for, as many as there are lanes at most: what fails at once would else go
 // on for ever. It says when it wants to be called again.
@@ -42,6 +53,12 @@ func (q *queue) tick(now time.Duration) time.Duration {
 				q.wait = append(q.wait, due)
 			}
 		})
+	}
+	for len(q.tired) > 0 && q.tired[0].until <= now {
+		q.free, q.tired = append(q.free, q.tired[0].starter), q.tired[1:]
+	}
+	if len(q.tired) > 0 {
+		next = min(next, q.tired[0].until)
 	}
 	if now < q.pause {
 		return min(next, q.pause)
@@ -91,6 +108,16 @@ func (q *queue) ended(s starter) {
 	q.free = append(q.free, s)
 }
 
+// failed takes back a starter whose operation has failed.
+func (q *queue) failed(s starter) {
+	if q.pacer != nil {
+		q.ended(s)
+		return
+	}
+	q.busy--
+	q.tired = append(q.tired, tired{s, q.w.loop.Now() + failPause})
+}
+
 // over says that nothing is under way and nothing more will be.
 func (q *queue) over() bool { return q.busy == 0 && len(q.wait) == 0 && !q.more() }
 
@@ -99,7 +126,7 @@ func (q *queue) rest() {
 	if !q.over() {
 		return
 	}
-	for _, s := range q.free {
+	for _, s := range q.all {
 		s.hangUp()
 	}
 }
@@ -115,7 +142,8 @@ func (q *queue) drop() {
 // giveUp counts what is under way as without an answer.
 func (q *queue) giveUp() {
 	for _, s := range q.all {
-		if !slices.Contains(q.free, s) {
+		rests := func(t tired) bool { return t.starter == s }
+		if !slices.Contains(q.free, s) && !slices.ContainsFunc(q.tired, rests) {
 			q.w.unanswered(classNothing, s.since())
 		}
 	}

@@ -15,7 +15,7 @@ import (
 const (
 	pointEvery   = 500 * time.Millisecond
 	seriesMost   = 2400                   // points of a series: twenty minutes of them; then every second one goes, again and again
-	startAhead   = 100 * time.Millisecond // between the order to start and the start, for all to have heard it
+	startAhead   = 200 * time.Millisecond // between the order to start and the start, for all to have heard it
 	openPatience = 30 * time.Second       // without a socket more, beyond three times what one may take
 	openForever  = 5 * time.Minute        // the same where one may take for ever
 	reportsEach  = 4                      // processes that report twice a point; more of them do it more rarely

@@ -1,6 +1,8 @@
 package load
 
 import (
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -40,7 +42,7 @@ func look(address string) (*watch, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, inode := range listening(string(b), at.Port()) {
+		for _, inode := range listening(string(b), at) {
 			inodes["socket:["+inode+"]"] = true
 		}
 	}
@@ -79,17 +81,36 @@ func isLocal(a netip.Addr) (bool, error) {
 	}), nil
 }
 
-// listening finds the inodes of the sockets that listen on port in the text of /proc/net/tcp (proc_net_tcp: state 0A).
-func listening(text string, port uint16) []string {
-	want := fmt.Sprintf(":%04X", port)
+// listening finds the inodes of the sockets that listen on at, or on its port of all addresses, in the text of /proc/net/tcp or tcp6
+// (proc_net_tcp: state 0A). Another server may have the same port of another address.
+func listening(text string, at netip.AddrPort) []string {
 	var all []string
 	for line := range strings.Lines(text) {
 		f := strings.Fields(line)
-		if len(f) > 9 && f[3] == "0A" && strings.HasSuffix(f[1], want) {
+		if len(f) <= 9 || f[3] != "0A" {
+			continue
+		}
+		l, ok := localOf(f[1])
+		if ok && l.Port() == at.Port() && (l.Addr() == at.Addr() || l.Addr().IsUnspecified() || at.Addr().IsUnspecified()) {
 			all = append(all, f[9])
 		}
 	}
 	return all
+}
+
+// localOf reads an address of /proc/net/tcp: 32-bit words as they lie in this machine's memory, a colon, the port.
+func localOf(text string) (netip.AddrPort, bool) {
+	address, port, ok := strings.Cut(text, ":")
+	b, err := hex.DecodeString(address)
+	p, err2 := strconv.ParseUint(port, 16, 16)
+	if !ok || err != nil || err2 != nil || len(b)%4 != 0 {
+		return netip.AddrPort{}, false
+	}
+	for i := 0; i < len(b); i += 4 {
+		binary.NativeEndian.PutUint32(b[i:], binary.BigEndian.Uint32(b[i:]))
+	}
+	a, ok := netip.AddrFromSlice(b)
+	return netip.AddrPortFrom(a.Unmap(), uint16(p)), ok
 }
 
 // A seen is the server at one moment.
@@ -156,10 +177,7 @@ func (w *watch) cores() int {
 
 // kernelNow reads what the kernel's memory is; what cannot be read is 0.
 func kernelNow() Slab {
-	var s Slab
-	if n, err := bench.Slab(); err == nil { // only root may
-		s.Slabs = n
-	}
+	s := Slab{Slabs: slabsNow()}
 	if b, err := os.ReadFile("/proc/net/sockstat"); err == nil {
 		s.TCP = tcpMemory(string(b))
 	}
@@ -168,6 +186,15 @@ func kernelNow() Slab {
 		s.Used = m["MemTotal"] - m["MemFree"] - m["Buffers"] - m["Cached"] - m["AnonPages"]
 	}
 	return s
+}
+
+// slabsNow is what the kernel's slabs hold; 0: only root may read it.
+func slabsNow() int64 {
+	n, err := bench.Slab()
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // tcpMemory is the memory of TCP's buffers in the text of /proc/net/sockstat, which counts in pages.

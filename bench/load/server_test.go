@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,18 +47,23 @@ func TestSpent(t *testing.T) {
 func TestListening(t *testing.T) {
 	for _, c := range []struct {
 		name, text string
-		port       uint16
+		at         string
 		want       []string
 	}{
-		{"two addresses", procNetTCP, 8080, []string{"31001", "31005"}},
-		{"low port", procNetTCP, 80, []string{"31002"}},
-		{"only a client's", procNetTCP, 0xd431, nil},
-		{"nobody", procNetTCP, 8081, nil},
-		{"IPv6", procNetTCP6, 8080, []string{"32001"}},
-		{"empty", "", 8080, nil},
-		{"short line", "0: 0100007F:1F90 00000000:0000 0A", 8080, nil},
+		{"its own address and all", procNetTCP, "127.0.0.1:8080", []string{"31001", "31005"}},
+		{"another address", procNetTCP, "127.0.0.2:8080", []string{"31005"}},
+		{"any address", procNetTCP, "0.0.0.0:8080", []string{"31001", "31005"}},
+		{"low port", procNetTCP, "127.0.0.1:80", []string{"31002"}},
+		{"only a client's", procNetTCP, "127.0.0.1:54321", nil},
+		{"nobody", procNetTCP, "127.0.0.1:8081", nil},
+		{"IPv6", procNetTCP6, "127.0.0.1:8080", []string{"32001"}},
+		{"IPv4 in IPv6", strings.Replace(procNetTCP6, "00000000000000000000000000000000:1F90", "0000000000000000FFFF00000100007F:1F90", 1), "127.0.0.1:8080", []string{"32001"}},
+		{"other IPv4 in IPv6", strings.Replace(procNetTCP6, "00000000000000000000000000000000:1F90", "0000000000000000FFFF00000200007F:1F90", 1), "127.0.0.1:8080", nil},
+		{"empty", "", "127.0.0.1:8080", nil},
+		{"short line", "0: 0100007F:1F90 00000000:0000 0A", "127.0.0.1:8080", nil},
+		{"no address", "0: xyz:1F90 0 0A 0 0 0 0 0 31001", "127.0.0.1:8080", nil},
 	} {
-		if got := listening(c.text, c.port); !slices.Equal(got, c.want) {
+		if got := listening(c.text, netip.MustParseAddrPort(c.at)); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 	}

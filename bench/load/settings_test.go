@@ -221,11 +221,19 @@ func TestJobs(t *testing.T) {
 
 	s = gateway()
 	s.Verb, s.Backend, s.Size, s.Procs, s.Target = Relay, "127.0.0.1:9", 100, 2, "http://127.0.0.1:8080/"
-	if jobs, server, err = s.jobs(); err != nil || len(jobs) != 3 || jobs[0].Verb != backend || jobs[0].Listen != "127.0.0.1:9" || jobs[0].Sockets != 0 {
+	if jobs, server, err = s.jobs(); err != nil || len(jobs) != 4 {
+		t.Fatalf("relay: %+v, %v", jobs, err)
+	}
+	for i, j := range jobs[:2] { // one for each client process
+		if j.Verb != backend || j.Listen != "127.0.0.1:9" || j.Sockets != 0 || j.Index != i {
+			t.Errorf("relay: %+v", j)
+		}
+	}
+	if jobs[2].Verb != Relay || jobs[3].Verb != Relay {
 		t.Errorf("relay: %+v, %v", jobs, err)
 	}
-	if server != "127.0.0.1:8080" || jobs[1].API != server || jobs[1].Key != "tgk_key" || jobs[1].Thread != -1 {
-		t.Errorf("relay at %s: %+v", server, jobs[1])
+	if server != "127.0.0.1:8080" || jobs[2].API != server || jobs[2].Key != "tgk_key" || jobs[2].Thread != -1 {
+		t.Errorf("relay at %s: %+v", server, jobs[2])
 	}
 
 	s = plainEcho()

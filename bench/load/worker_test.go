@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"runtime"
 	"slices"
@@ -185,6 +186,19 @@ func TestPoints(t *testing.T) {
 	}
 	if errs := r.errors(); len(errs) != 2 || errs["refused"] != 1 || errs["reset"] != 7 {
 		t.Errorf("of the run: %v", errs)
+	}
+}
+
+// A kernel that does not say how long a thread waits for its core is no reason not to work; anything else that is wrong is.
+func TestWaitOf(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want error
+	}{{nil, nil}, {fs.ErrNotExist, nil}, {&fs.PathError{Err: syscall.EACCES}, nil}, {io.EOF, io.EOF}} {
+		d, err := waitOf(func() (time.Duration, error) { return 5, c.err })
+		if !errors.Is(err, c.want) || c.err == nil && d != 5 || c.err != nil && c.want == nil && d != 0 {
+			t.Errorf("%v: %v, %v", c.err, d, err)
+		}
 	}
 }
 

@@ -1,0 +1,48 @@
+package load
+
+import (
+	"testing"
+	"time"
+)
+
+// failing is a starter whose operations fail at once.
+type failing struct{ q *queue }
+
+func (f *failing) begin(time.Duration)  { f.q.failed(f) }
+func (f *failing) since() time.Duration { return 0 }
+func (f *failing) hangUp()              {}
+
+// What fails at once is not begun again at once in a closed loop; with a schedule it is begun when it is due.
+func TestFailuresRest(t *testing.T) {
+	now := time.Hour
+	w := newWorker(t, func() time.Duration { return now })
+	w.job.Lanes, w.start = 2, now
+	q := queue{w: w, more: func() bool { return true }}
+	q.make = func() starter { return &failing{&q} }
+	for _, c := range []struct {
+		after time.Duration
+		begun uint64
+	}{{0, 2}, {0, 2}, {failPause - 1, 2}, {1, 4}, {failPause, 6}} {
+		now += c.after
+		next := q.tick(now)
+		for next <= now {
+			next = q.tick(now)
+		}
+		if w.Begun != c.begun || q.busy != 0 || next > now+failPause {
+			t.Errorf("after %v: %d begun, want %d; %d busy, next in %v", c.after, w.Begun, c.begun, q.busy, next-now)
+		}
+	}
+	if q.giveUp(); len(w.errors) > 0 {
+		t.Errorf("%v: nothing is under way", w.errors)
+	}
+	w.start = now
+	q = queue{w: w, more: q.more, make: q.make, pacer: newPacer(schedule(t, "1000", time.Second), 0, 1, nil)}
+	before := w.Begun
+	for range 10 {
+		q.tick(now)
+		now += time.Millisecond
+	}
+	if n := w.Begun - before; n != 10 {
+		t.Errorf("%d of 10 were begun", n)
+	}
+}
