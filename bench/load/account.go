@@ -393,7 +393,7 @@ func (r *runner) served() {
 func (r *runner) conclude() {
 	res := r.result
 	res.Took = time.Duration(mono.System.Now()) - r.began
-	if r.watch != nil {
+	if r.local {
 		res.Notes = append(res.Notes, "server on the same machine: client and server share its cores")
 	}
 	if n := res.Run.Ahead; n > 0 {

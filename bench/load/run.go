@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os/exec"
 	"slices"
 	"sync"
@@ -55,6 +56,7 @@ type runner struct {
 	reads  sync.WaitGroup
 	watch  *watch
 	result *Result
+	local  bool     // the server is on this machine
 	broken []string // why it ended before its time, or without all workers; nothing: it did not
 
 	opening  time.Duration // how long no socket more may be opened
@@ -102,6 +104,9 @@ func Run(ctx context.Context, s Settings, env Env) (*Result, error) {
 		}
 	}
 	if r.watch, err = watchOf(s.PIDs, address); err != nil {
+		return nil, err
+	}
+	if r.local, err = isLocal(netip.MustParseAddrPort(address).Addr()); err != nil {
 		return nil, err
 	}
 	err = r.drive(ctx, jobs)
@@ -184,12 +189,7 @@ func (s *Settings) jobs() (jobs []Job, server string, err error) {
 		if !s.hasSockets() {
 			j.Sockets = 0
 		}
-		for k := i; k < len(s.Sources); k += s.Procs { // each has its own, as far as they go
-			j.Source = append(j.Source, s.Sources[k])
-		}
-		if len(s.Sources) > 0 && len(j.Source) == 0 {
-			j.Source = s.Sources[i%len(s.Sources) : i%len(s.Sources)+1]
-		}
+		j.Source = s.sources(i)
 		if s.Pin {
 			j.Thread = cores[i%len(cores)]
 		}
@@ -202,6 +202,20 @@ func (s *Settings) jobs() (jobs []Job, server string, err error) {
 		jobs = append(jobs, j)
 	}
 	return jobs, server, nil
+}
+
+// sources are those of process i: its own where they can be shared out evenly, else all of them, each process beginning with another, so
+// that no source, and with it no process, runs out of ports before the others.
+func (s *Settings) sources(i int) []string {
+	n := len(s.Sources)
+	if n == 0 {
+		return nil
+	}
+	if n%s.Procs == 0 {
+		return s.Sources[i*n/s.Procs : (i+1)*n/s.Procs]
+	}
+	first := i * n / s.Procs
+	return slices.Concat(s.Sources[first:], s.Sources[:first])
 }
 
 func (r *runner) drive(ctx context.Context, jobs []Job) error {

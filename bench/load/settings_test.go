@@ -196,7 +196,7 @@ func TestParseSources(t *testing.T) {
 	}
 }
 
-// The work is divided so that nothing is left over, and each process has sources of its own as far as they go.
+// The work is divided so that nothing is left over, and all processes have equally many sources.
 func TestJobs(t *testing.T) {
 	s := plainEcho()
 	s.Sockets, s.Procs, s.Plain = 11, 3, "ws://127.0.0.1/chat?a=b"
@@ -205,7 +205,6 @@ func TestJobs(t *testing.T) {
 	if err != nil || server != "127.0.0.1:80" || len(jobs) != 3 {
 		t.Fatalf("%d jobs for %s, %v", len(jobs), server, err)
 	}
-	var sources []string
 	for i, j := range jobs {
 		if want := []int{4, 4, 3}[i]; j.Sockets != want || j.Index != i || j.Share != 3 || j.Thread < 0 {
 			t.Errorf("job %d: %+v, want %d sockets", i, j, want)
@@ -213,10 +212,15 @@ func TestJobs(t *testing.T) {
 		if j.Plain != "127.0.0.1:80" || j.Host != "127.0.0.1" || j.Path != "/chat?a=b" || j.API != "" {
 			t.Errorf("job %d goes to %s, %s, %s", i, j.Plain, j.Host, j.Path)
 		}
-		sources = append(sources, j.Source...)
+		if j.Source[0] != s.Sources[i] || len(j.Source) != 4 { // they cannot be shared out evenly: all have all
+			t.Errorf("job %d has sources %q", i, j.Source)
+		}
 	}
-	if slices.Sort(sources); !slices.Equal(sources, s.Sources) {
-		t.Errorf("sources %q", sources)
+	s.Sources = append(s.Sources, "127.0.0.6", "127.0.0.7")
+	for i := range 3 {
+		if !slices.Equal(s.sources(i), s.Sources[2*i:2*i+2]) {
+			t.Errorf("process %d has sources %q", i, s.sources(i))
+		}
 	}
 
 	s = gateway()
