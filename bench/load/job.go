@@ -100,6 +100,7 @@ type Report struct {
 	Errors   map[string]uint64 `json:"errors,omitempty"`   // by class
 	Hists    map[string][]byte `json:"hists,omitempty"`    // by name, packed
 	Examples map[string]string `json:"examples,omitempty"` // of errors by class, that are new
+	Gates    []string          `json:"gates,omitempty"`    // address and port of those that tickets named, that are new
 	Used     time.Duration     `json:"used"`               // processor time
 	Waited   time.Duration     `json:"waited"`             // for its core
 	RSS      int64             `json:"rss"`                // bytes

@@ -91,6 +91,7 @@ func (o *opener) target(host []byte) (*bench.Target, error) {
 		return nil, err
 	}
 	o.w.targets[string(host)] = t
+	o.w.gates = append(o.w.gates, at)
 	return t, nil
 }
 

@@ -30,6 +30,9 @@ func TestUnknownGate(t *testing.T) {
 			t.Errorf("after %v: asked %d times, want %d; %v", c.after, asked, c.asked, err)
 		}
 	}
+	if len(w.gates) != 1 || w.gates[0] != "127.0.0.1:80" {
+		t.Errorf("gates %q", w.gates)
+	}
 }
 
 // The first error of a class is an example, reported once.

@@ -147,6 +147,11 @@ func (r *runner) hear(s said) error {
 	}
 	p.ready = p.ready || report.Phase == phaseReady
 	p.done = p.done || report.Phase == phaseDone
+	for _, address := range report.Gates {
+		if err := r.gate(address); err != nil {
+			return err
+		}
+	}
 	if p.verb != attack {
 		r.result.learn(report.Examples)
 	}

@@ -56,8 +56,9 @@ type runner struct {
 	reads  sync.WaitGroup
 	watch  *watch
 	result *Result
-	local  bool     // the server is on this machine
-	broken []string // why it ended before its time, or without all workers; nothing: it did not
+	local  bool            // the server is on this machine
+	gates  map[string]bool // of tickets, that were looked for
+	broken []string        // why it ended before its time, or without all workers; nothing: it did not
 
 	opening  time.Duration // how long no socket more may be opened
 	silence  time.Duration // how long a worker may say nothing

@@ -67,6 +67,45 @@ func look(address string) (*watch, error) {
 	return &watch{pids}, nil
 }
 
+// gate watches also who listens on address, to which tickets lead: it may be another process than the handshake's. Its memory before the
+// first socket is what it has now, a report after the first ticket.
+func (r *runner) gate(address string) error {
+	if len(r.s.PIDs) > 0 || r.start > 0 || r.gates[address] { // each worker names it, and looking costs seconds beside a million descriptors
+		return nil
+	}
+	if r.gates == nil {
+		r.gates = make(map[string]bool)
+	}
+	r.gates[address] = true
+	at, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return err
+	}
+	local, err := isLocal(at.Addr())
+	r.local = r.local || local
+	if err != nil || !local {
+		return err
+	}
+	more, err := look(address)
+	if err != nil || more == nil {
+		return err
+	}
+	if r.watch == nil {
+		r.watch = &watch{}
+	}
+	more.pids = slices.DeleteFunc(more.pids, func(pid int) bool { return slices.Contains(r.watch.pids, pid) })
+	now, err := more.see()
+	if err != nil {
+		return err
+	}
+	for _, s := range []*seen{&r.first, &r.lastS} {
+		s.cpu += now.cpu
+		s.rss += now.rss
+	}
+	r.watch.pids = append(r.watch.pids, more.pids...)
+	return nil
+}
+
 func isLocal(a netip.Addr) (bool, error) {
 	if a.IsLoopback() || a.IsUnspecified() {
 		return true, nil

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -116,6 +117,37 @@ func TestLook(t *testing.T) {
 	}
 	if _, err := look("127.0.0.1"); err == nil {
 		t.Error("an address without a port is taken")
+	}
+}
+
+// The process behind the gate of a ticket is watched too, once, unless somebody has said which processes are the server.
+func TestGate(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var r runner
+	other, err := net.Listen("tcp4", "127.0.0.1:0") // of the same process
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	for _, at := range []net.Listener{l, other} {
+		if err := r.gate(at.Addr().String()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.gate(l.Addr().String()); err != nil || len(r.gates) != 2 {
+		t.Errorf("%v, %v", err, r.gates)
+	}
+	if !r.local || !slices.Equal(r.watch.pids, []int{os.Getpid()}) || r.first.rss < 1<<20 || r.lastS != r.first {
+		t.Errorf("%+v, first %+v, last %+v", r.watch, r.first, r.lastS)
+	}
+	told := runner{s: Settings{PIDs: []int{1}}}
+	elsewhere := runner{}
+	if err := errors.Join(told.gate(l.Addr().String()), elsewhere.gate("192.0.2.1:80")); err != nil || told.watch != nil || elsewhere.watch != nil || elsewhere.local {
+		t.Errorf("%v, %+v, %+v", err, told.watch, elsewhere.watch)
 	}
 }
 

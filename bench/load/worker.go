@@ -33,6 +33,7 @@ type worker struct {
 	errors   map[string]uint64
 	examples map[string]string // of errors by class, that were not reported yet
 	hists    hists
+	gates    []string                 // host:port of those that tickets named and that were not reported yet
 	targets  map[string]*bench.Target // by host:port, of gates
 	waits    waits                    // for tickets, connections and upgrades
 	what     scenario
@@ -220,12 +221,12 @@ func (w *worker) report() error {
 	if w.keeps { // the loop also knows connections to the handshake, and sockets that have no 101 yet
 		open = int(w.Opened - w.Lost)
 	}
-	r := Report{Phase: w.phase, At: w.loop.Now() - w.start, Open: open, Counts: w.Counts, Errors: w.errors, Hists: w.hists.take(), Examples: w.examples,
+	r := Report{Phase: w.phase, At: w.loop.Now() - w.start, Open: open, Counts: w.Counts, Errors: w.errors, Hists: w.hists.take(), Examples: w.examples, Gates: w.gates,
 		Used: cpu.Total(), Waited: waited, RSS: rss}
 	if err := w.out.Encode(r); err != nil {
 		return fmt.Errorf("bench worker: report: %w", err)
 	}
-	w.examples = nil
+	w.examples, w.gates = nil, nil
 	return nil
 }
 
