@@ -308,9 +308,6 @@ func (r *runner) backends() *Backend {
 			continue
 		}
 		b.Processes++
-		if p.last.Phase != phaseRun { // it was ended before its first report of the run
-			continue
-		}
 		b.CPU += p.last.Used - p.used
 		b.Busiest = max(b.Busiest, float64(p.last.Used-p.used+p.last.Waited-p.wait)/float64(max(p.last.At, time.Millisecond)))
 		for class, n := range p.last.Errors {

@@ -37,7 +37,8 @@ svg text.l0{fill:var(--l0)}svg text.l1{fill:var(--l1)}svg text.l2{fill:var(--l2)
 {{if .Latencies}}<h2>Latency</h2><div class="w"><table><tr><th>what</th><th>count</th><th>mean</th><th>p50</th><th>p90</th><th>p99</th><th>p99.9</th><th>p99.99</th><th>max</th></tr>
 {{range .Latencies}}<tr>{{range .}}<td>{{.}}</td>{{end}}</tr>{{end}}</table></div>{{end}}
 {{range .Charts}}{{.}}{{end}}
-{{if .Errors}}<h2>Errors</h2><div class="w"><table><tr><th>class</th><th>while opening</th><th>in the run</th></tr>{{range .Errors}}<tr>{{range .}}<td>{{.}}</td>{{end}}</tr>{{end}}</table></div>{{end}}
+{{if .Errors}}<h2>Errors</h2><div class="w"><table><tr><th>class</th><th>while opening</th><th>in the run</th><th>the first of them</th></tr>{{range .Errors}}<tr>{{range .}}<td>{{.}}</td>{{end}}</tr>{{end}}</table></div>{{end}}
+{{with .R.Hostile}}{{if .Peers}}<h2>Attack</h2><div class="w"><table><tr><th>kind</th><th>came</th><th>cut off</th><th>open at the end</th><th>errors</th></tr>{{range .Peers}}<tr><td>{{.Kind}}</td><td>{{.Came}}</td><td>{{.CutOff}}</td><td>{{.Open}}</td><td>{{.Listed}}</td></tr>{{end}}</table></div>{{end}}{{end}}
 <h2>Command</h2><pre>{{.Command}}</pre>
 <h2>Settings</h2><div class="w"><table>{{range .Settings}}<tr><td>{{.Name}}</td><td>{{.Value}}</td></tr>{{end}}</table></div>
 <h2>Environment</h2><div class="w"><table>{{range .Facts}}<tr><td>{{.Name}}</td><td>{{.Value}}</td></tr>{{end}}</table></div>
@@ -91,6 +92,12 @@ func (r *Result) tiles() []named {
 	add := func(name, format string, args ...any) { all = append(all, named{name, fmt.Sprintf(format, args...)}) }
 	if r.Opening.Wanted > 0 {
 		add(fmt.Sprintf("of %d sockets open", r.Opening.Wanted), "%d", r.Opening.Opened)
+		if run.Took > 0 {
+			add("open at the end", "%d", run.Held)
+		}
+		if n := r.Opening.Lost + run.Lost; n > 0 {
+			add("lost", "%d", n)
+		}
 	}
 	if r.Settings.Verb != Connect {
 		of := "operations a second"
@@ -183,7 +190,7 @@ func (r *Result) errorRows() [][]string {
 	}
 	var rows [][]string
 	for _, class := range sortedKeys(classes) {
-		rows = append(rows, []string{class, fmt.Sprint(r.Opening.Errors[class]), fmt.Sprint(r.Run.Errors[class])})
+		rows = append(rows, []string{class, fmt.Sprint(r.Opening.Errors[class]), fmt.Sprint(r.Run.Errors[class]), oneLine(r.Examples[class])})
 	}
 	return rows
 }
@@ -201,7 +208,13 @@ func (r *Result) facts() []named {
 	if r.Client.PerSocket > 0 {
 		all = append(all, named{"client memory a socket", fmt.Sprintf("%.0f B", r.Client.PerSocket)})
 	}
+	if b := r.Backend; b != nil {
+		all = append(all, named{"backend, which is the client's", fmt.Sprintf("%d process%s, the busiest %s of a core%s", b.Processes, map[bool]string{true: "es"}[b.Processes != 1], percent(b.Busiest), errorText(b.Errors))})
+	}
 	if s := r.Server; s != nil {
+		if s.Thread > 0 {
+			all = append(all, named{"server, busiest thread", percent(s.Thread) + " of a core"})
+		}
 		all = append(all, named{"server processes", strings.Trim(fmt.Sprint(s.PIDs), "[]")},
 			named{"server resident", fmt.Sprintf("before %s, all open %s, at the end %s, most %s", mib(s.Before), mib(s.Full), mib(s.After), mib(s.Most))})
 	}

@@ -78,10 +78,12 @@ func TestHTML(t *testing.T) {
 			}
 		}
 	}
-	page := pageOf(t, drawn(t))
+	r := drawn(t)
+	r.Examples = map[string]string{"http_429": "too\nmany"}
+	page := pageOf(t, r)
 	for _, part := range []string{
 		"<title>ticketgate bench echo</title>", `<span class="v DONE">DONE</span>`, "Latency by percentile", "Operations a second", "Latency over time", "Open sockets",
-		"Memory: resident, and growth of the kernel", "Cores in use", "<td>operation, from due</td>", "<td>close_1013</td><td>0</td><td>20</td>", "<td>http_429</td><td>3</td><td>0</td>",
+		"Memory: resident, and growth of the kernel", "Cores in use", "<td>operation, from due</td>", "<td>close_1013</td><td>0</td><td>20</td><td></td>", "<td>http_429</td><td>3</td><td>0</td><td>too many</td>",
 		"<pre>ticketgate bench echo</pre>", "99.99%", "25.00 µs", "5000 B",
 	} {
 		if !strings.Contains(page, part) {
@@ -125,9 +127,14 @@ func TestHTMLTells(t *testing.T) {
 	}
 	r.Kernel = &[2]Slab{{Slabs: 300 << 20}, {Slabs: 320 << 20}}
 	r.Settings.Rate, r.Settings.InFlight = "", 4
+	r.Run.Held, r.Run.Lost, r.Server.Thread = 8, 2, 0.5
+	r.Backend = &Backend{Processes: 2, Busiest: 0.25, Errors: map[string]uint64{classFiles: 1}}
+	r.Hostile = &Attack{Peers: []Peers{{Kind: "flood", Came: 9, Open: 2, CutOff: 7, Errors: map[string]uint64{classReset: 3}}}}
 	page = pageOf(t, r)
 	for _, want := range []string{"<title>kernel 1.5: 3 MiB</title>", "<td>kernel slabs, of the machine</td><td>before 300.0 MiB, at the end 320.0 MiB</td>",
-		"<td>rate</td><td>closed loop, 4 in flight</td>"} {
+		"<td>rate</td><td>closed loop, 4 in flight</td>",
+		`<b>8</b><span class="m">open at the end</span>`, `<b>2</b><span class="m">lost</span>`, "<td>server, busiest thread</td><td>50.0% of a core</td>",
+		"<td>2 processes, the busiest 25.0% of a core   errors: 1 no_file</td>", "<td>flood</td><td>9</td><td>7</td><td>2</td><td>3 reset</td>"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page does not say %s", want)
 		}

@@ -144,7 +144,7 @@ func (r *Result) Lines() []string {
 		all = append(all, fmt.Sprintf("kernel  %.0f B a socket%s", each, r.ends()))
 	}
 	for _, class := range sortedKeys(r.Examples) {
-		all = append(all, "error   "+class+": "+strings.Join(strings.Fields(r.Examples[class]), " ")) // a body may have lines
+		all = append(all, "error   "+class+": "+oneLine(r.Examples[class]))
 	}
 	for _, note := range r.Notes {
 		all = append(all, "note    "+note)
@@ -154,6 +154,12 @@ func (r *Result) Lines() []string {
 	}
 	return all
 }
+
+// oneLine is text without the lines that an answer's body may have.
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
+
+// Listed is its errors as text.
+func (p Peers) Listed() string { return strings.TrimPrefix(listed(p.Errors), ": ") }
 
 func errorText(errs map[string]uint64) string {
 	if len(errs) == 0 {

@@ -147,7 +147,7 @@ func (b *benchRange) measured(args ...string) (*load.Result, outcome) {
 	return r, got
 }
 
-// TestBenchVerbs runs each verb against a gateway, with tickets, and those that can against a server without.
+// TestBenchVerbs runs each verb against a gateway, with tickets, and against a server that knows none, but for tickets.
 func TestBenchVerbs(t *testing.T) {
 	b := newBenchRange(t)
 	gateway := []string{"--clients", "40"}
@@ -166,16 +166,20 @@ func TestBenchVerbs(t *testing.T) {
 		{"echo poisson", append([]string{"echo", "-c", "40", "--rate", "100..400", "--poisson"}, gateway...), 40, 100},
 		{"echo plain", append([]string{"echo", "-c", "40", "--closed", "--in-flight", "3", "--size", "2KiB", "--source", "127.0.0.2-127.0.0.4"}, plain...), 40, 200},
 		{"relay", append([]string{"relay", "--stream", "relay", "--backend", b.backend, "-c", "20", "--rate", "200"}, gateway...), 20, 190},
+		{"relay plain", append([]string{"relay", "--backend", b.backend, "-c", "20", "--rate", "200"}, "--plain", b.plain+"relay?to="+b.backend), 20, 190},
 		{"feed", append([]string{"feed", "-c", "20"}, gateway...), 20, 200},
+		{"feed plain", []string{"feed", "-c", "20", "--plain", b.plain + "feed"}, 20, 200},
 		{"churn", []string{"churn", "--rate", "100", "--clients", "1000"}, 0, 90},
 		{"churn plain", append([]string{"churn", "--closed", "--lanes", "4"}, plain...), 0, 10},
 		{"soak", append([]string{"soak", "-c", "20", "--rate", "100"}, gateway...), 20, 90},
+		{"soak plain", append([]string{"soak", "-c", "20", "--rate", "100"}, plain...), 20, 90},
+		{"hostile plain", append([]string{"hostile", "-c", "20", "--rate", "100", "--hostile", "3", "--attack", "unmasked"}, plain...), 20, 90},
 		{"hostile", append([]string{"hostile", "-c", "20", "--rate", "100", "--hostile", "3"}, gateway...), 20, 90},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b.t = t
 			r, got := b.measured(append(c.args, "-d", "1s", "--require", "errors<=0%")...)
-			if c.name == "soak" && len(r.Series) < 2 || c.name == "hostile" && (r.Hostile == nil || r.Hostile.CutOff == 0) {
+			if c.args[0] == "soak" && len(r.Series) < 2 || c.args[0] == "hostile" && (r.Hostile == nil || r.Hostile.CutOff == 0) {
 				t.Errorf("%d points, %+v", len(r.Series), r.Hostile)
 			}
 			if r.Opening.Opened != c.sockets && c.sockets > 0 || r.Run.Done < c.least || len(r.Run.Errors)+len(r.Opening.Errors) > 0 {

@@ -50,7 +50,8 @@ func TestMain(m *testing.M) {
 
 var binDir string
 
-// backendMain is the backend process: it echoes messages, prints its address, and stops with its standard input.
+// backendMain is the backend process: it echoes messages, tells the time on /feed, relays to the address in /relay?to=, prints its own
+// address, and stops with its standard input.
 func backendMain() {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -67,13 +68,49 @@ func backendMain() {
 		if err != nil {
 			return
 		}
-		for {
-			kind, b, err := c.Read(r.Context())
-			if err != nil || c.Write(r.Context(), kind, b) != nil {
+		switch r.URL.Path {
+		case "/feed":
+			tellTime(r.Context(), c)
+		case "/relay":
+			to, _, err := websocket.Dial(r.Context(), "ws://"+r.URL.Query().Get("to"), nil)
+			if err != nil {
 				return
 			}
+			defer func() { _ = to.CloseNow() }()
+			go copyMessages(r.Context(), c, to) // it ends with c and to, which end here
+			copyMessages(r.Context(), to, c)
+		default:
+			copyMessages(r.Context(), c, c)
 		}
 	}))
+}
+
+// copyMessages sends on to to what comes from from, until one of them ends; then both do.
+func copyMessages(ctx context.Context, to, from *websocket.Conn) {
+	defer func() { _ = to.CloseNow() }()
+	for {
+		kind, b, err := from.Read(ctx)
+		if err != nil || to.Write(ctx, kind, b) != nil {
+			return
+		}
+	}
+}
+
+// tellTime tells c the time, fifty times a second: at moments that are the same for all, so that all hear as much.
+func tellTime(ctx context.Context, c *websocket.Conn) {
+	const every = 20 * time.Millisecond
+	for ctx = c.CloseRead(ctx); ; {
+		now := time.Now()
+		select {
+		case <-time.After(now.Truncate(every).Add(every).Sub(now)):
+			text := fmt.Sprintf(`{"time":%q}`, time.Now().Format(time.RFC3339Nano))
+			if c.Write(ctx, websocket.MessageText, []byte(text)) != nil {
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 type backend struct {
