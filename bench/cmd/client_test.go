@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	loadtool "ticketgate/bench/load"
 )
 
 func TestParseBareClient(t *testing.T) {
@@ -42,6 +44,27 @@ func TestClientSection(t *testing.T) {
 	for _, row := range s.tables[0].Rows {
 		if len(row) != len(s.tables[0].Head) {
 			t.Errorf("%d columns under %d", len(row), len(s.tables[0].Head))
+		}
+	}
+}
+
+// A run whose process died, or whose sockets did not come, is no figure.
+func TestSound(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*loadtool.Result)
+		is     bool
+	}{
+		{"all", func(*loadtool.Result) {}, true},
+		{"slow client", func(r *loadtool.Result) { r.Verdict = loadtool.Invalid }, true},
+		{"process lost", func(r *loadtool.Result) { r.Verdict = loadtool.Fail }, false},
+		{"fewer", func(r *loadtool.Result) { r.Opening.Opened = 9 }, false},
+		{"errors", func(r *loadtool.Result) { r.Run.Errors = map[string]uint64{"reset": 1} }, false},
+	} {
+		r := &loadtool.Result{Verdict: loadtool.Done, Opening: loadtool.Opening{Opened: 10}}
+		c.change(r)
+		if err := sound(r, 10); (err == nil) != c.is {
+			t.Errorf("%s: %v", c.name, err)
 		}
 	}
 }

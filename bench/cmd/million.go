@@ -87,7 +87,11 @@ func (r *runner) holdMillion(set *gatewaySet) (*millionRun, error) {
 	warm.Sockets, warm.Duration = min(millionWarm*len(set.gateways), r.million), time.Second
 	warm.Clients = max(warm.Sockets/millionEach, 1)
 	r.say("warming: %s sockets that come and go", whole(warm.Sockets))
-	if _, err := r.load(warm, nil); err != nil {
+	came, err := r.load(warm, nil)
+	if err == nil {
+		err = sound(came, warm.Sockets)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("warm: %w", err)
 	}
 	if m.resting, err = r.resting(set.gateways, millionRest); err != nil {

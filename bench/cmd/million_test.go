@@ -98,7 +98,7 @@ func TestMillionFigures(t *testing.T) {
 	}
 	for _, part := range partsOfMillion {
 		text := m.text(part, "make it")
-		for _, want := range []string{"# 1,000 sockets", "Written by `make it`", "| open at the end | 1,000; 0 were lost |", "Redis, a socket | 500 B", "## Ten million", "10.0 µs"} {
+		for _, want := range []string{"# 1,000 sockets", "Written by `make it`", "| open at the end | 1,000; 0 were lost |", "Redis, a socket | 500 B", "B**; at most 640 are wanted: missed (", "| user space in all | ", "## Ten million", "10.0 µs"} {
 			if !strings.Contains(text, want) {
 				t.Errorf("%s: no %q in\n%s", part, want, text)
 			}

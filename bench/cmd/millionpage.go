@@ -12,6 +12,7 @@ import (
 
 const (
 	millionPings = 0.95 // of the pings that are due: with fewer answered a run has failed
+	millionBytes = 640  // of the gateways' user space that a socket is to take at most
 	extrapolated = 10e6 // sockets
 )
 
@@ -178,14 +179,19 @@ func (m *millionRun) table(say func(string, ...any)) {
 	row("opened", "%s of %s, in %s (%.0f a second)", whole(int(m.Opening.Opened)), whole(m.Opening.Wanted), m.Opening.Took.Round(time.Second), float64(m.Opening.Opened)/m.Opening.Took.Seconds())
 	row("held", "%s, with %s pings answered; %s were due at least", m.Run.Took.Round(time.Second), whole(int(m.Run.Pings)), whole(int(m.pingsDue())))
 	row("open at the end", "%s; %d were lost", whole(m.open()), m.lost())
-	row("gateways, user space, a socket beyond what they take without any", "**%s B** (resident %s MiB before, when %d for each had come and gone; %s MiB with all open, and what opening them left behind; %s MiB at the end)",
-		bench.Number(one.user), mib(srv.Before), millionWarm, mib(srv.Full), mib(srv.After))
+	row("gateways, user space, a socket beyond what they take without any", "**%s B**; at most %d are wanted: %s (resident %s MiB before, when %d for each had come and gone; %s MiB with all open, and what opening them left behind; %s MiB at the end)",
+		bench.Number(one.user), millionBytes, map[bool]string{true: "met", false: "missed"}[one.user <= millionBytes], mib(srv.Before), millionWarm, mib(srv.Full), mib(srv.After))
 	if slope := m.slope(); slope > 0 {
 		row("the same, as the slope of resident memory while they were opened", "%s B", bench.Number(slope))
 	}
 	if m.redis != nil {
 		row("Redis, a socket", "%s B (resident %s MiB before, %s MiB at the end)", bench.Number(one.store), mib(m.redis[0]), mib(m.redis[1]))
 	}
+	store := int64(0)
+	if m.redis != nil {
+		store = m.redis[1]
+	}
+	row("user space in all", "%.2f GiB: what the gateways take without a socket (%s MiB each), the sockets, and the store", gib(float64(srv.After+store)), mib(srv.Before/int64(m.gateways)))
 	row("kernel, a socket, both ends", "%s B of slabs; %s B of all that it uses beside the page cache", bench.Number(one.slabs), bench.Number(one.kernel))
 	row("client, user space, a socket", "%s B", bench.Number(m.Client.PerSocket))
 	row("together", "%.1f GiB more than without a socket: gateways, store, client, and the kernel for both ends", gib(float64(m.open())*(one.user+one.store+one.kernel+m.Client.PerSocket)))
