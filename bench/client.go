@@ -83,6 +83,7 @@ type Loop struct {
 	open   int
 	busy   bool                   // the last wake found many events
 	old    bool                   // there is no epoll_pwait2
+	brief  bool                   // the last wait was short
 	doors  map[int]func() Handler // listening sockets
 	events [eventsMax]unix.EpollEvent
 	buf    [readBytes]byte
@@ -269,13 +270,32 @@ func (l *Loop) look() (uintptr, syscall.Errno) {
 // wait waits for events for d, in finer steps than the milliseconds of epoll_wait, which are too coarse for due times. Linux before 5.11
 // and some sandboxes have no epoll_pwait2: there ppoll waits as finely, for the price of one more system call.
 //
-// Go's scheduler is not told: it would take the processor away and give it back, a third of what a message costs a client that is a
-// little faster than its server. Who else wants to run in this process interrupts the wait by a signal.
+// Go's scheduler is not told of a wait that is short, as far as the last one tells: it would take the processor away and give it back, a
+// third of what a message costs a client that is a little faster than its server. Who else wants to run in this process interrupts the wait
+// by a signal. It is told of a long one, which it would interrupt a hundred times a second, and watch over as often, in each of the
+// processes that only hold sockets.
 func (l *Loop) wait(d time.Duration) (uintptr, syscall.Errno) {
+	begun := l.now()
+	n, errno := l.sleep(d)
+	l.brief = l.now()-begun < briefly
+	return n, errno
+}
+
+// briefly is a short wait: a tenth of the time after which Go's scheduler wants a thread to make room for others.
+const briefly = time.Millisecond
+
+func (l *Loop) sleep(d time.Duration) (uintptr, syscall.Errno) {
 	timeout := unix.NsecToTimespec(d.Nanoseconds())
 	if !l.old {
-		n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT2, uintptr(l.ep), uintptr(unsafe.Pointer(&l.events[0])), eventsMax,
-			uintptr(unsafe.Pointer(&timeout)), 0, 0)
+		var n uintptr
+		var errno syscall.Errno
+		if l.brief {
+			n, _, errno = syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT2, uintptr(l.ep), uintptr(unsafe.Pointer(&l.events[0])), eventsMax,
+				uintptr(unsafe.Pointer(&timeout)), 0, 0)
+		} else {
+			n, _, errno = syscall.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(l.ep), uintptr(unsafe.Pointer(&l.events[0])), eventsMax,
+				uintptr(unsafe.Pointer(&timeout)), 0, 0)
+		}
 		if errno != unix.ENOSYS && errno != unix.EPERM {
 			return n, errno
 		}
