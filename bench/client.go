@@ -231,6 +231,9 @@ func (l *Loop) RunUntil(ctx context.Context, limit time.Duration, done func() bo
 // Turn handles what has arrived, after waiting for it for wait at most; 0 or less: not at all.
 func (l *Loop) Turn(wait time.Duration) error { return l.round(min(max(wait, 0), longestWait)) }
 
+// Busy says that the last turn took so much that more has come meanwhile, most likely.
+func (l *Loop) Busy() bool { return l.busy }
+
 func (l *Loop) round(wait time.Duration) error {
 	var n uintptr
 	var errno syscall.Errno

@@ -78,6 +78,27 @@ func TestOldKernel(t *testing.T) {
 	}
 }
 
+// A long wait is one that Go's scheduler knows of, a hundred of which else are interrupted in a second; a short one is not.
+func TestBriefWaits(t *testing.T) {
+	l := OpenLoop(t, Options{})
+	if err := l.Turn(2 * briefly); err != nil || l.brief {
+		t.Fatalf("%v, brief after a wait of %v", err, 2*briefly)
+	}
+	begun := l.Now()
+	if err := l.Turn(40 * time.Millisecond); err != nil || l.Now()-begun < 40*time.Millisecond { // a signal would have ended it
+		t.Errorf("%v, interrupted after %v", err, l.Now()-begun)
+	}
+	for range 1000 { // of which one takes no time, on a machine that is ever so busy
+		if err := l.Turn(0); err != nil {
+			t.Fatal(err)
+		}
+		if l.brief {
+			return
+		}
+	}
+	t.Error("never brief")
+}
+
 // What a handler may leave unread is an option: a message of many MiB is one piece for it.
 func TestLeft(t *testing.T) {
 	const size = 3 << 20

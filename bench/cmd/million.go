@@ -201,7 +201,7 @@ func (r *runner) nodes(count int) (*gatewaySet, error) {
 		if set.redis, url, err = r.redis(); err != nil { // end stops it
 			return nil, err
 		}
-		nodes.store = fmt.Sprintf("{ kind: redis, url: %q, timeout: 5s }", url)
+		nodes.store = fmt.Sprintf("{ kind: redis, url: %q, timeout: 10s }", url)
 		if cores, err = bench.Cores(); err != nil {
 			return nil, err
 		}
