@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"runtime"
 	"strconv"
@@ -81,13 +82,26 @@ func ParseSlab(b []byte, page int64) (int64, error) {
 	return sum, nil
 }
 
-// Slab reads what the kernel's slabs hold, of the whole machine. Only root may.
-func Slab() (int64, error) {
-	b, err := os.ReadFile("/proc/slabinfo")
-	if err != nil {
+// Slab reads what the kernel's slabs hold, of the whole machine: from /proc/slabinfo, or, where only root may read that, as the sum in
+// /proc/meminfo.
+func Slab() (int64, error) { return slab("/proc") }
+
+func slab(proc string) (int64, error) {
+	b, err := os.ReadFile(proc + "/slabinfo")
+	if err == nil {
+		return ParseSlab(b, int64(os.Getpagesize()))
+	}
+	if !errors.Is(err, fs.ErrPermission) && !errors.Is(err, fs.ErrNotExist) {
 		return 0, err
 	}
-	return ParseSlab(b, int64(os.Getpagesize()))
+	if b, err = os.ReadFile(proc + "/meminfo"); err != nil {
+		return 0, err
+	}
+	n, ok := ParseSizes(b)["Slab"]
+	if !ok {
+		return 0, errors.New("bench: /proc/meminfo has no Slab")
+	}
+	return n, nil
 }
 
 // Memory is resident memory of a process, in bytes.

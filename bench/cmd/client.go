@@ -93,7 +93,7 @@ func (r *runner) loadTool(s loadtool.Settings) (*loadtool.Result, error) {
 
 // sound says what keeps r from being a figure of so many sockets. INVALID does not: that is about who is slower, which is what is asked.
 func sound(r *loadtool.Result, sockets int) error {
-	if r.Verdict == loadtool.Fail || len(r.Run.Errors) > 0 || r.Opening.Opened < uint64(sockets) {
+	if r.Verdict == loadtool.Fail || len(r.Broken) > 0 || len(r.Run.Errors) > 0 || r.Opening.Opened < uint64(sockets) {
 		return fmt.Errorf("the load tool had errors: %s", strings.Join(r.Lines(), "; "))
 	}
 	return nil

@@ -57,7 +57,10 @@ func TestSound(t *testing.T) {
 	}{
 		{"all", func(*loadtool.Result) {}, true},
 		{"slow client", func(r *loadtool.Result) { r.Verdict = loadtool.Invalid }, true},
-		{"process lost", func(r *loadtool.Result) { r.Verdict = loadtool.Fail }, false},
+		{"failed", func(r *loadtool.Result) { r.Verdict = loadtool.Fail }, false},
+		{"process lost", func(r *loadtool.Result) {
+			r.Verdict, r.Broken = loadtool.Invalid, []string{"worker 0 ended before its time"}
+		}, false},
 		{"fewer", func(r *loadtool.Result) { r.Opening.Opened = 9 }, false},
 		{"errors", func(r *loadtool.Result) { r.Run.Errors = map[string]uint64{"reset": 1} }, false},
 	} {

@@ -96,7 +96,7 @@ func (r *runner) used() time.Duration {
 	return d
 }
 
-// point adds a moment to the series and says how far it is, unless the one before is too near: the series is thinned, or a phase ends
+// point adds a moment to the series, and says how far it is, unless the one before is too near: the series is thinned, or a phase ends
 // right behind another point, too short to tell a rate.
 func (r *runner) point() error { return r.pointFrom(max(r.every, pointEvery) - pointEvery*3/4) }
 
@@ -109,12 +109,9 @@ func (r *runner) pointFrom(least time.Duration) error {
 	if len(r.result.Series) > 0 && now-r.lastT < least {
 		return nil
 	}
-	c, errs := r.counts(), r.errors()
-	total := sum(errs)
-	phase, since := phaseOpen, r.began
-	if r.start > 0 {
-		phase, since = phaseRun, r.start
-	}
+	c := r.counts()
+	total := sum(r.errors())
+	phase, _ := r.phase()
 	d := (now - r.lastT).Seconds()
 	p := Point{At: now - r.began, Phase: phase, Open: r.sockets(), Begun: c.Begun - r.lastC.Begun, Done: c.Done - r.lastC.Done, Errors: total - r.lastE, Late: c.Late - r.lastC.Late, Seconds: d}
 	if h := r.part[r.shown()]; h != nil && h.TotalCount() > 0 {
@@ -131,25 +128,42 @@ func (r *runner) pointFrom(least time.Duration) error {
 		p.Server, p.RSS = (s.cpu-before.cpu).Seconds()/d, s.rss
 	}
 	p.SlabSize, p.ClientRSS = slabsNow(), r.resident()
-	perSecond := float64(p.Done) / d
-	if phase == phaseOpen {
-		perSecond = float64(c.Opened-r.lastC.Opened) / d
-	}
 	r.lastT, r.lastU, r.lastC, r.lastE = now, used, c, total
 	if r.result.Series = append(r.result.Series, p); len(r.result.Series) == seriesMost {
 		r.result.Series = halved(r.result.Series)
 		r.every = 2 * max(r.every, pointEvery)
 	}
-	if r.env.Say == nil {
+	return r.say()
+}
+
+// say tells how far it is, unless it just has.
+func (r *runner) say() error {
+	now := time.Duration(mono.System.Now())
+	if r.env.Say == nil || now-r.saidT < pointEvery/4 {
 		return nil
+	}
+	phase, since := r.phase()
+	c, errs := r.counts(), r.errors()
+	n, before := c.Done, r.saidC.Done
+	if phase == phaseOpen {
+		n, before = c.Opened, r.saidC.Opened
 	}
 	latencies, err := r.latencies()
 	if err != nil {
 		return err
 	}
-	r.env.Say(Progress{Phase: phase, Open: p.Open, Wanted: r.s.Sockets, At: now - since, For: r.s.Duration, PerSec: perSecond, Total: c, Errors: total, Class: most(errs),
-		Latency: latencies[0], Ticket: latencies[1]})
+	r.env.Say(Progress{Phase: phase, Open: r.sockets(), Wanted: r.s.Sockets, At: now - since, For: r.s.Duration, PerSec: float64(n-before) / (now - r.saidT).Seconds(), Total: c,
+		Errors: sum(errs), Class: most(errs), Latency: latencies[0], Ticket: latencies[1]})
+	r.saidT, r.saidC = now, c
 	return nil
+}
+
+// phase is that of the coordinator, and when it began.
+func (r *runner) phase() (phase string, since time.Duration) {
+	if r.start > 0 {
+		return phaseRun, r.start
+	}
+	return phaseOpen, r.began
 }
 
 // halved makes one point of two, where both are of the same phase.
@@ -216,22 +230,47 @@ func (r *runner) opened() error {
 		o.Wanted = r.s.Sockets
 	}
 	r.atStart()
-	var err, err2 error
+	var err, err2, err3 error
 	o.Ticket, err = latencyOf(r.open[histTicket])
 	o.Open, err2 = latencyOf(r.open[histOpen])
-	if err := errors.Join(err, err2); err != nil {
+	o.Schedule, err3 = latencyOf(r.open[histSchedule])
+	if err := errors.Join(err, err2, err3); err != nil {
 		return err
 	}
+	var due, late uint64
+	r.honest(func(p *proc) {
+		due, late = due+p.base.Due, late+p.base.Late
+		if p.ready != nil && p.ready.At >= busyFrom {
+			o.Busiest = max(o.Busiest, float64(p.ready.Used-p.first.Used+p.ready.Waited-p.first.Waited)/float64(p.ready.At))
+		}
+	})
+	if r.s.Ramp > 0 && due > 0 {
+		o.LateShare = float64(late) / float64(due)
+	}
 	if r.s.hasSockets() && o.Opened == 0 {
-		r.broken = append(r.broken, "there was nothing to run with")
+		r.stands = append(r.stands, "there was nothing to run with")
 	}
 	if err := r.point(); err != nil { // it tells what the server took since the one before, so it looks first
 		return err
 	}
 	if r.watch != nil {
+		before := r.spent
 		r.full, r.spent = r.see(), r.watch.spent()
+		s := r.load(r.first, before, r.full, r.full.at-r.first.at)
+		o.Full = s.exhausted()
 	}
 	return nil
+}
+
+// load is what of the server's processors was used between two moments, took apart.
+func (r *runner) load(from seen, spent map[string]time.Duration, to seen, took time.Duration) *Server {
+	wall := max(took, time.Millisecond).Seconds()
+	s := &Server{CPU: to.cpu - from.cpu, May: r.watch.cores()}
+	s.Cores = s.CPU.Seconds() / wall
+	for thread, d := range r.watch.spent() {
+		s.Thread = max(s.Thread, min((d-spent[thread]).Seconds()/wall, 1))
+	}
+	return s
 }
 
 // atStart counts the sockets that are open when the run begins, and what went wrong until then, by the workers' last reports before it.
@@ -335,6 +374,13 @@ func (r *runner) ran() error {
 		l, e := latencyOf(r.run[name])
 		*to, err = l, errors.Join(err, e)
 	}
+	var all lags
+	r.honest(func(p *proc) {
+		if p.end.Lags != nil {
+			all.add(p.end.Lags)
+		}
+	})
+	run.Lag = all.lag()
 	if err == nil && r.s.Verb == Hostile {
 		err = r.attacked()
 	}
@@ -365,12 +411,8 @@ func (r *runner) served() {
 	}
 	now := r.see()
 	run := &r.result.Run
-	s := &Server{PIDs: r.watch.pids, CPU: now.cpu - r.full.cpu, Before: r.first.rss, Full: r.full.rss, After: now.rss, Most: now.rss}
-	wall := max(now.at-r.start, time.Millisecond).Seconds()
-	s.Cores, s.May = s.CPU.Seconds()/wall, r.watch.cores()
-	for thread, d := range r.watch.spent() {
-		s.Thread = max(s.Thread, min((d-r.spent[thread]).Seconds()/wall, 1))
-	}
+	s := r.load(r.full, r.spent, now, now.at-r.start)
+	s.PIDs, s.Before, s.Full, s.After, s.Most = r.watch.pids, r.first.rss, r.full.rss, now.rss, now.rss
 	if run.Done > 0 {
 		s.PerDone = s.CPU / time.Duration(run.Done)
 	}
@@ -399,15 +441,14 @@ func (r *runner) conclude() {
 	if own := res.Run.ownDelay(0.01, 0.001); own != "" { // a machine that wakes the client late now and then
 		res.Notes = append(res.Notes, own+": without it the server is faster")
 	}
+	if own := res.openingOwn(); own != "" {
+		res.Notes = append(res.Notes, "while sockets were opened "+own+": ticket- and open- figures are its own")
+	}
 	res.Verdict = Done
-	if why := res.failed(); len(why) > 0 {
+	if why := append(res.failed(), r.stands...); len(why) > 0 {
 		res.Verdict, res.Why = Fail, why
 	}
-	if len(r.broken) > 0 { // what it came to is no figure of anybody's
-		res.Verdict, res.Why = Fail, append(res.Why, r.broken...)
-		return
-	}
-	if why := append(res.saturated(), res.harmless()...); len(why) > 0 {
+	if why := slices.Concat(res.saturated(), res.harmless(), res.Broken); len(why) > 0 {
 		res.Verdict, res.Why = Invalid, append(res.Why, why...)
 	}
 }

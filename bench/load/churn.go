@@ -71,6 +71,8 @@ type churned struct {
 	bye bool // the server's close frame is here
 
 	place int // in closing
+	conn  *bench.Conn
+	wait  wait // for the server's close frame
 }
 
 // half is the beginning of a message of 100 bytes.
@@ -81,8 +83,9 @@ func (s *churned) Opened(conn *bench.Conn) {
 	c := s.c
 	switch s.end {
 	case endPolite:
-		s.place = len(c.closing)
+		s.place, s.conn, s.wait.expired = len(c.closing), conn, s.late
 		c.closing = append(c.closing, s)
+		c.w.waits.begin(&s.wait, c.w.loop.Now())
 		conn.Write(bench.PoliteClose)
 		return
 	case endMidFrame:
@@ -127,10 +130,17 @@ func (s *churned) Closed(_ *bench.Conn, err error) {
 	s.over(err)
 }
 
+// late gives up a server that does not answer a close frame.
+func (s *churned) late() {
+	s.conn.Close()
+	s.over(errLate)
+}
+
 func (s *churned) move(place int) { s.place = place }
 
 func (s *churned) over(err error) {
 	c := s.c
+	s.wait.end()
 	c.closing = drop(c.closing, s.place)
 	if err != nil {
 		c.w.failed(err, s.due)

@@ -31,6 +31,11 @@ func Differences(a, b *Result) []string {
 		differ("memory", mib(a.Host.Memory), mib(b.Host.Memory))
 	}
 	differ("kernel", a.Host.Kernel, b.Host.Kernel)
+	differ("machine", a.Host.Machine, b.Host.Machine)
+	differ("cores that the client may use", a.Host.Affinity, b.Host.Affinity)
+	for _, name := range sameSysctls {
+		differ(name, orNone(a.Host.Sysctl[name]), orNone(b.Host.Sysctl[name]))
+	}
 	s, t := a.Settings, b.Settings
 	differ("verb", s.Verb, t.Verb)
 	kind := func(s Settings) string {
@@ -57,6 +62,7 @@ func Differences(a, b *Result) []string {
 	differ("hostile peers", s.Hostile, t.Hostile)
 	differ("source addresses", len(s.Sources), len(t.Sources))
 	differ("settling", s.Settle, t.Settle)
+	differ("timeout", s.Timeout, t.Timeout)
 	differ("opened sockets", a.Opening.Opened, b.Opening.Opened)
 	watched := func(r *Result) string {
 		if r.Server == nil {

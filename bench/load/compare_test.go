@@ -23,6 +23,10 @@ func TestDifferences(t *testing.T) {
 		{"", func(r *Result) { r.Host.Cores = 64 }, "cores: 0 and 64"},
 		{"", func(r *Result) { r.Host.Memory = 90 << 30 }, "memory: 102400.0 MiB and 92160.0 MiB"},
 		{"", func(r *Result) { r.Host.Kernel = "9.9" }, "kernel: "},
+		{"", func(r *Result) { r.Host.Machine = "b" }, "machine: a and b"},
+		{"", func(r *Result) { r.Host.Affinity = []int{1} }, "cores that the client may use: [0 1] and [1]"},
+		{"", func(r *Result) { r.Host.Sysctl = map[string]string{"net.core.somaxconn": "9"} }, "net.core.somaxconn: 4096 and 9"},
+		{"Timeout", func(r *Result) { r.Settings.Timeout = 1 }, "timeout: 0s and 1ns"},
 		{"Verb", func(r *Result) { r.Settings.Verb = Soak }, "verb: echo and soak"},
 		{"Target", func(r *Result) { r.Settings.Target = "http://h" }, "server: "},
 		{"Stream", func(r *Result) { r.Settings.Stream = "s2" }, "stream: "},
@@ -50,11 +54,15 @@ func TestDifferences(t *testing.T) {
 		{"Settle", func(r *Result) { r.Settings.Settle = time.Second }, "settling: 0s and 1s"},
 	}
 	// What two comparable runs may have different, each because it does not change what is measured.
-	free := []string{"Plain", "Key", "Timeout", "Seed", "Backend", "PIDs"}
+	free := []string{"Plain", "Key", "Seed", "Backend", "PIDs"}
 	seen := slices.Clone(free)
 	for _, c := range table {
 		a, b := finished(), finished()
-		a.Host.Memory, b.Host.Memory = 100<<30, 100<<30-200<<20  // as after another boot
+		a.Host.Memory, b.Host.Memory = 100<<30, 100<<30-200<<20 // as after another boot
+		for _, r := range []*Result{a, b} {
+			r.Host.Machine, r.Host.Affinity, r.Host.Sysctl = "a", []int{0, 1}, map[string]string{"net.core.somaxconn": "4096", "net.ipv4.tcp_mem": r.Started.String()}
+		}
+		b.Host.Sysctl["net.ipv4.tcp_mem"] = "1 2 3"              // computed from the memory
 		b.Verdict, b.Why = Fail, []string{"p99<1ms: it is 10ms"} // which says nothing about its figures
 		if all := Differences(a, b); len(all) != 0 {
 			t.Fatalf("the same twice: %q", all)

@@ -1,6 +1,10 @@
 package load
 
 import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -32,12 +36,30 @@ func readHost() (*HostInfo, error) {
 	if h.Affinity, err = bench.Cores(); err != nil {
 		return nil, err
 	}
+	h.Machine = machineOf("/etc/machine-id")
 	for _, name := range sysctls {
 		if b, err := os.ReadFile(filepath.Join("/proc/sys", strings.ReplaceAll(name, ".", "/"))); err == nil { // not every kernel has each
 			h.Sysctl[name] = strings.Join(strings.Fields(string(b)), " ")
 		}
 	}
 	return &h, nil
+}
+
+// sameSysctls are those of sysctls in which two runs that are compared must agree. The others are computed from the memory that there is,
+// which differs a little from boot to boot, or bound what is not reached.
+var sameSysctls = []string{
+	"kernel.io_uring_disabled", "net.core.busy_poll", "net.core.somaxconn", "net.ipv4.ip_local_port_range", "net.ipv4.tcp_congestion_control", "net.ipv4.tcp_tw_reuse",
+}
+
+// machineOf is a name for the machine whose id is in file; "": it has none. The id itself is not to be given away (machine-id(5)).
+func machineOf(file string) string {
+	id, err := os.ReadFile(file)
+	if err != nil || len(bytes.TrimSpace(id)) == 0 {
+		return ""
+	}
+	mac := hmac.New(sha256.New, bytes.TrimSpace(id))
+	mac.Write([]byte("ticketgate bench"))
+	return hex.EncodeToString(mac.Sum(nil)[:8])
 }
 
 // loadMost is the load average for each core from which on others have a part in the figures.
@@ -52,7 +74,7 @@ func (h *HostInfo) notes() []string {
 }
 
 // kernelPerSocket is by how much the kernel's slabs grew until all sockets were open, a socket: of both ends where the server is on
-// this machine. False: it is not known, because only root may read it, or there were too few sockets.
+// this machine. False: it is not known, or there were too few sockets.
 func (r *Result) kernelPerSocket() (float64, bool) {
 	o := &r.Opening
 	if r.Kernel == nil || r.Kernel[0].Slabs == 0 || o.Opened < manySockets {

@@ -1,6 +1,8 @@
 package load
 
 import (
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -66,5 +68,27 @@ func TestKernelPerSocket(t *testing.T) {
 	lines := strings.Join(big().Lines(), "\n")
 	if !strings.Contains(lines, "\nkernel  9000 B a socket, both ends") {
 		t.Error(lines)
+	}
+}
+
+// A machine has a name of its own, in which its id is not to be found.
+func TestMachineOf(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "machine-id")
+	if got := machineOf(file); got != "" {
+		t.Errorf("without an id: %q", got)
+	}
+	seen := make(map[string]bool)
+	for _, id := range []string{"", " \n", "0123456789abcdef0123456789abcdef\n", "0123456789abcdef0123456789abcdee\n", "0123456789abcdef0123456789abcdef"} {
+		if err := os.WriteFile(file, []byte(id), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got := machineOf(file)
+		if len(got) != 16 && got != "" || got != "" && strings.Contains(id, got) {
+			t.Errorf("%q: %q", id, got)
+		}
+		seen[got] = true
+	}
+	if len(seen) != 3 { // none, and two
+		t.Errorf("%v", seen)
 	}
 }

@@ -153,7 +153,8 @@ func (s *Settings) named() []named {
 	add("size", s.messages(), "%d B", s.Size)
 	add("attacks", len(s.Attacks) > 0, "%s, %d peers each", strings.Join(s.Attacks, ", "), s.Hostile)
 	add("duration", true, "%s, and up to %s for answers", s.Duration, s.Settle)
-	add("processes", true, "%d%s", s.Procs, map[bool]string{true: ", each on a core of its own"}[s.Pin])
+	add("timeout", s.Timeout > 0, "%s for a ticket, and for connecting and upgrading", s.Timeout)
+	add("processes", true, "%d%s", s.Procs, map[bool]string{true: ", each on one core"}[s.Pin])
 	add("lanes of each", true, "%d", s.Lanes)
 	add("source addresses", len(s.Sources) > 0, "%d", len(s.Sources))
 	return append(all, named{"seed", fmt.Sprint(s.Seed)})
@@ -178,6 +179,7 @@ func (r *Result) latencyRows() [][]string {
 	add("ticket, while opening", r.Opening.Ticket)
 	add("dial to 101, while opening", r.Opening.Open)
 	add("begun after due (client)", r.Run.Schedule)
+	add("begun after due, while opening (client)", r.Opening.Schedule)
 	return rows
 }
 
@@ -203,6 +205,7 @@ func (r *Result) facts() []named {
 		{"cores that the client may use", strings.Trim(fmt.Sprint(h.Affinity), "[]")},
 		{"descriptors a process", fmt.Sprint(h.Files)}, {"client processes", fmt.Sprint(r.Client.Processes)},
 		{"client, busiest process", percent(r.Client.Busiest) + " of a core"},
+		{"client, busiest process while opening", percent(r.Opening.Busiest) + " of a core"},
 		{"client resident, at the end", mib(r.Client.RSS)},
 	}
 	if r.Client.PerSocket > 0 {
@@ -219,7 +222,7 @@ func (r *Result) facts() []named {
 			named{"server resident", fmt.Sprintf("before %s, all open %s, at the end %s, most %s", mib(s.Before), mib(s.Full), mib(s.After), mib(s.Most))})
 	}
 	if k := r.Kernel; k != nil {
-		slabs := "not known: only root may read them"
+		slabs := "not known: this kernel does not tell"
 		if k[0].Slabs > 0 {
 			slabs = fmt.Sprintf("before %s, at the end %s", mib(k[0].Slabs), mib(k[1].Slabs))
 		}
@@ -264,19 +267,39 @@ func (r *Result) charts() ([]template.HTML, error) {
 	const seconds = "seconds since the first socket"
 	number := func(v float64) string { return count(uint64(math.Round(v))) }
 	ms := func(v float64) string { return short(time.Duration(v)) }
+	had := func(of func(Point) time.Duration) func(Point) (float64, bool) {
+		return func(p Point) (float64, bool) { return float64(of(p)), p.Max > 0 }
+	}
 	if r.Settings.Verb != Connect {
 		add(chart{title: "Operations a second", x: seconds, format: number, whole: true, lines: []curve{
 			line("done", run, rate(func(p Point) uint64 { return p.Done })),
 			line("errors", run, rate(func(p Point) uint64 { return p.Errors })),
 			line("late", run, rate(func(p Point) uint64 { return p.Late })),
 		}})
-		had := func(of func(Point) time.Duration) func(Point) (float64, bool) {
-			return func(p Point) (float64, bool) { return float64(of(p)), p.Max > 0 }
-		}
 		add(chart{title: "Latency over time", x: seconds, format: ms, lines: []curve{
 			line("p50", run, had(func(p Point) time.Duration { return p.P50 })),
 			line("p99", run, had(func(p Point) time.Duration { return p.P99 })),
 			line("max", run, had(func(p Point) time.Duration { return p.Max })),
+		}})
+	}
+	opening := r.moments(phaseOpen)
+	if r.Opening.Wanted > 0 {
+		last := 0
+		add(chart{title: "Sockets opened a second", x: seconds, format: number, whole: true, lines: []curve{
+			line("opened", opening, func(p Point) (float64, bool) {
+				more := max(p.Open-last, 0)
+				last = p.Open
+				return float64(more) / p.Seconds, true
+			}),
+		}})
+		what := "Dial to 101"
+		if r.Opening.Ticket != nil {
+			what = "Tickets"
+		}
+		add(chart{title: what + " over time, while sockets were opened", x: seconds, format: ms, lines: []curve{
+			line("p50", opening, had(func(p Point) time.Duration { return p.P50 })),
+			line("p99", opening, had(func(p Point) time.Duration { return p.P99 })),
+			line("max", opening, had(func(p Point) time.Duration { return p.Max })),
 		}})
 	}
 	add(chart{title: "Open sockets", x: seconds, format: number, whole: true, lines: []curve{

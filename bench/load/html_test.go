@@ -30,7 +30,7 @@ func drawn(t *testing.T) *Result {
 		p := Point{At: at, Phase: phaseRun, Open: 10, Begun: 500, Done: 500, Seconds: 0.5, P50: time.Millisecond, P99: 9 * time.Millisecond, Max: 10 * time.Millisecond,
 			Client: 0.3, Server: 0.5, RSS: 100 << 20, ClientRSS: 20 << 20, SlabSize: int64(300+i) << 20}
 		if i < 3 {
-			p = Point{At: at, Phase: phaseOpen, Open: 3 * i, Seconds: 0.5}
+			p = Point{At: at, Phase: phaseOpen, Open: 3 * i, Seconds: 0.5, P50: time.Millisecond, P99: 2 * time.Millisecond, Max: 3 * time.Millisecond}
 		}
 		r.Series = append(r.Series, p)
 	}
@@ -83,14 +83,14 @@ func TestHTML(t *testing.T) {
 	page := pageOf(t, r)
 	for _, part := range []string{
 		"<title>ticketgate bench echo</title>", `<span class="v DONE">DONE</span>`, "Latency by percentile", "Operations a second", "Latency over time", "Open sockets",
-		"Memory: resident, and growth of the kernel", "Cores in use", "<td>operation, from due</td>", "<td>close_1013</td><td>0</td><td>20</td><td></td>", "<td>http_429</td><td>3</td><td>0</td><td>too many</td>",
+		"Sockets opened a second", "Tickets over time, while sockets were opened", "<title>opened 1: 6</title>", "Memory: resident, and growth of the kernel", "Cores in use", "<td>operation, from due</td>", "<td>close_1013</td><td>0</td><td>20</td><td></td>", "<td>http_429</td><td>3</td><td>0</td><td>too many</td>",
 		"<pre>ticketgate bench echo</pre>", "99.99%", "25.00 µs", "5000 B",
 	} {
 		if !strings.Contains(page, part) {
 			t.Errorf("the page has no %s", part)
 		}
 	}
-	if n := strings.Count(page, "<svg"); n != 6 {
+	if n := strings.Count(page, "<svg"); n != 8 {
 		t.Errorf("%d charts", n)
 	}
 }
@@ -114,8 +114,8 @@ func TestHTMLTells(t *testing.T) {
 	page := pageOf(t, r)
 	for _, want := range []string{
 		"<td>target</td><td>127.0.0.1:8080</td>", "<td>stream</td><td>echo</td>", "<td>sockets</td><td>10</td>", "<td>rate</td><td>1000 a second</td>",
-		"<td>size</td><td>128 B</td>", "<td>processes</td><td>1, each on a core of its own</td>", "<td>lanes of each</td><td>4</td>",
-		"<td>cores that the client may use</td><td>0 3</td>", "<td>net.core.somaxconn</td><td>4096</td>", "not known: only root may read them",
+		"<td>size</td><td>128 B</td>", "<td>processes</td><td>1, each on one core</td>", "<td>lanes of each</td><td>4</td>",
+		"<td>cores that the client may use</td><td>0 3</td>", "<td>net.core.somaxconn</td><td>4096</td>", "not known: this kernel does not tell",
 		"<title>server 1.5: 100 MiB</title>", "<title>client 1.5: 20 MiB</title>", "<title>kernel 1.5: 303 MiB</title>",
 	} {
 		if !strings.Contains(page, want) {

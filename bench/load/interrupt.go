@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -23,9 +24,22 @@ func (r *runner) breakOff(ctx context.Context) error {
 	if err := r.tell(order{Stop: true}, client); err != nil {
 		return err
 	}
-	rest, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.s.Settle+endPatience)
+	patience := r.s.Settle + r.patience
+	rest, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
-	return r.follow(rest)
+	err := r.follow(rest)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	for i, p := range r.procs { // nobody waits as long for them now as in a run
+		if p.done || !client(p) {
+			continue
+		}
+		if err := r.lose(p, fmt.Errorf("worker %d did not stop within %s, and was killed", i, patience)); err != nil {
+			return err
+		}
+	}
+	return r.follow(context.WithoutCancel(ctx))
 }
 
 // brokenOff says that r is a part of what it was to be. Why it is INVALID besides stays, but nothing failed that was not tried.

@@ -76,6 +76,9 @@ type Job struct {
 	Listen string        `json:"listen,omitempty"`
 }
 
+// measures says that the job's latencies are somebody's.
+func (j *Job) measures() bool { return j.Verb != Connect && j.Verb != attack && j.Verb != backend }
+
 // An order is a line to a worker after its Job.
 type order struct {
 	Start int64 `json:"start,omitempty"` // begin the run then, on the clock of mono.System
@@ -98,6 +101,7 @@ type Report struct {
 	Open  int           `json:"open"` // sockets; of a verb that keeps them: those of its own, and no others
 	Counts
 	Errors   map[string]uint64 `json:"errors,omitempty"`   // by class
+	Lags     *lags             `json:"lags,omitempty"`     // of a worker without due times, since the run began
 	Hists    map[string][]byte `json:"hists,omitempty"`    // by name, packed
 	Examples map[string]string `json:"examples,omitempty"` // of errors by class, that are new
 	Gates    []string          `json:"gates,omitempty"`    // address and port of those that tickets named, that are new

@@ -80,7 +80,8 @@ func (o *opener) target(host []byte) (*bench.Target, error) {
 	if u, ok := o.unknown[string(host)]; ok && now < u.again {
 		return nil, u.err
 	}
-	at, err := o.resolve(string(host), "80") // once a gate: everything waits
+	at, err := o.resolve(string(host), "80") // once a gate: everything waits, and is not late for that
+	o.w.waits.shift(o.w.loop.Now() - now)
 	if err != nil {
 		err = fmt.Errorf("bench: gate: %w", err)
 		o.unknown[string(host)] = unknown{err, o.w.loop.Now() + unknownFor}
@@ -92,7 +93,7 @@ func (o *opener) target(host []byte) (*bench.Target, error) {
 	}
 	o.w.targets[string(host)] = t
 	o.w.gates = append(o.w.gates, at)
-	return t, nil
+	return t, o.w.report() // now: whoever is behind it is to be looked at before the first socket
 }
 
 // A lane opens one socket at a time. It is the handler between the 101 and the verb's own.

@@ -1,19 +1,28 @@
 package load
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"net"
+	"strings"
 	"testing"
 	"time"
 )
 
-// A gate without an address is asked for once a minute, not with every ticket.
+// A gate without an address is asked for once a minute, not with every ticket. Nobody is late for the resolver. A gate that has one is
+// told at once.
 func TestUnknownGate(t *testing.T) {
 	now := time.Hour
 	w := newWorker(t, func() time.Duration { return now })
+	var told bytes.Buffer
+	w.out, w.waits.limit = json.NewEncoder(&told), time.Second
+	var step wait
+	const slow = 3 * time.Second // the resolver
 	asked := 0
 	nobody := &net.DNSError{Err: "no such host", Name: "gate"}
 	o := &opener{queue: queue{w: w}, unknown: make(map[string]unknown), resolve: func(string, string) (string, error) {
+		now += slow
 		if asked++; asked < 3 {
 			return "", nobody
 		}
@@ -25,13 +34,18 @@ func TestUnknownGate(t *testing.T) {
 		err   error
 	}{{0, 1, nobody}, {0, 1, nobody}, {unknownFor - 1, 1, nobody}, {1, 2, nobody}, {unknownFor, 3, nil}, {unknownFor, 3, nil}} {
 		now += c.after
+		w.waits.begin(&step, now)
 		to, err := o.target([]byte("gate:80"))
 		if asked != c.asked || !errors.Is(err, c.err) || (to == nil) != (c.err != nil) {
 			t.Errorf("after %v: asked %d times, want %d; %v", c.after, asked, c.asked, err)
 		}
+		if left := step.at - now; left != time.Second {
+			t.Errorf("after %v: %v are left of a second", c.after, left)
+		}
+		step.end()
 	}
-	if len(w.gates) != 1 || w.gates[0] != "127.0.0.1:80" {
-		t.Errorf("gates %q", w.gates)
+	if n := strings.Count(told.String(), "\n"); n != 1 || !strings.Contains(told.String(), `"gates":["127.0.0.1:80"]`) {
+		t.Errorf("%d reports: %s", n, told.String())
 	}
 }
 

@@ -1,10 +1,12 @@
 package load
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 
 	"ticketgate/bench"
@@ -24,13 +26,9 @@ func (s *Settings) Preflight() (line string, missing []string, err error) {
 	if err != nil {
 		return "", nil, err
 	}
-	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	local, err := localPorts("/proc/sys/net/ipv4")
 	if err != nil {
 		return "", nil, err
-	}
-	var low, high int
-	if _, err := fmt.Sscan(string(b), &low, &high); err != nil {
-		return "", nil, fmt.Errorf("/proc/sys/net/ipv4/ip_local_port_range: %w", err)
 	}
 	each := max(files-filesBeside-s.Lanes, 1)
 	if s.Verb == Relay { // its backends have as many sockets, which the kernel spreads as it happens: six standard deviations are room enough
@@ -40,30 +38,97 @@ func (s *Settings) Preflight() (line string, missing []string, err error) {
 		s.Procs = max(1, (s.Sockets+each-1)/each)
 	}
 	of := max(len(s.Sources), 1)
-	ports := of * (high - low + 1)
+	ports := of * local
+	sockets := s.atOnce()
+	hold := s.Lanes+filesBeside < files && s.Sockets <= each*s.Procs && s.Hostile*min(len(s.Attacks), 1) <= files-filesBeside
+	programs := s.processes()
 	parts := []string{
-		fmt.Sprintf("ports %s (%d source%s, %d)", okay(s.Sockets <= ports), of, plural(of), ports),
-		fmt.Sprintf("files %s (%d a process)", okay(s.Sockets <= each*s.Procs), files),
-		fmt.Sprintf("%d process%s, %d core%s", s.Procs, map[bool]string{true: "es"}[s.Procs != 1], len(cores), plural(len(cores))),
+		fmt.Sprintf("ports %s (%d source%s, %d)", okay(sockets <= ports), of, plural(of), ports),
+		fmt.Sprintf("files %s (%d a process)", okay(hold), files),
+		fmt.Sprintf("%d process%s, %d core%s", programs, map[bool]string{true: "es"}[programs != 1], len(cores), plural(len(cores))),
 	}
-	if s.Procs > len(cores) {
+	if programs > len(cores) {
 		parts = append(parts, "more processes than cores: they take turns")
 	}
-	if _, err := bench.OwnWait(); err != nil {
-		parts = append(parts, "this kernel does not say how long processes wait for a core: a busy client may go unnoticed")
-	}
+	parts = append(parts, blind()...)
 	if note := s.whereNote(ports); note != "" {
 		parts = append(parts, note)
 	}
-	if s.Sockets > ports {
+	if sockets > ports {
 		missing = append(missing, fmt.Sprintf("ports: %d sockets to one address need as many local ports, %d source%s %d: give --source with %d addresses, or widen net.ipv4.ip_local_port_range",
-			s.Sockets, of, has(of), ports, (s.Sockets+high-low)/(high-low+1)))
+			sockets, of, has(of), ports, (sockets+local-1)/local))
 	}
-	if s.Sockets > each*s.Procs {
+	switch {
+	case s.Lanes+filesBeside >= files:
+		missing = append(missing, fmt.Sprintf("files: a process may have %d descriptors, and --lanes %d and %d besides need more: give --lanes %d at most, or ulimit -n %d",
+			files, s.Lanes, filesBeside, max(files-filesBeside-1, 1), s.Lanes+filesBeside+1))
+	case len(s.Attacks) > 0 && s.Hostile > files-filesBeside:
+		missing = append(missing, fmt.Sprintf("files: a process may have %d descriptors, and --hostile %d needs more: give %d at most, or ulimit -n %d",
+			files, s.Hostile, max(files-filesBeside, 1), s.Hostile+filesBeside))
+	case s.Sockets > each*s.Procs:
 		missing = append(missing, fmt.Sprintf("files: a process may have %d descriptors: %d sockets need --procs %d, or ulimit -n %d",
 			files, s.Sockets, (s.Sockets+each-1)/each, s.Sockets/s.Procs+files-each+1))
 	}
 	return strings.Join(parts, "  "), missing, nil
+}
+
+// blind says what this kernel does not tell.
+func blind() []string {
+	if _, err := bench.OwnWait(); err != nil {
+		return []string{"this kernel does not say how long processes wait for a core: a busy client may go unnoticed"}
+	}
+	return nil
+}
+
+// atOnce is how many sockets to the gate there are at the same time, at most: each has a port.
+func (s *Settings) atOnce() int {
+	n := s.Sockets
+	if !s.hasSockets() {
+		n = s.Lanes * s.Procs
+	}
+	return n + s.Hostile*len(s.Attacks)
+}
+
+// processes is how many there are on this machine, with the backends of relay, of which each client has one, and the attackers.
+func (s *Settings) processes() int {
+	n := s.Procs + len(s.Attacks)
+	if s.Verb == Relay {
+		n += s.Procs
+	}
+	return n
+}
+
+// localPorts is how many ports an address has for connections that go out: those of the range, without what is reserved (ip-sysctl.rst).
+func localPorts(dir string) (int, error) {
+	b, err := os.ReadFile(dir + "/ip_local_port_range")
+	if err != nil {
+		return 0, err
+	}
+	var low, high int
+	if _, err := fmt.Sscan(string(b), &low, &high); err != nil {
+		return 0, fmt.Errorf("%s/ip_local_port_range: %w", dir, err)
+	}
+	n := high - low + 1
+	b, err = os.ReadFile(dir + "/ip_local_reserved_ports")
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return 0, err
+	}
+	for part := range strings.SplitSeq(strings.TrimSpace(string(b)), ",") {
+		if part == "" {
+			continue
+		}
+		first, last, isRange := strings.Cut(part, "-")
+		from, err := strconv.Atoi(first)
+		to := from
+		if err == nil && isRange {
+			to, err = strconv.Atoi(last)
+		}
+		if err != nil {
+			return 0, fmt.Errorf("%s/ip_local_reserved_ports: %w", dir, err)
+		}
+		n -= max(min(to, high)-max(from, low)+1, 0)
+	}
+	return max(n, 1), nil
 }
 
 // timeWait is how long the kernel keeps the port of a connection that this side ended first.
@@ -84,7 +149,7 @@ func (s *Settings) whereNote(ports int) string {
 		return ""
 	}
 	at := netip.MustParseAddrPort(address).Addr()
-	if local, err := isLocal(at); err == nil && local {
+	if local, err := isLocal(at); err == nil && local || len(s.PIDs) > 0 {
 		return "server on the same host: results share its cores"
 	}
 	if s.Verb != Churn {

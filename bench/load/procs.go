@@ -20,6 +20,8 @@ type proc struct {
 	kind  string // of attack
 	cmd   *exec.Cmd
 	in    io.WriteCloser
+	first *Report // before it had opened anything
+	ready *Report // the first when all were open
 	last  Report
 	end   *Report           // the first after the end of the run
 	base  Counts            // at the start of the run
@@ -27,7 +29,6 @@ type proc struct {
 	used  time.Duration     // at the start of the run
 	wait  time.Duration
 	done  bool
-	ready bool
 	lost  bool      // it died in the run, or was killed over its silence: what it last said counts
 	heard time.Time // when it last said something
 	rss0  int64
@@ -133,6 +134,9 @@ func (r *runner) hear(s said) error {
 	if p.rss0 == 0 {
 		p.rss0 = report.RSS
 	}
+	if p.first == nil {
+		p.first = &report
+	}
 	p.last = report
 	to := r.open
 	switch report.Phase {
@@ -145,7 +149,9 @@ func (r *runner) hear(s said) error {
 	if p.end == nil && (report.Phase == phaseSettle || report.Phase == phaseDone) {
 		p.end = &report
 	}
-	p.ready = p.ready || report.Phase == phaseReady
+	if p.ready == nil && report.Phase == phaseReady {
+		p.ready = &report
+	}
 	p.done = p.done || report.Phase == phaseDone
 	for _, address := range report.Gates {
 		if err := r.gate(address); err != nil {
@@ -180,18 +186,26 @@ func (r *runner) half(report Report) hists {
 }
 
 // lose goes on without p. Before the run there is nothing to conclude from, and why is the end of all; in it, what the others and p have
-// said until then is a result, though no good one.
+// said until then is a result, though no good one. Its sockets end with it.
 func (r *runner) lose(p *proc, why error) error {
 	if r.start == 0 {
 		return why
 	}
 	p.lost, p.done = true, true
+	if p.last.Phase == phaseOpen || p.last.Phase == phaseReady { // it has said nothing in the run: At tells another time
+		p.last.At = 0
+	}
+	if r.s.hasSockets() {
+		p.last.Lost += uint64(p.last.Open)
+		p.last.Open = 0
+	}
 	if p.end == nil {
 		last := p.last
 		p.end = &last
 	}
+	p.last.RSS = 0
 	_ = p.cmd.Process.Kill()
-	r.broken = append(r.broken, why.Error())
+	r.result.Broken = append(r.result.Broken, why.Error())
 	return nil
 }
 

@@ -2,6 +2,7 @@ package load
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -59,14 +60,14 @@ func TestWorkerSilent(t *testing.T) {
 	if err := r.overdue(p.heard.Add(61 * time.Second)); err != nil || !p.lost || !r.clientsDone() {
 		t.Errorf("%v, %+v", err, p)
 	}
-	if len(r.broken) != 1 || !strings.Contains(r.broken[0], "worker 0 has said nothing for 1m1s") {
-		t.Errorf("%q", r.broken)
+	if len(r.result.Broken) != 1 || !strings.Contains(r.result.Broken[0], "worker 0 has said nothing for 1m1s") {
+		t.Errorf("%q", r.result.Broken)
 	}
 	if err := r.hear(<-r.lines); err != nil { // its end
 		t.Error(err)
 	}
-	if err := r.end(); err != nil || len(r.broken) != 1 {
-		t.Errorf("%v, %q", err, r.broken)
+	if err := r.end(); err != nil || len(r.result.Broken) != 1 {
+		t.Errorf("%v, %q", err, r.result.Broken)
 	}
 }
 
@@ -114,12 +115,51 @@ func TestOpeningStands(t *testing.T) {
 	if err := r.until(t.Context(), func(*runner) bool { return false }); err != nil {
 		t.Fatal(err)
 	}
-	if !r.stuck() || !strings.Contains(strings.Join(r.broken, ""), "no socket more was opened for 1ns") {
-		t.Errorf("%q", r.broken)
+	if !r.stuck() || !strings.Contains(strings.Join(r.stands, ""), "no socket more was opened for 1ns") {
+		t.Errorf("%q", r.stands)
 	}
 	if r.conclude(); r.result.Verdict != Fail {
 		t.Errorf("%s", r.result.Verdict)
 	}
+}
+
+// A worker that hangs when a run is ended is given up, and what was measured stays.
+func TestBreakOffHangs(t *testing.T) {
+	r := newRunner("sits")
+	if err := r.spawn(Job{Verb: Echo}); err != nil {
+		t.Fatal(err)
+	}
+	p := r.procs[0]
+	r.start, r.patience, r.s.Settle = 1, time.Millisecond, 0
+	r.result.Kernel, r.open, r.run, r.part = new([2]Slab), make(hists), make(hists), make(hists)
+	p.first, p.last = new(Report), Report{Phase: phaseRun, At: time.Second, Open: 3, RSS: 5, Counts: Counts{Begun: 9, Done: 8, Opened: 3}}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := r.breakOff(ctx); err != nil {
+		t.Fatal(err)
+	}
+	r.patience = time.Minute
+	if err := r.end(); err != nil {
+		t.Error(err)
+	}
+	res := r.result
+	if len(res.Broken) != 1 || !strings.Contains(res.Broken[0], "worker 0 did not stop within 1ms") || res.Run.Done != 8 || res.Run.Took != time.Second || res.Run.Held != 0 || res.Run.Lost != 3 {
+		t.Errorf("%q, %+v, %d held", res.Broken, res.Run.Counts, res.Run.Held)
+	}
+}
+
+// A worker that is lost before it has said anything in the run has taken no part in it.
+func TestLoseEarly(t *testing.T) {
+	r := newRunner("")
+	r.start = 1
+	p := &proc{cmd: exec.Command("true"), last: Report{Phase: phaseReady, At: time.Hour, Open: 2, Counts: Counts{Opened: 2}}}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.lose(p, io.EOF); err != nil || p.end == nil || p.end.At != 0 || p.end.Open != 0 || p.end.Lost != 2 {
+		t.Errorf("%v, %+v", err, p.end)
+	}
+	_ = p.cmd.Wait()
 }
 
 func TestOpenWait(t *testing.T) {

@@ -27,6 +27,7 @@ type queue struct {
 	all   []starter
 	tired []tired // whose operation failed in a closed loop, the one that may go on first in front
 	busy  int
+	row   int             // of failures without a success between them
 	begun int             // operations that were taken up, also those that wait
 	wait  []time.Duration // when those were due that no starter was free for
 	pause time.Duration   // until when nothing begins
@@ -38,8 +39,9 @@ type tired struct {
 	until time.Duration
 }
 
-// failPause is how long a starter of a closed loop rests after a failure: what refuses at once would be made to do it as fast as the
-// client can, which measures the client. The others go on, so that a few failures cost a few starters their time.
+// failPause is how long a starter of a closed loop rests after a failure when as many operations as there are lanes have failed in a row:
+// what refuses everything at once would be made to do it as fast as the client can, which measures the client. Failures among successes
+// cost nobody a rest, which would decide the rate.
 const failPause = 50 * time.Millisecond
 
 // tick begins what is due and what a starter is free for, as many as there are lanes at most: what fails at once would else go
@@ -104,14 +106,21 @@ func (q *queue) one(due time.Duration) {
 
 // ended takes back a starter whose operation is over.
 func (q *queue) ended(s starter) {
+	q.row = 0
+	q.back(s)
+}
+
+// back takes back a starter that may go on at once.
+func (q *queue) back(s starter) {
 	q.busy--
 	q.free = append(q.free, s)
 }
 
 // failed takes back a starter whose operation has failed.
 func (q *queue) failed(s starter) {
-	if q.pacer != nil {
-		q.ended(s)
+	q.row++
+	if q.pacer != nil || q.row < q.w.job.Lanes {
+		q.back(s)
 		return
 	}
 	q.busy--

@@ -22,7 +22,7 @@ func TestFailuresRest(t *testing.T) {
 	for _, c := range []struct {
 		after time.Duration
 		begun uint64
-	}{{0, 2}, {0, 2}, {failPause - 1, 2}, {1, 4}, {failPause, 6}} {
+	}{{0, 3}, {0, 3}, {failPause - 1, 3}, {1, 5}, {failPause, 7}} { // two in a row, and whose turn it was already
 		now += c.after
 		next := q.tick(now)
 		for next <= now {

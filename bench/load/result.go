@@ -39,6 +39,8 @@ type Result struct {
 	Verdict string   `json:"verdict"`
 	Why     []string `json:"why,omitempty"`
 
+	// Broken is what went wrong in bench's own processes while it ran: the figures are those of the others, or of a part of the time.
+	Broken   []string          `json:"broken,omitempty"`
 	Examples map[string]string `json:"examples,omitempty"` // the text of the first error of each class
 
 	Opening Opening  `json:"opening"`
@@ -53,7 +55,8 @@ type Result struct {
 
 // HostInfo is where it ran.
 type HostInfo struct {
-	Name string `json:"name"`
+	Name    string `json:"name"`
+	Machine string `json:"machine,omitempty"` // tells machines of one name apart; made of /etc/machine-id, which it does not tell
 	bench.Host
 	Files    int               `json:"files"`              // descriptors a process may have
 	Affinity []int             `json:"affinity,omitempty"` // the cores it may use
@@ -69,6 +72,13 @@ type Opening struct {
 	Errors map[string]uint64 `json:"errors,omitempty"`
 	Ticket *Latency          `json:"ticket,omitempty"`
 	Open   *Latency          `json:"open,omitempty"`
+	// Of a ramp: how long after it was due each was begun, and the share of those begun more than 10 ms after.
+	Schedule  *Latency `json:"schedule,omitempty"`
+	LateShare float64  `json:"late_share,omitempty"`
+	// Busiest is the share of its core that a client process used or waited for while it opened its sockets, of that which did the most.
+	// Full: the server had no processor left meanwhile.
+	Busiest float64 `json:"busy,omitempty"`
+	Full    bool    `json:"server_full,omitempty"`
 }
 
 // Running is the run itself.
@@ -88,6 +98,7 @@ type Running struct {
 	In         *Latency          `json:"in,omitempty"`
 	Out        *Latency          `json:"out,omitempty"`
 	Schedule   *Latency          `json:"schedule,omitempty"`
+	Lag        *Lag              `json:"lag,omitempty"` // without due times
 }
 
 // Latency is a distribution.
@@ -186,7 +197,7 @@ type Server struct {
 
 // Slab is the kernel's memory at one moment.
 type Slab struct {
-	Slabs int64 `json:"slabs"` // 0: only root may read it
+	Slabs int64 `json:"slabs"` // 0: this kernel does not tell
 	TCP   int64 `json:"tcp"`   // data in sockets' buffers
 	Used  int64 `json:"used"`  // all memory that is neither free nor page cache nor a process's
 }

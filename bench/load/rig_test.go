@@ -220,8 +220,8 @@ func run(t *testing.T, s load.Settings) *load.Result {
 		want += s.Procs
 	}
 	w.ended(t, want)
-	if said != len(r.Series) {
-		t.Errorf("%d points were said, %d are in the series", said, len(r.Series))
+	if said == 0 {
+		t.Error("no progress was said")
 	}
 	for _, p := range r.Series {
 		if p.Seconds <= 0 || p.Open < 0 || s.Sockets > 0 && p.Open > s.Sockets || p.ClientRSS < 0 || p.Begun > r.Run.Begun+uint64(s.Sockets) || p.Done > r.Run.Done || p.Late > r.Run.Due {

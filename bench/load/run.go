@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os/exec"
@@ -58,7 +59,7 @@ type runner struct {
 	result *Result
 	local  bool            // the server is on this machine
 	gates  map[string]bool // of tickets, that were looked for
-	broken []string        // why it ended before its time, or without all workers; nothing: it did not
+	stands []string        // why it comes to no run; nothing: it does
 
 	opening  time.Duration // how long no socket more may be opened
 	silence  time.Duration // how long a worker may say nothing
@@ -77,11 +78,13 @@ type runner struct {
 	lastT time.Duration // of the last point
 	every time.Duration // between points, once there were too many; 0: pointEvery
 	lastU time.Duration // used by the clients then
+	saidT time.Duration // of the last progress
+	saidC Counts
 	lastS seen
 	first seen
 	full  seen
 	lost  error                    // of a server's process that went: what was seen before counts
-	spent map[string]time.Duration // by the server's threads at the start of the run
+	spent map[string]time.Duration // by the server's threads until the sockets were opened, then until the run began
 }
 
 // Run does what s says, from several processes, and returns what came of it; of a run that ctx has ended that is the part until
@@ -95,7 +98,7 @@ func Run(ctx context.Context, s Settings, env Env) (*Result, error) {
 		return nil, err
 	}
 	r := &runner{s: s, env: env, lines: make(chan said, 64), open: make(hists), run: make(hists), part: make(hists), calm: make(hists), storm: make(hists),
-		opening: s.openWait(), silence: silence + jobs[0].Every, patience: endPatience}
+		opening: s.openWait(), silence: silence + s.every(), patience: endPatience}
 	if r.result, err = r.describe(); err != nil {
 		return nil, err
 	}
@@ -110,6 +113,7 @@ func Run(ctx context.Context, s Settings, env Env) (*Result, error) {
 	if r.local, err = isLocal(netip.MustParseAddrPort(address).Addr()); err != nil {
 		return nil, err
 	}
+	r.local = r.local || len(s.PIDs) > 0 // in a container it has an address of its own
 	err = r.drive(ctx, jobs)
 	interrupted := err != nil && ctx.Err() != nil
 	if interrupted {
@@ -120,7 +124,7 @@ func Run(ctx context.Context, s Settings, env Env) (*Result, error) {
 		return nil, err
 	}
 	if end != nil { // all is said, but what the last answers were worth is not
-		r.broken = append(r.broken, end.Error())
+		r.result.Broken = append(r.result.Broken, end.Error())
 	}
 	if r.conclude(); interrupted {
 		r.result.brokenOff()
@@ -141,7 +145,7 @@ func (r *runner) describe() (*Result, error) {
 		return nil, err
 	}
 	return &Result{Version: resultVersion, Tool: r.env.Tool, Command: r.env.Command, Started: time.Now().UTC().Truncate(time.Second),
-		Host: *host, Settings: r.s.shown(), Notes: host.notes()}, nil
+		Host: *host, Settings: r.s.shown(), Notes: slices.Concat(host.notes(), blind())}, nil
 }
 
 // jobs are what the workers do, the backends' first, and the address of the server.
@@ -151,7 +155,7 @@ func (s *Settings) jobs() (jobs []Job, server string, err error) {
 		return nil, "", err
 	}
 	base := Job{Verb: s.Verb, Share: s.Procs, Seed: s.Seed, Thread: -1, Key: s.Key, Stream: s.Stream, Clients: s.Clients, Ramp: s.Ramp, Insist: s.Insist, Lanes: s.Lanes,
-		Schedule: all, InFlight: s.InFlight, Size: s.Size, For: s.Duration, Settle: s.Settle, Timeout: s.Timeout, Every: pointEvery / 2 * time.Duration(s.reportPoints())}
+		Schedule: all, InFlight: s.InFlight, Size: s.Size, For: s.Duration, Settle: s.Settle, Timeout: s.Timeout, Every: s.every()}
 	if s.Plain != "" {
 		at, err := plainOf(s.Plain)
 		if err != nil {
@@ -226,10 +230,11 @@ func (r *runner) drive(ctx context.Context, jobs []Job) error {
 		if r.first, err = r.watch.see(); err != nil {
 			return err
 		}
+		r.spent = r.watch.spent()
 		r.lastS = r.first
 	}
 	r.result.Kernel = &[2]Slab{kernelNow()}
-	r.lastT = r.began
+	r.lastT, r.saidT = r.began, r.began
 	for _, j := range jobs {
 		if r.stuck() {
 			break
@@ -279,7 +284,7 @@ func (r *runner) follow(ctx context.Context) error {
 }
 
 // stuck says that it will come to no run.
-func (r *runner) stuck() bool { return len(r.broken) > 0 && r.start == 0 }
+func (r *runner) stuck() bool { return len(r.stands) > 0 && r.start == 0 }
 
 // openWait is how long it may take until a socket more is open.
 func (s *Settings) openWait() time.Duration {
@@ -297,6 +302,7 @@ func (s *Settings) openWait() time.Duration {
 func (r *runner) begin(at time.Duration) {
 	r.start = at
 	r.lastT, r.lastC, r.lastE, r.lastU = at, Counts{}, 0, r.used()
+	r.saidT, r.saidC = at, Counts{}
 }
 
 func (r *runner) allReady() bool { return r.unready() == 0 }
@@ -304,7 +310,7 @@ func (r *runner) allReady() bool { return r.unready() == 0 }
 // unready is how many workers are not ready.
 func (r *runner) unready() (n int) {
 	for _, p := range r.procs {
-		if !p.ready {
+		if p.ready == nil {
 			n++
 		}
 	}
@@ -335,7 +341,7 @@ func (r *runner) until(ctx context.Context, over func(*runner) bool) error {
 				return err
 			}
 		case <-points.C:
-			if err := r.point(); err != nil {
+			if err := errors.Join(r.point(), r.say()); err != nil {
 				return err
 			}
 			now := time.Now()
@@ -346,7 +352,7 @@ func (r *runner) until(ctx context.Context, over func(*runner) bool) error {
 				moved, open = now, n
 			}
 			if now.Sub(moved) > r.opening {
-				r.broken = append(r.broken, fmt.Sprintf("no socket more was opened for %s", r.opening))
+				r.stands = append(r.stands, fmt.Sprintf("no socket more was opened for %s", r.opening))
 			}
 		}
 	}

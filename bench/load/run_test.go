@@ -243,8 +243,11 @@ func TestRunLosesWorkerInRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if why := strings.Join(r.Why, "; "); r.Verdict != load.Fail || !strings.Contains(why, "worker 1: exit status 3: fell over") || r.Run.Done == 0 {
+	if why := strings.Join(r.Why, "; "); r.Verdict != load.Invalid || len(r.Broken) != 1 || !strings.Contains(why, "worker 1: exit status 3: fell over") || r.Run.Done == 0 {
 		t.Errorf("%s: %s, %+v", r.Verdict, why, r.Run.Counts)
+	}
+	if r.Run.Held != 4 || r.Run.Lost != 3 || r.Series[len(r.Series)-1].Open != 4 { // of 7, 3 were its own
+		t.Errorf("%d held, %d lost, %+v", r.Run.Held, r.Run.Lost, r.Series[len(r.Series)-1])
 	}
 	w.ended(t, 2)
 }
@@ -513,7 +516,7 @@ func TestRunRelayLosesBackend(t *testing.T) {
 	set.Backend, set.Settle, set.Procs = backend, 100*time.Millisecond, 1
 	w := workers{how: []string{"fails", "works"}}
 	r, err := load.Run(t.Context(), set, load.Env{Worker: w.start})
-	if err != nil || r.Verdict != load.Fail || !strings.Contains(strings.Join(r.Why, "; "), "lost at last") {
+	if err != nil || r.Verdict != load.Invalid || len(r.Broken) != 1 || !strings.Contains(strings.Join(r.Why, "; "), "lost at last") {
 		t.Errorf("%+v, %v", r, err)
 	}
 }

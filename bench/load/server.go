@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -68,9 +69,9 @@ func look(address string) (*watch, error) {
 }
 
 // gate watches also who listens on address, to which tickets lead: it may be another process than the handshake's. Its memory before the
-// first socket is what it has now, a report after the first ticket.
+// first socket is what it has now, after the first ticket.
 func (r *runner) gate(address string) error {
-	if len(r.s.PIDs) > 0 || r.start > 0 || r.gates[address] { // each worker names it, and looking costs seconds beside a million descriptors
+	if len(r.s.PIDs) > 0 || r.gates[address] { // each worker names it, and looking costs seconds beside a million descriptors
 		return nil
 	}
 	if r.gates == nil {
@@ -96,9 +97,17 @@ func (r *runner) gate(address string) error {
 	more.pids = slices.DeleteFunc(more.pids, func(pid int) bool { return slices.Contains(r.watch.pids, pid) })
 	now, err := more.see()
 	if err != nil {
-		return err
+		return nil //nolint:nilerr // it went meanwhile, and its sockets tell it
 	}
-	for _, s := range []*seen{&r.first, &r.lastS} {
+	all := []*seen{&r.first, &r.lastS}
+	if r.start > 0 { // churn: what it had used before the run is no part of it
+		all = append(all, &r.full)
+		if r.spent == nil {
+			r.spent = make(map[string]time.Duration)
+		}
+		maps.Copy(r.spent, more.spent())
+	}
+	for _, s := range all {
 		s.cpu += now.cpu
 		s.rss += now.rss
 	}
@@ -227,7 +236,7 @@ func kernelNow() Slab {
 	return s
 }
 
-// slabsNow is what the kernel's slabs hold; 0: only root may read it.
+// slabsNow is what the kernel's slabs hold; 0: this kernel does not tell.
 func slabsNow() int64 {
 	n, err := bench.Slab()
 	if err != nil {

@@ -144,6 +144,10 @@ func TestGate(t *testing.T) {
 	if !r.local || !slices.Equal(r.watch.pids, []int{os.Getpid()}) || r.first.rss < 1<<20 || r.lastS != r.first {
 		t.Errorf("%+v, first %+v, last %+v", r.watch, r.first, r.lastS)
 	}
+	churn := runner{start: 1, result: &Result{}}
+	if err := churn.gate(l.Addr().String()); err != nil || churn.full != churn.first || churn.full.rss < 1<<20 || len(churn.spent) == 0 {
+		t.Errorf("in the run: %v, %+v, %+v", err, churn.full, churn.spent)
+	}
 	told := runner{s: Settings{PIDs: []int{1}}}
 	elsewhere := runner{}
 	if err := errors.Join(told.gate(l.Addr().String()), elsewhere.gate("192.0.2.1:80")); err != nil || told.watch != nil || elsewhere.watch != nil || elsewhere.local {

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -48,6 +49,7 @@ const (
 	hostileMax  = 10_000              // of each attack: all in one process
 	durationMax = 30 * 24 * time.Hour // the backend of relay listens for a year
 	settleMax   = time.Hour
+	timeoutMax  = time.Hour
 	underWayMax = 4 << 30 // bytes: client, server and kernel hold them, a million messages of 4 KiB
 )
 
@@ -87,7 +89,7 @@ func (s *Settings) checkBounds() (all []error) {
 	}
 	want(s.Duration > 0 && s.Duration <= durationMax, "--duration %s: want more than 0, and at most %s", s.Duration, durationMax)
 	want(s.Settle >= 0 && s.Settle <= settleMax, "--settle %s: want 0 to %s", s.Settle, settleMax)
-	want(s.Timeout >= 0, "--timeout %s: want a time, or 0 for none", s.Timeout)
+	want(s.Timeout >= 0 && s.Timeout <= timeoutMax, "--timeout %s: want at most %s, or 0 for none", s.Timeout, timeoutMax)
 	want(s.Procs >= 0 && s.Procs <= procsMax, "--procs %d: want 1 to %d", s.Procs, procsMax)
 	want(s.Lanes >= 1 && s.Lanes <= lanesMax, "--lanes %d: want 1 to %d", s.Lanes, lanesMax)
 	want(s.Ramp >= 0 && s.Ramp <= rateMax, "--ramp %v: want sockets a second, at most 1e9, or 0 for as fast as they come", s.Ramp) // false also of what is no number
@@ -156,6 +158,9 @@ func (s *Settings) apiHost() string {
 // reportPoints is in how many points of the series every process reports twice: of many processes the coordinator could not hear
 // all in each.
 func (s *Settings) reportPoints() int { return max(1, s.Procs/reportsEach) }
+
+// every is the time between two reports of a process.
+func (s *Settings) every() time.Duration { return pointEvery / 2 * time.Duration(s.reportPoints()) }
 
 // hasSockets says that the verb begins with Sockets open ones.
 func (s *Settings) hasSockets() bool { return s.Verb != Tickets && s.Verb != Churn }
@@ -229,21 +234,36 @@ func isIPv6(host string) bool {
 	return err == nil && !a.Unmap().Is4()
 }
 
+// resolveWithin is how long a name may take: a worker does nothing else meanwhile, and is given up when it says nothing for 30 s.
+const resolveWithin = 5 * time.Second
+
 // resolve turns host or host:port into an IPv4 address and port.
 func resolve(host, port string) (string, error) {
 	if _, _, err := net.SplitHostPort(host); err != nil {
 		host = net.JoinHostPort(host, port)
 	}
-	a, err := net.ResolveTCPAddr("tcp4", host)
+	name, service, err := net.SplitHostPort(host)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", host, err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), resolveWithin)
+	defer cancel()
+	number, err := net.DefaultResolver.LookupPort(ctx, "tcp4", service)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", host, err)
+	}
+	all, err := net.DefaultResolver.LookupNetIP(ctx, "ip4", name)
+	if err == nil && len(all) == 0 {
+		err = &net.DNSError{Err: "no address", Name: name, IsNotFound: true}
+	}
 	if err != nil {
 		err = fmt.Errorf("%s: %w", host, err)
-		if name := (*net.DNSError)(nil); errors.As(err, &name) {
+		if unknown := (*net.DNSError)(nil); errors.As(err, &unknown) {
 			err = &unreachableError{err}
 		}
 		return "", err
 	}
-	at := a.AddrPort()
-	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port()).String(), nil
+	return netip.AddrPortFrom(all[0].Unmap(), uint16(number)).String(), nil
 }
 
 // ParseSources reads "127.0.0.2,127.0.0.4-127.0.0.9": IPv4 addresses and ranges of them.

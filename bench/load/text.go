@@ -87,6 +87,9 @@ func (r *Result) Lines() []string {
 		if o.Open != nil {
 			line += fmt.Sprintf("   open p50 %s  p99 %s", short(o.Open.P50), short(o.Open.P99))
 		}
+		if o.Schedule != nil {
+			line += fmt.Sprintf("   late %s (begun %s after due at p99)", percent(o.LateShare), short(o.Schedule.P99))
+		}
 		all = append(all, line+errorText(o.Errors))
 	}
 	line := "result  "
@@ -121,6 +124,9 @@ func (r *Result) Lines() []string {
 	client := fmt.Sprintf("client  busy %s of a core", percent(r.Client.Busiest))
 	if run.Schedule != nil {
 		client += fmt.Sprintf("   late %s (begun %s after due at p99)", percent(run.LateShare), short(run.Schedule.P99))
+	}
+	if l := run.Lag; l != nil {
+		client += fmt.Sprintf("   late for what it could do by %s at p50, %s at p99", short(l.P50), short(l.P99))
 	}
 	if r.Client.PerSocket > 0 {
 		client += fmt.Sprintf("   %.0f B a socket", r.Client.PerSocket)

@@ -19,6 +19,7 @@ const (
 	serverMost = 0.9                    // of a thread, or of all cores that it may have: the server could do no more either
 	lagMost    = 0.5                    // of a percentile: the client's own part in it
 	lagFloor   = 200 * time.Microsecond // below which no part is too large: a wake-up takes some of it
+	busyFrom   = 500 * time.Millisecond // of opening sockets, for its share of a core
 	growthFrom = 3                      // points of memory in half a run, for a slope
 	lagBeyond  = 10                     // operations beyond a percentile, for it to say anything
 )
@@ -34,6 +35,11 @@ func (r *Result) saturated() []string {
 		r.behind(say)
 	} else if r.Settings.Verb != Connect && c.Busiest >= clientMost && !r.Server.exhausted() {
 		say("it was busy %s of its core (the server: %s): the rate is its own; give it --procs, or a rate", percent(c.Busiest), r.serverShare())
+	} else if own := run.ownDelay(0.5, 0.1); own != "" {
+		say("%s; give it a core of its own", own)
+	}
+	if own := r.openingOwn(); own != "" && r.Settings.Verb == Connect && r.Settings.Ramp > 0 {
+		say("%s; give it --procs, or more --lanes", own)
 	}
 	if b := r.Backend; b != nil {
 		if b.Busiest >= clientMost && !r.Server.exhausted() {
@@ -101,10 +107,38 @@ func (r *Result) behind(say func(format string, args ...any)) {
 	}
 }
 
+// openingOwn says why the times of tickets and of opening sockets are the client's and not the server's; "": they are not.
+func (r *Result) openingOwn() string {
+	o := &r.Opening
+	if o.Wanted == 0 {
+		return ""
+	}
+	if r.Settings.Ramp == 0 {
+		if o.Busiest >= clientMost && !o.Full {
+			return "a client process was busy " + percent(o.Busiest) + " of its core"
+		}
+		return ""
+	}
+	if o.LateShare > lateMost {
+		return fmt.Sprintf("the client began %s of them more than %s after they were due", percent(o.LateShare), lateAfter)
+	}
+	if own := ownDelay(o.Schedule, either(o.Ticket, o.Open), 0.5, 0.1); own != "" {
+		return "the client: " + own
+	}
+	return ""
+}
+
 // ownDelay says in which percentile more than half is the client's own delay; "": in none. beyond are the shares of operations that take
 // longer than the percentiles that are looked at.
 func (run *Running) ownDelay(beyond ...float64) string {
-	s, l := run.Schedule, run.Latency
+	if own := ownDelay(run.Schedule, run.Latency, beyond...); own != "" || run.Lag == nil {
+		return own
+	}
+	return ownDelay(&Latency{P50: run.Lag.P50, P90: run.Lag.P90, P99: run.Lag.P99}, run.Latency, beyond...)
+}
+
+// ownDelay is that of l, in which s has a part.
+func ownDelay(s, l *Latency, beyond ...float64) string {
 	if s == nil || l == nil {
 		return ""
 	}
@@ -465,6 +499,12 @@ func (s *Settings) lacks(figure string) string {
 // delay says that q is about the latency of operations, which for a feed needs clocks that agree.
 func (q Requirement) delay() bool { return q.unit == unitTime && !strings.Contains(q.name, "-") }
 
+// opening says that q is about how long tickets, or opening sockets, took: of a verb that does it beforehand that is the opening.
+func (q Requirement) opening() bool {
+	prefix, _, isPart := strings.Cut(q.name, "-")
+	return isPart && (prefix == "ticket" || prefix == "open")
+}
+
 // missed says how r misses q; "": it does not. A figure that the run does not have is missed.
 func (q Requirement) missed(r *Result) string {
 	v, ok := figures[q.name].of(r)
@@ -496,6 +536,10 @@ func (r *Result) Judge(all []Requirement) (missed bool) {
 	}
 	if q := slices.IndexFunc(all, Requirement.delay); q >= 0 && r.Run.Ahead > 0 {
 		r.Verdict, r.Why = Invalid, append(r.Why, all[q].text+": not known: the clocks of server and client differ")
+		return false
+	}
+	if q := slices.IndexFunc(all, Requirement.opening); q >= 0 && r.openingOwn() != "" {
+		r.Verdict, r.Why = Invalid, append(r.Why, all[q].text+": not known: "+r.openingOwn())
 		return false
 	}
 	for _, q := range all {

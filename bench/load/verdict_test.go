@@ -337,6 +337,19 @@ func TestSaturated(t *testing.T) {
 			r.Settings.Verb, r.Run.Done, r.Run.Errors = Tickets, 0, map[string]uint64{"no_connection": 200}
 		}, nil},
 		{"late for want of lanes", func(r *Result) { r.Settings.Verb, r.Run.LateShare = Tickets, 0.5 }, []string{"after they were due: give it more --lanes"}},
+		{"closed, and stopped for a time", func(r *Result) {
+			closed(r)
+			r.Client.Busiest, r.Run.Schedule, r.Run.Lag = 0.5, nil, &Lag{P90: 2 * time.Millisecond}
+		}, []string{"its own delay is 2ms at p90, more than half of the 3ms"}},
+		{"closed, woken late now and then", func(r *Result) {
+			closed(r)
+			r.Client.Busiest, r.Run.Schedule, r.Run.Lag = 0.5, nil, &Lag{P99: time.Hour}
+		}, nil},
+		{"a ramp that is late", func(r *Result) {
+			r.Settings.Verb, r.Settings.Rate, r.Settings.Ramp, r.Opening.LateShare = Connect, "", 10, 0.02
+		},
+			[]string{"the client began 2.0% of them more than 10ms after"}},
+		{"a ramp of another verb", func(r *Result) { r.Settings.Ramp, r.Opening.LateShare = 10, 0.02 }, nil},
 		{"closed, late has no meaning", func(r *Result) { closed(r); r.Client.Busiest, r.Run.LateShare = 0.1, 1 }, nil},
 	} {
 		r := finished()
@@ -431,6 +444,80 @@ func TestOwnDelay(t *testing.T) {
 		c.change(&r.Run)
 		if got := r.Run.ownDelay(0.01, 0.001); !strings.HasPrefix(got, c.want) || (got == "") != (c.want == "") {
 			t.Errorf("%s: %q", c.name, got)
+		}
+	}
+}
+
+// Where the client was the one who was slow while sockets were opened, that is a note, and what is required of the times that it took is
+// not known.
+func TestOpeningOwn(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*Result)
+		want   string
+	}{
+		{"neither", func(*Result) {}, ""},
+		{"busy", func(r *Result) { r.Opening.Busiest = 0.96 }, "a client process was busy 96.0% of its core"},
+		{"busy, as the server", func(r *Result) { r.Opening.Busiest, r.Opening.Full = 0.96, true }, ""},
+		{"busy on a ramp", func(r *Result) { r.Opening.Busiest, r.Settings.Ramp = 0.96, 10 }, ""},
+		{"late", func(r *Result) { r.Opening.LateShare, r.Settings.Ramp = 0.011, 10 }, "the client began 1.1% of them more than 10ms after they were due"},
+		{"slow", func(r *Result) { r.Opening.Schedule, r.Settings.Ramp = &Latency{P50: 3 * time.Millisecond}, 10 }, "the client: its own delay is 3ms at p50, more than half of the 4ms"},
+		{"a verb without an opening", func(r *Result) { r.Opening.Busiest, r.Opening.Wanted = 0.96, 0 }, ""},
+	} {
+		r := finished()
+		c.change(r)
+		own := r.openingOwn()
+		if !strings.HasPrefix(own, c.want) || (own == "") != (c.want == "") {
+			t.Errorf("%s: %q", c.name, own)
+		}
+		for text, opening := range map[string]bool{"open-p99<1h": true, "ticket-p50<1h": true, "p99<1h": false, "opened>1": false} {
+			all, err := ParseRequirements(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Verdict, r.Why = Done, nil
+			want := Pass
+			if opening && own != "" {
+				want = Invalid
+			}
+			if missed := r.Judge(all); missed || r.Verdict != want {
+				t.Errorf("%s, %s: %s %q, want %s", c.name, text, r.Verdict, r.Why, want)
+			}
+		}
+		n := &runner{s: r.Settings, result: r}
+		if n.conclude(); strings.Contains(strings.Join(r.Notes, "\n"), "while sockets were opened ") != (own != "") {
+			t.Errorf("%s: notes %q", c.name, r.Notes)
+		}
+	}
+}
+
+// What the client did wrong comes before what the server seems to have done.
+func TestInvalidBeforeFail(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		change  func(*runner)
+		verdict string
+		why     []string
+	}{
+		{"all well", func(*runner) {}, Done, nil},
+		{"no socket", func(r *runner) { r.result.Opening.Opened, r.stands = 0, []string{"there was nothing to run with"} }, Fail,
+			[]string{"none of 10 sockets could be opened", "there was nothing to run with"}},
+		{"no port for any", func(r *runner) {
+			r.result.Opening.Opened, r.result.Opening.Errors, r.stands = 0, map[string]uint64{classPorts: 10}, []string{"there was nothing to run with"}
+		}, Invalid, []string{"none of 10 sockets could be opened: 10 no_port", "there was nothing to run with", "generator saturated: it had no port"}},
+		{"a process lost", func(r *runner) { r.result.Broken = []string{"worker 0 ended before its time"} }, Invalid, []string{"worker 0 ended before its time"}},
+	} {
+		r := &runner{result: finished()}
+		r.result.Hostile = nil
+		c.change(r)
+		r.conclude()
+		if len(r.result.Why) != len(c.why) || r.result.Verdict != c.verdict {
+			t.Fatalf("%s: %s %q", c.name, r.result.Verdict, r.result.Why)
+		}
+		for i, why := range c.why {
+			if !strings.HasPrefix(r.result.Why[i], why) {
+				t.Errorf("%s: %q, want %q", c.name, r.result.Why[i], why)
+			}
 		}
 	}
 }

@@ -46,6 +46,13 @@ func (w *wait) end() {
 	w.prev, w.next = nil, nil
 }
 
+// shift gives all steps d more: nothing was read for so long.
+func (q *waits) shift(d time.Duration) {
+	for w := q.root.next; w != nil && w != &q.root; w = w.next {
+		w.at += d
+	}
+}
+
 // next is when the first step ends.
 func (q *waits) next() time.Duration {
 	if q.root.next == nil || q.root.next == &q.root {

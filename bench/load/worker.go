@@ -30,12 +30,14 @@ type worker struct {
 	gone   <-chan error // the end of the orders
 
 	Counts
+	lags     *lags         // nil: it has due times, or nothing that could be late
+	beat     time.Duration // when the next one is due
 	errors   map[string]uint64
 	examples map[string]string // of errors by class, that were not reported yet
 	hists    hists
 	gates    []string                 // host:port of those that tickets named and that were not reported yet
 	targets  map[string]*bench.Target // by host:port, of gates
-	waits    waits                    // for tickets, connections and upgrades
+	waits    waits                    // for tickets, connections and upgrades, and the ends of polite closes
 	what     scenario
 	keeps    bool // the scenario's sockets stay open
 }
@@ -221,7 +223,7 @@ func (w *worker) report() error {
 	if w.keeps { // the loop also knows connections to the handshake, and sockets that have no 101 yet
 		open = int(w.Opened - w.Lost)
 	}
-	r := Report{Phase: w.phase, At: w.loop.Now() - w.start, Open: open, Counts: w.Counts, Errors: w.errors, Hists: w.hists.take(), Examples: w.examples, Gates: w.gates,
+	r := Report{Phase: w.phase, At: w.loop.Now() - w.start, Open: open, Counts: w.Counts, Errors: w.errors, Lags: w.lags, Hists: w.hists.take(), Examples: w.examples, Gates: w.gates,
 		Used: cpu.Total(), Waited: waited, RSS: rss}
 	if err := w.out.Encode(r); err != nil {
 		return fmt.Errorf("bench worker: report: %w", err)
@@ -277,6 +279,25 @@ func (w *worker) ordered() (stop bool, err error) {
 	}
 }
 
+// dozeEvery is how often a worker looks at sockets of which nothing is measured.
+const dozeEvery = 100 * time.Millisecond
+
+// doze is turn for sockets that are only to be kept: it looks at them now and then, at the same moments as all other workers. Woken by
+// each ping, 57 of them take half of a machine, and those who send the pings are woken as often by their answers.
+func (w *worker) doze(ctx context.Context, until time.Duration) error {
+	time.Sleep(w.rest(until))
+	return w.turn(ctx, 0)
+}
+
+// rest is how long a worker that dozes does nothing, at most until then.
+func (w *worker) rest(until time.Duration) time.Duration {
+	if w.loop.Busy() {
+		return 0
+	}
+	now := w.loop.Now()
+	return max(min(until, now-now%dozeEvery+dozeEvery)-now, 0)
+}
+
 // await keeps the sockets alive until the run is to begin.
 func (w *worker) await(ctx context.Context) (stop bool, err error) {
 	for {
@@ -286,9 +307,9 @@ func (w *worker) await(ctx context.Context) (stop bool, err error) {
 			return o.Stop, nil
 		case <-w.gone: //nolint:errcheck // however it ended
 			return false, errAlone
-		default:
+		case <-time.After(w.rest(far)):
 		}
-		if err := w.turn(ctx, w.loop.Now()+startAhead/4); err != nil { // 57 processes wake a machine often enough while others open sockets
+		if err := w.turn(ctx, 0); err != nil {
 			return false, err
 		}
 	}
@@ -308,9 +329,21 @@ func (w *worker) run(ctx context.Context) error {
 	if err := w.what.begin(w.start); err != nil {
 		return err
 	}
+	if w.job.Schedule == nil && w.job.measures() {
+		w.lags, w.beat = new(lags), w.start+beatEvery
+	}
+	turn := w.turn
+	if w.job.Verb == Connect {
+		turn = w.doze
+	}
 	stopped := false
 	for now := w.loop.Now(); now < w.end() && !stopped; now = w.loop.Now() {
-		if err := w.turn(ctx, min(w.what.tick(now), w.end())); err != nil {
+		until := min(w.what.tick(now), w.end())
+		if w.lags != nil {
+			w.beat = w.lags.beats(w.beat, now)
+			until = min(until, w.beat)
+		}
+		if err := turn(ctx, until); err != nil {
 			return err
 		}
 		var err error
@@ -364,12 +397,12 @@ func (w *worker) hold(ctx context.Context) error {
 			return nil
 		case <-w.gone: //nolint:errcheck // however it ended
 			return nil
-		default:
+		case <-time.After(w.rest(far)):
 		}
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := w.loop.Turn(10 * time.Millisecond); err != nil {
+		if err := w.loop.Turn(0); err != nil {
 			return err
 		}
 	}

@@ -272,8 +272,15 @@ func TestHalved(t *testing.T) {
 	if n := len(r.result.Series); n > seriesMost/2+1 || r.every != 2*pointEvery {
 		t.Errorf("%d points, one each %v", n, r.every)
 	}
+	said := 0
+	r.env.Say = func(Progress) { said++ }
 	if err := r.point(); err != nil || len(r.result.Series) > seriesMost/2+1 {
 		t.Errorf("%v, %d points: too early for another", err, len(r.result.Series))
+	}
+	for range 2 { // all the same it is said how far it is, but not twice at a time
+		if err := r.say(); err != nil || said != 1 {
+			t.Errorf("%v, said %d times", err, said)
+		}
 	}
 }
 
@@ -473,6 +480,20 @@ func TestChurnGivesUp(t *testing.T) {
 	h := w.hists.of(histOperation)
 	if w.Done != 1 || w.errors[classNothing] != 2 || h.TotalCount() != 3 || time.Duration(h.Min()) < 57*time.Second {
 		t.Errorf("%d done, errors %v, %d in the distribution from %v on", w.Done, w.errors, h.TotalCount(), time.Duration(h.Min()))
+	}
+}
+
+// Workers that only keep their sockets look at them at the same moments.
+func TestRest(t *testing.T) {
+	now := 10 * dozeEvery
+	w := newWorker(t, func() time.Duration { return now })
+	for _, c := range []struct{ after, until, want time.Duration }{
+		{0, far, dozeEvery}, {1, far, dozeEvery - 1}, {dozeEvery - 2, far, 1}, {1, far, dozeEvery}, {0, 11*dozeEvery + 3, 3}, {9, 11*dozeEvery + 3, 0},
+	} {
+		now += c.after
+		if got := w.rest(c.until); got != c.want {
+			t.Errorf("at %v, until %v: %v, want %v", now, c.until, got, c.want)
+		}
 	}
 }
 
@@ -688,14 +709,16 @@ func TestChurnEnds(t *testing.T) {
 		h    func(*churning) bench.Handler
 		sent []byte
 		err  error
+		late bool // the other side says nothing
 	}{
-		{"polite", func(c *churning) bench.Handler { return &churned{c: c, end: endPolite} }, bench.PoliteClose, nil},
-		{"FIN", func(c *churning) bench.Handler { return &churned{c: c, end: endFIN} }, nil, nil},
-		{"RST", func(c *churning) bench.Handler { return &churned{c: c, end: endRST} }, nil, syscall.ECONNRESET},
-		{"middle of a frame", func(c *churning) bench.Handler { return &churned{c: c, end: endMidFrame} }, half, nil},
+		{"polite, without an answer", func(c *churning) bench.Handler { return &churned{c: c, end: endPolite} }, bench.PoliteClose, nil, true},
+		{"polite", func(c *churning) bench.Handler { return &churned{c: c, end: endPolite} }, bench.PoliteClose, nil, false},
+		{"FIN", func(c *churning) bench.Handler { return &churned{c: c, end: endFIN} }, nil, nil, false},
+		{"RST", func(c *churning) bench.Handler { return &churned{c: c, end: endRST} }, nil, syscall.ECONNRESET, false},
+		{"middle of a frame", func(c *churning) bench.Handler { return &churned{c: c, end: endMidFrame} }, half, nil, false},
 		{"early", func(c *churning) bench.Handler {
 			return &brokenOff{&lane{o: c.o}, []byte("GET / HTTP/1.1\r\n\r\n")}
-		}, nil, syscall.ECONNRESET},
+		}, nil, syscall.ECONNRESET, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -710,6 +733,9 @@ func TestChurnEnds(t *testing.T) {
 			}
 			ch := &churning{w: w, o: &opener{queue: queue{w: w}}}
 			ch.o.gone = ch.over
+			if c.late {
+				w.waits.limit = time.Millisecond
+			}
 			if _, err := w.loop.Dial(to, c.h(ch)); err != nil {
 				t.Fatal(err)
 			}
@@ -722,6 +748,15 @@ func TestChurnEnds(t *testing.T) {
 			defer cancel()
 			if err := w.loop.RunUntil(ctx, patience, func() bool { return w.Done > 0 || len(ch.closing) > 0 }); err != nil {
 				t.Fatal(err)
+			}
+			if len(ch.closing) > 0 && c.late {
+				if err := w.loop.RunUntil(ctx, patience, func() bool { w.waits.expire(w.loop.Now()); return len(ch.closing) == 0 }); err != nil || w.errors[classTimeout] != 1 || w.Done != 0 {
+					t.Errorf("%v, errors %v, %d done", err, w.errors, w.Done)
+				}
+				if b, err := io.ReadAll(conn); err != nil || !bytes.Equal(b, c.sent) {
+					t.Errorf("%x, %v", b, err)
+				}
+				return
 			}
 			if len(ch.closing) > 0 { // it waits for the other side
 				b := make([]byte, len(c.sent))

@@ -419,11 +419,27 @@ func TestBenchFiles(t *testing.T) {
 	if got := run("report", page); got.code != codeFailed || !strings.Contains(got.errors, "this is not the JSON of a bench run") {
 		t.Errorf("report of a page: %+v", got)
 	}
-	lookAt(t, page)
+	lookAt(t, page, "ticketgate bench connect", 6)
+	for _, c := range []struct {
+		verb   string
+		args   []string
+		code   int
+		curves int
+	}{
+		{"relay", []string{"-c", "8", "--rate", "100", "--stream", "relay", "--backend", b.backend}, codeOK, 12},
+		{"hostile", []string{"-c", "8", "--rate", "100", "--hostile", "3"}, codeOK, 12},
+		{"churn", []string{"--rate", "50", "--clients", "1000"}, codeOK, 6},
+		{"echo", []string{"-c", "3", "--rate", "50", "--plain", "ws://127.0.0.1:1/"}, codeAway, 0}, // nobody there: a page of errors
+	} {
+		if got := b.bench(t.Context(), append([]string{c.verb, "-d", "2s", "--html", page}, c.args...)...); got.code != c.code && got.code != codeFailed {
+			t.Fatalf("%s: exit %d\n%s%s", c.verb, got.code, got.out, got.errors)
+		}
+		lookAt(t, page, "ticketgate bench "+c.verb, c.curves)
+	}
 }
 
 // lookAt opens a report in a browser: it has its pictures, fits a telephone, and nothing of it comes from elsewhere.
-func lookAt(t *testing.T, page string) {
+func lookAt(t *testing.T, page, name string, curves int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -436,7 +452,7 @@ func lookAt(t *testing.T, page string) {
 		chromedp.Evaluate(`[...document.querySelectorAll("polyline")].filter(l => l.getTotalLength() > 50).length`, &pictures),
 		chromedp.Evaluate(`performance.getEntriesByType("resource").map(r => r.name)`, &asked),
 		chromedp.Evaluate(`document.documentElement.scrollWidth`, &wide)))
-	if title != "ticketgate bench connect" || pictures < 6 || wide > 360 {
+	if title != name || pictures < curves || wide > 360 {
 		t.Errorf("%q has %d curves and is %d pixels wide on a telephone", title, pictures, wide)
 	}
 	if len(asked) > 0 {
