@@ -10,12 +10,12 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"ticketgate/bench/load"
 	"ticketgate/engine/reactor"
+	"ticketgate/internal/config"
 )
 
 func init() { commands = append(commands, doctorCmd) }
@@ -53,8 +53,12 @@ type host struct {
 
 	target   int
 	measured *load.Result // of bench connect on this host; nil: none
-	relays   bool         // each socket takes a connection to a backend
-	sources  int          // addresses that those may come from
+
+	relays      int    // so many of the sockets take a connection to a backend
+	relaysKnown bool   // the user has said so; else they may be none or all
+	sources     int    // addresses that those may come from
+	targets     int    // addresses that they may go to
+	config      string // says so; "": none
 }
 
 // A check is one thing to look at.
@@ -64,9 +68,9 @@ type check struct {
 	look    func(*host) finding
 }
 
-// checks are what doctor does, in the order in which it says so.
+// checks are what doctor does, in the order in which it says so. A name may have a space, for which --explain takes a hyphen, too.
 var checks = []check{
-	{"files", `A socket is a descriptor, a relayed one two. The limit is that of the service where systemd has one called ticketgate, of --pid, or
+	{"open files", `A socket is a descriptor, a relayed one two. The limit is that of the service where systemd has one called ticketgate, of --pid, or
 else of this shell; it cannot be above fs.nr_open, and all processes together not above fs.file-max. The gateway leaves a tenth
 unused, for everything else. What sysctl sets is gone after a restart: write it into /etc/sysctl.d, too.`, (*host).openFiles},
 	{"conntrack", `A firewall that tracks connections has a table of them, and drops new ones when it is full. A relayed socket has two rows, each of
@@ -76,14 +80,20 @@ about 320 bytes. Raise net.netfilter.nf_conntrack_max, or do not track the gate'
   nft add chain inet ticketgate out '{ type filter hook output priority raw; }'
   nft add rule inet ticketgate in tcp dport 9443 notrack
   nft add rule inet ticketgate out tcp sport 9443 notrack`, (*host).conntrack},
+	{"backend ports", `A relay to one backend address takes a local port of its own: as many as net.ipv4.ip_local_port_range has without
+net.ipv4.ip_local_reserved_ports, for each pair of source address and target. Widen the range, or give the backend more targets:
+another port of the same machine is one. source_addresses are not available in this version.
+
+How many of the sockets will be relayed only you know. Without --relays they may be all, and too few ports are a warning; with
+--relays N too few are a failure, and --relays 0 says that there is none. --config FILE counts the targets of that configuration:
+addresses with a port that differ, of all backends that a stream has; without it there is one.`, (*host).ports},
+	{"memory", `What the target takes: user space and kernel, without data under way. What there is, is the host's memory or what the service's
+control group may use of it; a tenth of it is left to others, and with less than 40 % left over doctor warns. It is an estimate from
+measurements elsewhere, unless --measured names the JSON of a run on this host, as root, with the server on it too, to a stream of
+the kind that will be used (for --relays one whose backend is here as well):
+  ticketgate bench connect -c 15000 --json run.json && ticketgate doctor --target N --measured run.json`, (*host).memory},
 	{"backlog", `Connections that came and were not accepted yet wait in a queue: net.core.somaxconn long at most. Beyond it they are dropped
 and come again a second later. net.ipv4.tcp_max_syn_backlog is the same for those that have not finished TCP's handshake.`, (*host).backlog},
-	{"ports", `A relay to one backend address takes a local port of its own: as many as net.ipv4.ip_local_port_range has without
-net.ipv4.ip_local_reserved_ports, for each source address. Widen the range, or give the backend more targets.`, (*host).ports},
-	{"memory", `What the target takes: user space and kernel, without data under way. What there is, is the host's memory or what the service's
-control group may use of it. It is an estimate from measurements elsewhere, unless --measured names the JSON of a run on this host,
-as root, with the server on it too, to a stream of the kind that will be used (for --relays one whose backend is here as well):
-  ticketgate bench connect -c 15000 --json run.json && ticketgate doctor --target N --measured run.json`, (*host).memory},
 	{"tcp_mem", `The kernel has one budget for the data of all TCP sockets, in pages of 4 KiB: net.ipv4.tcp_mem. From its second figure on it
 shrinks buffers, beyond the third it drops data.`, (*host).tcpMemory},
 	{"clock", `Tickets and JWT live by the wall clock, in all nodes the same: run chrony or systemd-timesyncd.`, (*host).clock},
@@ -104,20 +114,30 @@ const (
 )
 
 func doctorCmd(e *env) *cobra.Command {
-	h := &host{root: "/", cores: runtime.NumCPU(), sources: 1, synced: clockSynced, uring: reactor.CanBatch, unit: showUnit}
+	h := &host{root: "/", cores: runtime.NumCPU(), sources: 1, targets: 1, synced: clockSynced, uring: reactor.CanBatch, unit: showUnit}
 	var explain, measured string
 	var pid int
 	output := "table"
 	c := &cobra.Command{
-		Use:   "doctor",
+		Use:   "doctor [--target N] [--explain CHECK]",
 		Short: "Say whether this machine can hold so many sockets",
 		Long: `doctor looks at the limits of this machine and says what stands between it and --target open sockets, with the command that
-would mend it. It changes nothing. It exits with 1 if something fails.`,
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
+would mend it, where one does. It changes nothing. It exits with 1 if something fails.
+
+Checks: ` + strings.Join(checkNames(), ", ") + `.`,
+		Args: func(c *cobra.Command, args []string) error {
+			if c.Flags().Changed("explain") { // a name as it is printed may be two words
+				return nil
+			}
+			return cobra.NoArgs(c, args)
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			h.relaysKnown = c.Flags().Changed("relays")
 			switch {
 			case h.target < 1 || h.target > targetMax:
 				return usagef("doctor: --target %d: want how many sockets this machine shall hold", h.target)
+			case h.relays < 0 || h.relays > h.target:
+				return usagef("doctor: --relays %d: want how many of the %d sockets are relayed", h.relays, h.target)
 			case h.sources < 1 || h.sources > sourcesMax:
 				return usagef("doctor: --sources %d: want 1 to %d", h.sources, sourcesMax)
 			case c.Flags().Changed("pid") && pid < 1:
@@ -128,7 +148,14 @@ would mend it. It changes nothing. It exits with 1 if something fails.`,
 			if err := h.find(pid); err != nil {
 				return err
 			}
-			if measured != "" {
+			if c.Flags().Changed("config") {
+				configured, err := config.Load(h.config, e.environ, nil)
+				if err != nil {
+					return err
+				}
+				h.targets = relayTargets(configured)
+			}
+			if c.Flags().Changed("measured") {
 				r, err := readRun(measured)
 				if err == nil {
 					err = h.measure(r)
@@ -137,36 +164,48 @@ would mend it. It changes nothing. It exits with 1 if something fails.`,
 					return fmt.Errorf("doctor: --measured %s: %w", measured, err)
 				}
 			}
-			if explain != "" {
-				return h.explain(e.stdout, explain)
+			if c.Flags().Changed("explain") {
+				return h.explain(e.stdout, strings.Join(append([]string{explain}, args...), " "))
 			}
 			return h.report(e.stdout, e.stderr, output)
 		},
 	}
 	f := c.Flags()
 	f.IntVar(&h.target, "target", 100_000, "sockets that this machine shall hold")
-	f.BoolVar(&h.relays, "relays", false, "each is relayed: it takes a second descriptor, and a port")
-	f.IntVar(&h.sources, "sources", 1, "with --relays: pairs of source address and backend target")
+	f.IntVar(&h.relays, "relays", 0, "so many of them are relayed, which takes a second descriptor and a port (default: unknown, and ports are counted for all)")
+	f.IntVar(&h.sources, "sources", 1, "addresses that relays come from")
+	f.StringVar(&h.config, "config", "", "a gateway's configuration, for how many targets its backends have (default: one target)")
 	f.IntVar(&pid, "pid", 0, "process of the gateway, whose limits count (default: the service ticketgate, or this shell)")
 	f.StringVar(&measured, "measured", "", "JSON of a bench connect on this host, for what a socket takes")
 	f.StringVar(&explain, "explain", "", "say what a check is about, and how to mend it")
 	f.StringVarP(&output, "output", "o", output, "table or json")
+	_ = c.MarkFlagFilename("config", "yaml", "yml") // fails only for a flag that is not there
+	_ = c.MarkFlagFilename("measured", "json")
 	return c
 }
 
-// explain says what a check is about, and what it finds.
-func (h *host) explain(w io.Writer, name string) error {
+// checkNames are the checks as --explain takes them without quotes.
+func checkNames() []string {
 	var names []string
 	for _, c := range checks {
-		if c.name == name {
+		names = append(names, hyphened(c.name))
+	}
+	return names
+}
+
+func hyphened(name string) string { return strings.ReplaceAll(name, " ", "-") }
+
+// explain says what a check is about, and what it finds.
+func (h *host) explain(w io.Writer, name string) error {
+	for _, c := range checks {
+		if hyphened(c.name) == hyphened(name) {
 			if _, err := fmt.Fprintf(w, "%s\n\n", c.explain); err != nil {
 				return err
 			}
 			return writeFindings(w, []finding{h.look(c)})
 		}
-		names = append(names, c.name)
 	}
-	return usagef("doctor: --explain %s: there are %s", name, strings.Join(names, ", "))
+	return usagef("doctor: --explain %s: there are %s", name, strings.Join(checkNames(), ", "))
 }
 
 // look makes one check.
@@ -176,19 +215,20 @@ func (h *host) look(c check) finding {
 	return f
 }
 
-// writeFindings is the form that people read.
+// writeFindings is the form that people read. The longest name has 13 letters.
 func writeFindings(w io.Writer, all []finding) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var b strings.Builder
 	for _, f := range all {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", f.Level, f.Check, f.Text)
+		fmt.Fprintf(&b, "%-6s%-16s%s\n", f.Level, f.Check, f.Text)
 		for _, fix := range f.Fix {
-			fmt.Fprintf(t, "\t\t%s\n", fix)
+			fmt.Fprintf(&b, "%22s%s\n", "", fix)
 		}
 	}
-	return t.Flush()
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
-// report makes all checks. What they add up to goes to talk.
+// report makes all checks and says in the end what they add up to: to talk where w takes JSON.
 func (h *host) report(w, talk io.Writer, output string) error {
 	var all []finding
 	failures, warnings := 0, 0
@@ -197,28 +237,25 @@ func (h *host) report(w, talk io.Writer, output string) error {
 		switch f.Level {
 		case doctorFail:
 			failures++
+			f.Text += fmt.Sprintf(" (doctor --explain %s)", hyphened(c.name))
 		case doctorWarn:
 			warnings++
-		}
-		if f.Level != doctorOK {
-			f.Text += fmt.Sprintf(" (doctor --explain %s)", c.name)
 		}
 		all = append(all, f)
 	}
 	var err error
 	if output == "json" {
-		err = json.NewEncoder(w).Encode(all)
+		j := json.NewEncoder(w)
+		j.SetEscapeHTML(false) // commands have > in them
+		err, w = j.Encode(all), talk
 	} else {
 		err = writeFindings(w, all)
 	}
-	sum := fmt.Sprintf("doctor: %s, %s", countOf(failures, "failure"), countOf(warnings, "warning"))
-	switch {
-	case err != nil:
-		return err
-	case failures > 0:
-		return &exitError{exitFailed, sum}
-	case warnings > 0:
-		_, err = fmt.Fprintln(talk, sum)
+	if err == nil {
+		_, err = fmt.Fprintf(w, "%s, %s\n", countOf(failures, "failure"), countOf(warnings, "warning"))
+	}
+	if err == nil && failures > 0 {
+		err = &exitError{exitFailed, fmt.Sprintf("doctor: this machine is not ready for %d sockets", h.target)}
 	}
 	return err
 }

@@ -1,11 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
+	"math"
 	"math/bits"
+	"net"
+	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -24,19 +30,19 @@ const (
 	socketKernel  = 5 << 10 // an end
 )
 
-// ends is how many ends of connections the gateway has for each socket: descriptors, and rows of what tracks connections.
-func (h *host) ends() uint64 {
-	if h.relays {
-		return 2
-	}
-	return 1
+// connections is how many the gateway has in all: descriptors, and rows of what tracks connections.
+func (h *host) connections() uint64 {
+	return uint64(h.target) + uint64(h.relays)
 }
 
 func (h *host) openFiles() finding {
-	need := uint64(h.target) * h.ends() * 10 / 9
+	need := h.connections() * 10 / 9
 	open, known := h.number("proc/sys/fs/nr_open")
 	all, counted := h.number("proc/sys/fs/file-max")
-	f := ok("%s, fs.nr_open=%d", h.limits.text, open)
+	f := ok("%s", h.limits.text)
+	if known {
+		f.Text += fmt.Sprintf(", fs.nr_open=%d", open)
+	}
 	var short []string
 	if known && open < need {
 		short = append(short, "fs.nr_open")
@@ -69,16 +75,19 @@ func firstField(text string) string {
 func (h *host) conntrack() finding {
 	most, loaded := h.number("proc/sys/net/netfilter/nf_conntrack_max")
 	held, _ := h.number("proc/sys/net/netfilter/nf_conntrack_count")
-	need := uint64(h.target)*h.ends() + held
-	text := fmt.Sprintf("nf_conntrack_max=%d, %d of it in use", most, held)
+	need := h.connections()
 	switch {
 	case !loaded:
 		return ok("connections are not tracked")
-	case most < need:
-		return fail("%s: below %d: raise it, or exempt the gate's port", text, need).fix("sysctl -w net.netfilter.nf_conntrack_max=%d", need)
-	default:
-		return ok("%s", text)
+	case most >= need+held:
+		return ok("nf_conntrack_max=%d, %d of it in use", most, held)
 	}
+	f := fail("nf_conntrack_max=%d < %d", most, need)
+	if held > 0 {
+		f.Text += fmt.Sprintf(" + %d in use", held)
+	}
+	f.Text += ": raise it, or exempt the gate port"
+	return f.fix("sysctl -w net.netfilter.nf_conntrack_max=%d", need+held)
 }
 
 // backlogWanted is what a gate that comes back after a restart may find waiting, at 20,000 admissions a second.
@@ -102,9 +111,20 @@ func (h *host) backlog() finding {
 // The widest range of local ports that leaves alone what services listen on.
 const portLow, portHigh = 10240, 65535
 
+// ports looks whether relays have a local port each: a failure if the user wants so many relays, and a warning if nobody has
+// said how many of the sockets are relayed.
 func (h *host) ports() finding {
+	wanted, short := h.target, warn
+	if h.relaysKnown {
+		wanted, short = h.relays, fail
+	}
 	f := strings.Fields(h.read("proc/sys/net/ipv4/ip_local_port_range"))
-	if len(f) != 2 {
+	switch {
+	case h.targets == 0 && !h.relaysKnown:
+		return ok("no relays: no stream of %s has a backend with targets", h.config)
+	case wanted == 0:
+		return ok("no relays wanted")
+	case len(f) != 2:
 		return warn("ip_local_port_range cannot be read")
 	}
 	low, err := strconv.Atoi(f[0])
@@ -114,50 +134,73 @@ func (h *host) ports() finding {
 	}
 	reserved := h.read("proc/sys/net/ipv4/ip_local_reserved_ports")
 	ports := portsFree(low, high, reserved)
-	room := h.sources * ports
-	text := fmt.Sprintf("%s of source and target x %d ports: room for %d relays", countOf(h.sources, "pair"), ports, room)
-	switch {
-	case !h.relays:
-		return ok("%d of an address (only relays take one each: --relays)", ports)
-	case room >= h.target:
+	text := fmt.Sprintf("%s x %d ports per target", countOf(h.sources, "source"), ports)
+	if h.targets != 1 {
+		text += fmt.Sprintf(" x %s", countOf(h.targets, "target"))
+	}
+	room := h.sources * h.targets * ports
+	text += fmt.Sprintf(": room for %d relays", room)
+	if room >= wanted {
 		return ok("%s", text)
 	}
-	f2 := fail("%s, wanted %d", text, h.target)
+	lacking := short("%s, wanted %d; add source_addresses or targets", text, wanted)
 	if widest := portsFree(portLow, portHigh, reserved); widest > ports {
 		ports = widest
-		f2 = f2.fix(`sysctl -w net.ipv4.ip_local_port_range="%d %d"`, portLow, portHigh)
+		lacking = lacking.fix(`sysctl -w net.ipv4.ip_local_port_range="%d %d"`, portLow, portHigh)
 	}
-	if ports > 0 && h.sources*ports < h.target {
-		f2.Text += fmt.Sprintf("; %d targets have room for them", (h.target+ports-1)/ports)
+	if each := h.sources * ports; each > 0 && each*h.targets < wanted {
+		lacking = lacking.fix("sudoedit %s  # backends: %d targets in all", cmp.Or(h.config, configFile), (wanted+each-1)/each)
 	}
-	return f2
+	return lacking
+}
+
+// relayTargets is how many addresses c's streams are relayed to: targets that differ in their paths alone share the ports.
+func relayTargets(c *config.Config) int {
+	seen := make(map[string]bool)
+	for _, s := range c.Streams {
+		for _, target := range c.Backends[s.Backend].Targets {
+			if u, err := url.Parse(target); err == nil {
+				seen[net.JoinHostPort(strings.ToLower(u.Hostname()), cmp.Or(u.Port(), "80"))] = true
+			}
+		}
+	}
+	return len(seen)
 }
 
 // portsFree is how many ports from low to high are not in reserved, a list such as "8080,9100-9200".
 func portsFree(low, high int, reserved string) int {
 	n := high - low + 1
-	for part := range strings.SplitSeq(reserved, ",") {
-		first, last, isRange := strings.Cut(part, "-")
-		if !isRange {
-			last = first
-		}
-		from, err := strconv.Atoi(first)
-		to, err2 := strconv.Atoi(last)
-		if err == nil && err2 == nil {
-			n -= max(0, min(to, high)-max(from, low)+1)
-		}
+	for from, to := range ranges(reserved) {
+		n -= max(0, min(to, high)-max(from, low)+1)
 	}
 	return max(n, 0)
 }
 
+// ranges reads a list as the kernel writes them, "8080,9100-9200".
+func ranges(list string) iter.Seq2[int, int] {
+	return func(yield func(int, int) bool) {
+		for part := range strings.SplitSeq(list, ",") {
+			first, last, isRange := strings.Cut(part, "-")
+			if !isRange {
+				last = first
+			}
+			from, err := strconv.Atoi(first)
+			to, err2 := strconv.Atoi(last)
+			if err == nil && err2 == nil && !yield(from, to) {
+				return
+			}
+		}
+	}
+}
+
 // socketBytes is what a socket takes in all, and where that is known from.
 func (h *host) socketBytes() (float64, string) {
-	user, kernel, from := float64(socketUser), float64(socketKernel*h.ends()), "from measurements elsewhere: --measured refines it"
-	if h.relays {
-		user = socketRelayed
-	}
+	all, relayed := float64(h.target), float64(h.relays)
+	user := (socketUser*(all-relayed) + socketRelayed*relayed) / all
+	kernel := socketKernel * float64(h.connections()) / all
+	from := "measured elsewhere: `ticketgate bench connect` on this host and --measured refine it"
 	if r := h.measured; r != nil {
-		user, from = r.Server.PerSocket, "as measured on "+r.Host.Name
+		user, from = r.Server.PerSocket, "from `ticketgate bench connect` on this host"
 		if end, known := r.KernelEnd(); known {
 			kernel = end
 		} else {
@@ -184,6 +227,12 @@ func (s seenBy) Open(name string) (fs.File, error) {
 	return s.FS.Open(name)
 }
 
+// Parts of the memory that the target may take.
+const (
+	memoryMost  = 0.9 // the rest is the system's
+	memoryAmple = 0.6 // with less left, data under way may fill it
+)
+
 func (h *host) memory() finding {
 	root := os.DirFS(h.root)
 	machine := config.MemoryLimit("auto", seenBy{root, hostOnly})
@@ -195,30 +244,69 @@ func (h *host) memory() finding {
 	each, from := h.socketBytes()
 	need := each * float64(h.target)
 	const gib = 1 << 30
-	text := fmt.Sprintf("%.1f GiB%s, %.1f GiB for the target at %.0f bytes a socket (%s)", float64(total)/gib, of, need/gib, each, from)
+	text := fmt.Sprintf("%.1f GiB%s, estimate for target %.1f GiB (%.0f bytes a socket, %s)", float64(total)/gib, of, need/gib, each, from)
+	var f finding
 	switch {
 	case machine == unlimited:
 		return warn("/proc/meminfo cannot be read")
-	case need > 0.9*float64(total):
-		return fail("%s", text)
-	case need > 0.6*float64(total):
-		return warn("%s: little is left for data under way", text)
+	case need > memoryMost*float64(machine):
+		missing, room := need/memoryMost-float64(machine), memoryMost*float64(total)/each
+		return fail("%s: %.1f GiB are missing; there is room for --target %.0f", text, missing/gib, math.Floor(room))
+	case need > memoryMost*float64(total):
+		f = fail("%s: raise its limit", text)
+	case need > memoryAmple*float64(total):
+		f = warn("%s: little is left for data under way", text)
 	default:
 		return ok("%s", text)
 	}
+	f.Fix = h.raiseMemory(min(need/memoryAmple, float64(machine)))
+	return f
 }
 
-// tcpMemory compares the pages of net.ipv4.tcp_mem, from whose second figure on TCP shrinks its buffers, with one of each socket
-// end: idle ones have none, and one with data under way has one at least.
+// raiseMemory are the commands that give the gateway so many bytes: one for each control group of its that has less.
+func (h *host) raiseMemory(bytes float64) []string {
+	limit := fmt.Sprintf("%.0fM", math.Ceil(bytes/(1<<20)))
+	ofService := "systemctl edit " + serviceUnit + "  # [Service] MemoryMax=" + limit
+	var fixes []string
+	if float64(h.limits.memory) < bytes {
+		fixes = append(fixes, ofService)
+	}
+	for line := range strings.Lines(h.read(fmt.Sprintf("proc/%d/cgroup", h.limits.pid))) {
+		group, v2 := strings.CutPrefix(strings.TrimSpace(line), "0::/")
+		for ; v2; group = path.Dir(group) {
+			file := path.Join("sys/fs/cgroup", group, "memory.max")
+			most, limited := h.number(file)
+			name := path.Base(group)
+			fix := ofService
+			switch ext := path.Ext(name); {
+			case name == serviceUnit+".service":
+			case ext == ".service" || ext == ".slice" || ext == ".scope":
+				fix = fmt.Sprintf("systemctl set-property %s MemoryMax=%s", name, limit)
+			default: // a container's, or one that somebody has made by hand
+				fix = fmt.Sprintf("echo %s > /%s", limit, file)
+			}
+			if limited && float64(most) < bytes && !slices.Contains(fixes, fix) {
+				fixes = append(fixes, fix)
+			}
+			if group == "" || group == "." {
+				break
+			}
+		}
+	}
+	return fixes
+}
+
+// tcpMemory compares the pages of net.ipv4.tcp_mem, from whose second figure on TCP shrinks its buffers, with one for each
+// connection: idle ones have none, and one with data under way has one at least.
 func (h *host) tcpMemory() finding {
 	var low, pressure, high uint64
 	text := h.read("proc/sys/net/ipv4/tcp_mem")
 	if _, err := fmt.Sscan(text, &low, &pressure, &high); err != nil {
 		return warn("tcp_mem cannot be read")
 	}
-	need := uint64(h.target) * h.ends()
+	need := h.connections()
 	if pressure >= need {
-		return ok("room for a page of data on %d sockets", pressure/h.ends())
+		return ok("room for a page of data on %d connections", pressure)
 	}
 	f := warn("tcp_mem=%q pages: data under way on all sockets at once needs %d, beyond %d TCP shrinks its buffers", strings.Join(strings.Fields(text), " "), need, pressure)
 	if machine := config.MemoryLimit("auto", seenBy{os.DirFS(h.root), hostOnly}); need*uint64(os.Getpagesize()) > uint64(machine)/2 {

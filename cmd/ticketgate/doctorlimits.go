@@ -77,7 +77,7 @@ func (h *host) ofUnit(text string) bool {
 	}
 	files := limitOf(is["LimitNOFILE"])
 	pid, _ := strconv.Atoi(is["MainPID"]) // 0: it does not run
-	h.limits = limits{files, "unit LimitNOFILE=" + is["LimitNOFILE"], "systemctl edit " + serviceUnit + "   # [Service] LimitNOFILE=",
+	h.limits = limits{files, "unit LimitNOFILE=" + is["LimitNOFILE"], "systemctl edit " + serviceUnit + "  # [Service] LimitNOFILE=",
 		unit.Size(min(limitOf(is["MemoryMax"]), uint64(unlimited))), pid}
 	return true
 }
