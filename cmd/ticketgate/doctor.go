@@ -103,8 +103,9 @@ there after a restart:
 	{"io_uring", `With io_uring the gateway reads and writes many sockets in one system call, which saves up to a third of what messages cost.
 Without, it works as well. Linux 5.18 or later; it may be forbidden by the system (kernel.io_uring_disabled), or by a filter around
 the process, with systemd: SystemCallFilter=@system-service io_uring_setup io_uring_enter`, (*host).ioUring},
-	{"interrupts", `A network card with one queue gives all its interrupts to one core. Spread packets in software (RPS) over as many cores as
-the gateway has loops: a bit for each core in the card's rps_cpus.`, (*host).interrupts},
+	{"interrupts", `A network card gives the interrupts of a receive queue to one core. With one queue, spread packets in software (RPS) over as many cores
+as the gateway has loops: a bit for each core in the queue's rps_cpus. With several queues, give each interrupt a core of its own in
+/proc/irq/N/smp_affinity_list; irqbalance, where it runs, may move them again. Both are gone after a restart.`, (*host).interrupts},
 }
 
 // The most that can be asked for: beyond it figures would wrap.

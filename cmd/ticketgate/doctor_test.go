@@ -35,6 +35,17 @@ func goodHost() map[string]string {
 		"proc/meminfo":                               "MemTotal:       131072000 kB\nMemFree:        1000 kB\n",
 		"sys/class/net/eth0/device/vendor":           "0x15b3\n",
 		"sys/class/net/eth0/operstate":               "up\n",
+		"sys/class/net/eth0/device/msi_irqs/99":      "msix\n",
+		"sys/class/net/eth0/device/msi_irqs/100":     "msix\n",
+		"sys/class/net/eth0/device/msi_irqs/101":     "msix\n",
+		"proc/irq/99/mlx5_async0@pci:0000:3b:00.0/x": "-",
+		"proc/irq/99/effective_affinity_list":        "7\n",
+		"proc/irq/100/mlx5_comp0@pci:0000:3b:00.0/x": "-",
+		"proc/irq/100/effective_affinity_list":       "0\n",
+		"proc/irq/100/smp_affinity_list":             "0-39\n",
+		"proc/irq/101/mlx5_comp1@pci:0000:3b:00.0/x": "-",
+		"proc/irq/101/effective_affinity_list":       "20\n",
+		"proc/irq/101/smp_affinity_list":             "0-39\n",
 		"sys/class/net/eth1/device/vendor":           "0x15b3\n",
 		"sys/class/net/eth1/operstate":               "down\n",
 		"sys/class/net/eth1/queues/rx-0/rps_cpus":    "0\n",
@@ -149,6 +160,20 @@ func TestDoctor(t *testing.T) {
 			"echo ff,ffffffff > /sys/class/net/eth0/queues/rx-0/rps_cpus;echo ff,ffffffff > /sys/class/net/wlan0/queues/rx-0/rps_cpus"},
 		{"interrupts of one core", map[string]string{"sys/class/net/wlan0/queues/rx-0/rps_cpus": "00000000,00000800"}, nil, "interrupts", doctorWarn, "no RPS: wlan0",
 			"echo ff,ffffffff > /sys/class/net/wlan0/queues/rx-0/rps_cpus"},
+		{"interrupts together", map[string]string{"proc/irq/101/effective_affinity_list": "0\n", "sys/class/net/wlan0/queues/rx-0/rps_cpus": "0"}, nil, "interrupts", doctorWarn,
+			"one receive queue and no RPS: wlan0; all interrupts on one core and no RPS: eth0 (core 0)",
+			"i=0; for n in 100 101; do echo $((i % 40)) > /proc/irq/$n/smp_affinity_list; i=$((i+1)); done;echo ff,ffffffff > /sys/class/net/wlan0/queues/rx-0/rps_cpus"},
+		{"interrupts without names", map[string]string{"proc/irq/100/mlx5_comp0@pci:0000:3b:00.0/x": "", "proc/irq/101/mlx5_comp1@pci:0000:3b:00.0/x": "", "proc/irq/101/effective_affinity_list": "7\n",
+			"proc/irq/100/effective_affinity_list": "7\n"}, nil, "interrupts", doctorWarn, "on one core and no RPS: eth0 (core 7)",
+			"i=0; for n in 99 100 101; do echo $((i % 40)) > /proc/irq/$n/smp_affinity_list; i=$((i+1)); done"},
+		{"interrupts of an older kernel", map[string]string{"proc/irq/100/effective_affinity_list": "", "proc/irq/101/effective_affinity_list": "", "proc/irq/100/smp_affinity_list": "3", "proc/irq/101/smp_affinity_list": "3",
+			"proc/irq/100/mlx5_comp0@pci:0000:3b:00.0/x": "", "proc/irq/101/mlx5_comp1@pci:0000:3b:00.0/x": "", "proc/irq/100/eth0-TxRx-0/x": "-", "proc/irq/101/eth0-TxRx-1/x": "-"}, nil,
+			"interrupts", doctorWarn, "eth0 (core 3)", "i=0; for n in 100 101; do echo $((i % 40)) > /proc/irq/$n/smp_affinity_list; i=$((i+1)); done"},
+		{"interrupts that may go anywhere", map[string]string{"proc/irq/100/effective_affinity_list": "", "proc/irq/101/effective_affinity_list": ""}, nil, "interrupts", doctorOK, "spread: eth0", ""},
+		{"interrupts together, and RPS", map[string]string{"proc/irq/101/effective_affinity_list": "0\n", "sys/class/net/eth0/queues/rx-0/rps_cpus": "3"}, nil, "interrupts", doctorOK, "spread: eth0", ""},
+		{"one interrupt of many queues", map[string]string{"sys/class/net/eth0/device/msi_irqs/101": "", "proc/irq/100/smp_affinity_list": "0"}, nil, "interrupts", doctorWarn, "no RPS: eth0 (core 0)",
+			"for q in /sys/class/net/eth0/queues/rx-*; do echo ff,ffffffff > $q/rps_cpus; done"},
+		{"no interrupts known", map[string]string{"sys/class/net/eth0/device/msi_irqs/99": "", "sys/class/net/eth0/device/msi_irqs/100": "", "sys/class/net/eth0/device/msi_irqs/101": ""}, nil, "interrupts", doctorOK, "spread: eth0", ""},
 		{"one core", map[string]string{"sys/class/net/wlan0/queues/rx-0/rps_cpus": "0"}, func(h *host) { h.cores = 1 }, "interrupts", doctorOK, "spread: eth0, wlan0", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -311,6 +336,31 @@ func TestDoctorExplain(t *testing.T) {
 		if err := h.explain(&out, name); err != nil || !strings.HasPrefix(out.String(), "A socket is a descriptor") ||
 			!strings.HasSuffix(out.String(), "\n\nfail  open files      limit 4194304, fs.nr_open=9: 100 sockets need 111: raise fs.nr_open\n                      sysctl -w fs.nr_open=111\n") {
 			t.Errorf("%s: %v\n%s", name, err, out.String())
+		}
+	}
+}
+
+// The interrupts of a virtio card are those of the PCI device on which it sits.
+func TestDoctorVirtio(t *testing.T) {
+	const pci = "sys/devices/pci0000:00/0000:00:03.0/"
+	for _, c := range []struct{ core, level, text string }{
+		{"1\n", doctorWarn, "all interrupts on one core and no RPS: eth7 (core 1)"},
+		{"0\n", doctorOK, "spread: eth0, eth7, wlan0"},
+	} {
+		files := goodHost()
+		maps.Copy(files, map[string]string{
+			pci + "virtio2/vendor": "0x1af4\n", pci + "msi_irqs/37": "msix\n", pci + "msi_irqs/38": "msix\n", pci + "msi_irqs/39": "msix\n", pci + "msi_irqs/40": "msix\n",
+			"proc/irq/37/effective_affinity_list": "5\n", "proc/irq/38/effective_affinity_list": "1\n", "proc/irq/39/effective_affinity_list": "0\n", "proc/irq/40/effective_affinity_list": c.core,
+			"proc/irq/37/virtio2-config/x": "-", "proc/irq/38/virtio2-input.0/x": "-", "proc/irq/39/virtio2-output.0/x": "-", "proc/irq/40/virtio2-input.1/x": "-",
+			"sys/class/net/eth7/queues/rx-0/rps_cpus": "0\n", "sys/class/net/eth7/queues/rx-1/rps_cpus": "0\n",
+		})
+		h := hostOf(t, files)
+		if err := os.Symlink("../../../devices/pci0000:00/0000:00:03.0/virtio2", filepath.Join(h.root, "sys/class/net/eth7/device")); err != nil {
+			t.Fatal(err)
+		}
+		f := h.interrupts()
+		if f.Level != c.level || f.Text != c.text || f.Level == doctorWarn && f.Fix[0] != "i=0; for n in 38 40; do echo $((i % 40)) > /proc/irq/$n/smp_affinity_list; i=$((i+1)); done" {
+			t.Errorf("%+v, want %+v", f, c)
 		}
 	}
 }

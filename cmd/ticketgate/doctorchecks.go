@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"io/fs"
 	"iter"
@@ -359,27 +358,36 @@ func (h *host) interrupts() finding {
 	if err != nil {
 		return warn("%v", err)
 	}
-	var single, fine []string
-	var fixes []string
-	for _, card := range cards {
-		name := filepath.Base(filepath.Dir(card))
-		if state := h.read("sys/class/net/" + name + "/operstate"); state != "" && state != "up" && state != "unknown" {
+	var single, together, fine, fixes []string
+	for _, device := range cards {
+		card := filepath.Base(filepath.Dir(device))
+		if state := h.read("sys/class/net/" + card + "/operstate"); state != "" && state != "up" && state != "unknown" {
 			continue // nothing comes through it
 		}
-		spread, err := h.spread(name)
+		queues, rps := h.queues(card)
+		irqs := h.irqs(device)
+		cores := h.coresOf(irqs)
 		switch {
-		case err != nil:
-			return warn("%v", err)
-		case spread || h.cores == 1:
-			fine = append(fine, name)
+		case rps || h.cores == 1 || queues > 1 && len(cores) != 1: // 0: nobody knows which
+			fine = append(fine, card)
+		case queues < 2:
+			single = append(single, card)
+			fixes = append(fixes, fmt.Sprintf("echo %s > /sys/class/net/%s/queues/rx-0/rps_cpus", coreMask(h.cores), card))
 		default:
-			single = append(single, name)
-			fixes = append(fixes, fmt.Sprintf("echo %s > /sys/class/net/%s/queues/rx-0/rps_cpus", coreMask(h.cores), name))
+			together = append(together, fmt.Sprintf("%s (core %d)", card, cores[0]))
+			fixes = append(fixes, h.spreadQueues(card, irqs))
 		}
 	}
+	var wrong []string
+	if len(single) > 0 {
+		wrong = append(wrong, "one receive queue and no RPS: "+strings.Join(single, ", "))
+	}
+	if len(together) > 0 {
+		wrong = append(wrong, "all interrupts on one core and no RPS: "+strings.Join(together, ", "))
+	}
 	switch {
-	case len(single) > 0:
-		f := warn("one receive queue and no RPS: %s", strings.Join(single, ", "))
+	case len(wrong) > 0:
+		f := warn("%s", strings.Join(wrong, "; "))
 		f.Fix = fixes
 		return f
 	case len(fine) == 0:
@@ -389,21 +397,74 @@ func (h *host) interrupts() finding {
 	}
 }
 
-// spread says that more than one core receives what comes through card.
-func (h *host) spread(card string) (bool, error) {
-	queues, err := filepath.Glob(filepath.Join(h.root, "sys/class/net", card, "queues/rx-*"))
-	if err != nil {
-		return false, err
+// spreadQueues is the command that gives the receive queues of card a core each; if they have one interrupt together, all cores.
+func (h *host) spreadQueues(card string, irqs []string) string {
+	if len(irqs) == 1 {
+		return fmt.Sprintf("for q in /sys/class/net/%s/queues/rx-*; do echo %s > $q/rps_cpus; done", card, coreMask(h.cores))
 	}
-	spread := len(queues) > 1
+	return fmt.Sprintf("i=0; for n in %s; do echo $((i %% %d)) > /proc/irq/$n/smp_affinity_list; i=$((i+1)); done", strings.Join(irqs, " "), h.cores)
+}
+
+// queues is how many receive queues card has, and whether software spreads what comes through one of them.
+func (h *host) queues(card string) (n int, rps bool) {
+	queues, _ := filepath.Glob(filepath.Join(h.root, "sys/class/net", card, "queues/rx-*")) // the pattern is well-formed
 	for _, q := range queues {
 		mask, err := os.ReadFile(filepath.Join(q, "rps_cpus"))
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return false, err
-		}
-		spread = spread || coresIn(string(mask)) > 1
+		rps = rps || err == nil && coresIn(string(mask)) > 1
 	}
-	return spread, nil
+	return len(queues), rps
+}
+
+// irqs are the numbers of the interrupts by which a card says that something has come; where the names of none tell, all of the card's.
+func (h *host) irqs(device string) []string {
+	device, err := filepath.EvalSymlinks(device)
+	if err != nil {
+		return nil
+	}
+	if strings.HasPrefix(filepath.Base(device), "virtio") { // its interrupts are those of the PCI device below it
+		device = filepath.Dir(device)
+	}
+	entries, _ := os.ReadDir(filepath.Join(device, "msi_irqs")) // none: a virtual card, or an old one
+	var all, receive []string
+	for _, e := range entries {
+		all = append(all, e.Name())
+		if h.receives(e.Name()) {
+			receive = append(receive, e.Name())
+		}
+	}
+	if len(receive) > 0 {
+		all = receive
+	}
+	slices.SortFunc(all, func(a, b string) int { return cmp.Or(len(a)-len(b), strings.Compare(a, b)) })
+	return all
+}
+
+// receives says by the name that the driver gave the interrupt irq whether it is of a receive queue: virtio2-input.0,
+// eth0-TxRx-3, mlx5_comp7@pci:0000:3b:00.0, but not virtio2-output.0, eth0-tx-1 or mlx5_async0@pci:0000:3b:00.0.
+func (h *host) receives(irq string) bool {
+	entries, _ := os.ReadDir(filepath.Join(h.root, "proc/irq", irq))
+	for _, e := range entries {
+		name := strings.ToLower(e.Name())
+		if e.IsDir() && (strings.Contains(name, "rx") || strings.Contains(name, "input") || strings.Contains(name, "comp")) {
+			return true
+		}
+	}
+	return false
+}
+
+// coresOf are the cores that take the interrupts irqs. An older kernel does not say which core does, only which may.
+func (h *host) coresOf(irqs []string) []int {
+	var cores []int
+	for _, irq := range irqs {
+		list := cmp.Or(h.read("proc/irq/"+irq+"/effective_affinity_list"), h.read("proc/irq/"+irq+"/smp_affinity_list"))
+		for from, to := range ranges(list) {
+			for core := from; core <= min(to, from+1); core++ { // two are as many as all
+				cores = append(cores, core)
+			}
+		}
+	}
+	slices.Sort(cores)
+	return slices.Compact(cores)
 }
 
 // coresIn is how many cores are in mask, such as "00000000,0000000f".
