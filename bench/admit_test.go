@@ -193,7 +193,7 @@ func TestAdmissionsHello(t *testing.T) {
 	head := bench.AppendUpgrade(nil, address, []byte("/t/x"), nil)
 	a := &bench.Admissions{Loop: l, Gate: target(t, address), Heads: [][]byte{head, head}, Keep: true, Hello: []byte("{}")}
 	a.Start(2)
-	runUntil(t, l, func() bool { return a.Pings >= 20 || a.Err != nil })
+	runUntil(t, l, func() bool { return a.Pings >= 20 && a.Done == 2 || a.Err != nil })
 	if a.Err != nil || a.Done != 2 || a.Lost != 0 {
 		t.Errorf("done %d, lost %d, %v", a.Done, a.Lost, a.Err)
 	}
