@@ -111,33 +111,77 @@ func admissions(r *runner) (_ *section, err error) {
 		return nil, err
 	}
 	var loads []*load
+	var g *gateway
 	for _, s := range []struct{ name, store string }{{"memory store", ""}, {"redis store", redisStore(url)}} {
 		loop, err := r.loop()
 		if err != nil {
 			return nil, err
 		}
-		g, err := r.gatewayWith(setup{store: s.store})
-		if err != nil {
+		if g, err = r.gatewayWith(setup{store: s.store}); err != nil {
 			return nil, err
 		}
 		a := &bench.Admissions{Loop: loop, API: g.api, Gate: g.gate, Host: g.host, Mint: g.mint}
 		loads = append(loads, admitLoad(s.name, g.Process, a))
 	}
 	loads[1].helper = &redis.Process
-	if err := r.compare(r.timed, loads...); err != nil {
+	floor, err := r.bareAdmissions(loads[0].loop, g)
+	if err != nil {
 		return nil, err
 	}
-	return &section{tables: []*bench.Table{{
+	if err := r.compare(r.timed, append(loads, floor)...); err != nil {
+		return nil, err
+	}
+	t := &bench.Table{
 		Title: "Admissions: ticket, open, close",
 		About: fmt.Sprintf("%d lanes; each asks for a ticket (`POST /v1/tickets`, keep-alive), opens the socket with it and closes it. "+
-			"redis-server keeps nothing on disk and shares the client's core.", lanes),
+			"redis-server keeps nothing on disk and shares the client's core. The last row answers the same requests with as many bytes, and checks nothing: barehttp the one for a ticket, epollaccept the upgrade and the close frame; its CPU is that of both.", lanes),
 		Head: head("admission"),
-		Rows: [][]string{loads[0].row(), loads[1].row()},
-		Lines: []string{
-			ratio(loads[1], loads[0]),
-			fmt.Sprintf("redis-server itself: %s µs of CPU per admission.", loads[1].over(func(s sample) float64 { return s.helper })),
-		},
-	}}}, nil
+	}
+	s := &section{tables: []*bench.Table{t}}
+	for _, l := range loads {
+		_, cpu := ratios(l, floor)
+		s.compared("Admissions, "+l.name+": server CPU against "+floor.name, cpu)
+		t.Rows = append(t.Rows, l.row())
+		t.Lines = append(t.Lines, ratio(l, floor))
+	}
+	t.Rows = append(t.Rows, floor.row())
+	t.Lines = append(t.Lines, ratio(loads[1], loads[0]),
+		fmt.Sprintf("redis-server itself: %s µs of CPU per admission.", loads[1].over(func(s sample) float64 { return s.helper })))
+	return s, nil
+}
+
+// bareAdmissions is the load of two programs that do the least for an admission to g.
+func (r *runner) bareAdmissions(l *bench.Loop, g *gateway) (*load, error) {
+	api, to, _, err := r.bareAPI(l, g)
+	if err != nil {
+		return nil, err
+	}
+	gate, address, err := r.peer(r.serverCore, "epollaccept")
+	if err != nil {
+		return nil, err
+	}
+	at, err := bench.NewTarget(address)
+	if err != nil {
+		return nil, err
+	}
+	floor := admitLoad("barehttp and epollaccept", gate.Process, &bench.Admissions{Loop: l, API: to, Gate: at, Host: g.host, Mint: g.mint})
+	floor.also = &api
+	return floor, nil
+}
+
+// bareAPI starts a barehttp whose answers are as long as the tickets of g.
+func (r *runner) bareAPI(l *bench.Loop, g *gateway) (p bench.Process, to *bench.Target, bytes int, err error) {
+	one := &bench.Posts{Loop: l, To: g.api, Mint: g.mint, Max: 1}
+	one.Start(1)
+	if err := errors.Join(l.RunUntil(r.ctx, giveUp, one.Idle), one.Err); err != nil {
+		return bench.Process{}, nil, 0, err
+	}
+	bare, address, err := r.peer(r.serverCore, "barehttp", "-body", fmt.Sprint(one.Bytes))
+	if err != nil {
+		return bench.Process{}, nil, 0, err
+	}
+	to, err = bench.NewTarget(address)
+	return bare.Process, to, one.Bytes, err
 }
 
 // tickets measures the front end alone, next to a fasthttp handler that answers as many bytes.
@@ -151,33 +195,26 @@ func tickets(r *runner) (_ *section, err error) {
 	if err != nil {
 		return nil, err
 	}
-	ours := &bench.Posts{Loop: loop, To: g.api, Mint: g.mint, Max: 1}
-	ours.Start(1)
-	if err := errors.Join(loop.RunUntil(r.ctx, giveUp, ours.Idle), ours.Err); err != nil {
-		return nil, err
-	}
-	ours.Max = 0
-	bare, address, err := r.peer(r.serverCore, "barehttp", "-body", fmt.Sprint(ours.Bytes))
+	bare, to, bytes, err := r.bareAPI(loop, g)
 	if err != nil {
 		return nil, err
 	}
-	to, err := bench.NewTarget(address)
-	if err != nil {
-		return nil, err
-	}
-	floor := &bench.Posts{Loop: loop, To: to, Mint: g.mint}
-	a, b := postsLoad("ticketgate", g.Process, ours), postsLoad("barehttp", bare.Process, floor)
+	a := postsLoad("ticketgate", g.Process, &bench.Posts{Loop: loop, To: g.api, Mint: g.mint})
+	b := postsLoad("barehttp", bare, &bench.Posts{Loop: loop, To: to, Mint: g.mint})
 	if err := r.compare(r.timed, a, b); err != nil {
 		return nil, err
 	}
-	return &section{tables: []*bench.Table{{
+	s := &section{tables: []*bench.Table{{
 		Title: "Tickets",
 		About: fmt.Sprintf("`POST /v1/tickets` on %d keep-alive connections, one request at a time on each, memory store: key checked, limits, ticket minted, slot reserved; nobody spends the tickets, they lapse after 30 s. "+
-			"barehttp is fasthttp with a handler that answers a fixed body of the same %d bytes; both end a connection after 100 requests.", lanes, ours.Bytes),
+			"barehttp is fasthttp with a handler that answers a fixed body of the same %d bytes; both end a connection after 100 requests.", lanes, bytes),
 		Head:  head("ticket"),
 		Rows:  [][]string{a.row(), b.row()},
 		Lines: []string{ratio(a, b)},
-	}}}, nil
+	}}}
+	_, cpu := ratios(a, b)
+	s.compared("Tickets: server CPU against barehttp", cpu)
+	return s, nil
 }
 
 func postsLoad(name string, server bench.Process, p *bench.Posts) *load {

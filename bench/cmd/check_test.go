@@ -1,9 +1,12 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -34,7 +37,7 @@ BenchmarkRedeem/batch=64 	    2000	       964 ns/op	     964 B/op	       4 alloc
 // Allocations count exactly, and so do bytes unless they differed when they were recorded. What is not measured any more may be
 // anything.
 func TestCompareCalls(t *testing.T) {
-	was := record{Runs: 2, Calls: map[string]call{
+	was := record{Calls: map[string]call{
 		"same": {Allocs: 2, Bytes: 1000}, "byte": {Bytes: 100}, "table": {Bytes: 5, Loose: true}, "long table": {Bytes: 1000, Loose: true},
 		"more": {Allocs: 2, Bytes: 1000}, "longer": {Bytes: 100, Loose: true}, "fewer": {Allocs: 3, Bytes: 100}, "gone": {Allocs: 1, Bytes: 1},
 	}}
@@ -55,10 +58,6 @@ func TestCompareCalls(t *testing.T) {
 	if strings.Contains(b.String(), "same") || strings.Contains(b.String(), "table:") {
 		t.Errorf("told what is as it was:\n%s", b.String())
 	}
-	was.Runs = 0 // an older record does not know
-	if got := compareCalls(&b, was, now); got != 3 {
-		t.Errorf("%d worse than in an older record:\n%s", got, b.String())
-	}
 }
 
 // What differs between runs is marked, and stays so.
@@ -69,14 +68,18 @@ func TestAgreed(t *testing.T) {
 	}
 }
 
+// A ratio is worse beyond what was recorded, and missed beyond what is wanted, when all of its rounds are: of those that are bounded "g" is
+// not, as one round meets it.
 func TestCompareRatios(t *testing.T) {
-	was := map[string]bench.Spread{"a": {Median: 1.1, Min: 1.0, Max: 1.2}, "b": {Median: 1.1, Min: 1.0, Max: 1.2}, "c": {Median: 1.1, Min: 1.0, Max: 1.2}, "e": {Median: 1.1, Min: 1.0, Max: 1.2}, "f": {}}
-	now := map[string]bench.Spread{"a": {Median: 1.3, Min: 1.25, Max: 1.5}, "b": {Median: 1.4, Min: 1.33, Max: 1.5}, "c": {Median: 0.8, Min: 0.7, Max: 0.9}, "d": {}, "e": {Median: 1.4, Min: 1.1, Max: 1.5}}
+	was := map[string]bench.Spread{"a": {Median: 1.1, Min: 1.0, Max: 1.2}, "b": {Median: 1.1, Min: 1.0, Max: 1.2}, "c": {Median: 1.1, Min: 1.0, Max: 1.2}, "e": {Median: 1.1, Min: 1.0, Max: 1.2}, "f": {},
+		"g": {Median: 1, Min: 0.9, Max: 1.1}, "h": {Median: 1, Min: 0.9, Max: 1.1}}
+	now := map[string]bench.Spread{"a": {Median: 1.3, Min: 1.25, Max: 1.5}, "b": {Median: 1.4, Min: 1.33, Max: 1.5}, "c": {Median: 0.8, Min: 0.7, Max: 0.9}, "d": {}, "e": {Median: 1.4, Min: 1.1, Max: 1.5},
+		"g": {Median: 1.1, Min: 1, Max: 1.2}, "h": {Median: 1.1, Min: 1.01, Max: 1.2}, "i": {Median: 601, Min: 601, Max: 601}}
 	var b strings.Builder
-	if got := compareRatios(&b, was, now); !slices.Equal(got, []string{"b", "f"}) {
+	if got := compareRatios(&b, was, now, map[string]float64{"g": 1, "h": 1, "i": 600}); !slices.Equal(got, []string{"b", "h", "i", "f"}) {
 		t.Errorf("%q worse:\n%s", got, b.String())
 	}
-	for _, want := range []string{"same    a", "WORSE   b", "better  c", "new     d", "same    e", "GONE    f"} {
+	for _, want := range []string{"same    a", "WORSE   b", "better  c", "new     d", "same    e", "GONE    f", "same    g", "MISSED  h: 1.10 (1.01-1.20); recorded 1.00 (0.90-1.10); at most 1.00 is wanted", "MISSED  i"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in\n%s", want, b.String())
 		}
@@ -87,7 +90,7 @@ func TestCompareRatios(t *testing.T) {
 func TestExpected(t *testing.T) {
 	was := make(map[string]bench.Spread)
 	for _, name := range []string{"Echo, 100 sockets, 32 B, 1 a write: server CPU", "Echo, 10000 sockets, 32 B, 1 a write: server CPU", "Relay, 8950 sockets, 32 B: server CPU",
-		"Idle, ticketgate, 10 sockets a client: bytes a socket", "Gate: server CPU", "Slow readers: bytes"} {
+		"Idle, ticketgate, 10 sockets a client: bytes a socket", "Gate: server CPU", "Slow readers: bytes", "Tickets: server CPU"} {
 		was[name] = bench.Spread{}
 	}
 	got := expected(was, options{only: "idle,echo,relay,gate", sockets: numbers{100, 1000}})
@@ -104,6 +107,81 @@ func TestCheckWantsTheSameGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := check(t.Context(), o); err == nil || !strings.Contains(err.Error(), "recorded with go1.1,") {
+		t.Errorf("%v", err)
+	}
+}
+
+// fitRecord has all that check measures, and no more.
+func fitRecord() record {
+	r := record{Runs: 2, Calls: make(map[string]call), Ratios: make(map[string]bench.Spread)}
+	for _, name := range []string{"engine Echo", "engine/frame Next", "engine/upgrade Parse", "engine/proxy Parse", "engine/deflate Inflate", "limiter Bind", "ticket Check", "handshake/auth Authenticate",
+		"store/redis Redeem", "internal/stat Counter", "internal/offheap SlabAt", "bench Frame", "bench/load Echo"} {
+		r.Calls[name] = call{}
+	}
+	for _, name := range []string{"Idle, ticketgate: bytes", "Echo, 100 sockets, 32 B: CPU", "Relay, 1000 sockets, 32 B: CPU", "Gate: CPU", "Client, idle: bytes", "Tickets: CPU", "Admissions, memory store: CPU", "Pings: CPU"} {
+		r.Ratios[name] = bench.Spread{}
+	}
+	return r
+}
+
+// A record that lacks something of what check measures would let it become worse unseen.
+func TestFit(t *testing.T) {
+	if err := fitRecord().fit(); err != nil {
+		t.Errorf("all is there: %v", err)
+	}
+	for want, spoil := range map[string]func(r *record){
+		"whose bytes are exact":              func(r *record) { r.Runs = 1 },
+		"no allocations of ./engine,":        func(r *record) { delete(r.Calls, "engine Echo"); delete(r.Calls, "engine/frame Next") },
+		"no allocations of ./engine/frame;":  func(r *record) { delete(r.Calls, "engine/frame Next") },
+		"no allocations of ./store/...;":     func(r *record) { delete(r.Calls, "store/redis Redeem"); r.Calls["stores Get"] = call{} },
+		"no allocations of ./handshake/...;": func(r *record) { delete(r.Calls, "handshake/auth Authenticate") },
+		"no allocations of ./bench;":         func(r *record) { delete(r.Calls, "bench Frame") },
+		"no ratio of pings;":                 func(r *record) { delete(r.Ratios, "Pings: CPU") },
+		"no ratio of idle, no ratio of tick": func(r *record) { delete(r.Ratios, "Idle, ticketgate: bytes"); delete(r.Ratios, "Tickets: CPU") },
+		"no ratio of relay;": func(r *record) { // of another number of sockets
+			delete(r.Ratios, "Relay, 1000 sockets, 32 B: CPU")
+			r.Ratios["Relay, 10000 sockets, 32 B: CPU"] = bench.Spread{}
+		},
+	} {
+		r := fitRecord()
+		spoil(&r)
+		if err := r.fit(); !errors.Is(err, errUnfit) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "`make bench`") {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
+// What make bench has recorded last is fit to be compared with.
+func TestRecord(t *testing.T) {
+	r, err := readRecord(filepath.Join("..", recordFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Runs == 0 {
+		t.Skip("this record is older than what makes one fit: make bench writes a new one, and bench-check says so too")
+	}
+	if err := r.fit(); err != nil {
+		t.Error(err)
+	}
+}
+
+// check does not begin to measure when there is nothing to compare with.
+func TestCheckWantsAFitRecord(t *testing.T) {
+	o := options{out: filepath.Join(t.TempDir(), "RESULTS.md")}
+	if err := check(t.Context(), o); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "`make bench`") {
+		t.Errorf("without a record: %v", err)
+	}
+	r := fitRecord()
+	r.Host.Go = runtime.Version()
+	delete(r.Ratios, "Tickets: CPU")
+	b, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(filepath.Dir(o.out), recordFile), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := check(t.Context(), o); !errors.Is(err, errUnfit) || !strings.Contains(err.Error(), "no ratio of tickets") {
 		t.Errorf("%v", err)
 	}
 }

@@ -17,7 +17,9 @@ const (
 	clientSockets = 100
 	clientTime    = time.Second // of a round
 	clientIdle    = 15000       // sockets without traffic
+	clientIdles   = 3           // clients that hold them, one after the other
 	clientBytes   = 600         // of a client's memory that an idle socket may take
+	clientLeast   = 1.0         // times the messages of epollclient, from the same processor time
 )
 
 // A clientCell is one load of the load tool itself.
@@ -45,7 +47,7 @@ func (c clientRound) perMessage() float64 {
 // again when as many have come back, and what an idle socket takes of `ticketgate bench connect`.
 func client(r *runner) (_ *section, err error) {
 	defer func() { err = errors.Join(err, r.end()) }()
-	_, address, err := r.peer(r.serverCore, "wsecho")
+	server, address, err := r.peer(r.serverCore, "wsecho")
 	if err != nil {
 		return nil, err
 	}
@@ -68,15 +70,27 @@ func client(r *runner) (_ *section, err error) {
 	}
 	s := clientSection(ours, bare)
 	n := min(clientIdle, r.files-filesBeside-lanes)
-	r.say("client: %d idle sockets", n)
-	res, err := r.loadTool(loadtool.Settings{Verb: loadtool.Connect, Plain: "ws://" + address + "/", Sockets: n, Duration: time.Second, Lanes: lanes, InFlight: 1, Procs: 1, Seed: 1})
-	if err != nil {
-		return nil, err
+	var idle []float64
+	for range clientIdles {
+		if err := r.quiet(server.Process); err != nil { // it has closed the sockets of the client before
+			return nil, err
+		}
+		r.say("client: %d idle sockets", n)
+		res, err := r.loadTool(loadtool.Settings{Verb: loadtool.Connect, Plain: "ws://" + address + "/", Sockets: n, Duration: time.Second, Lanes: lanes, InFlight: 1, Procs: 1, Seed: 1})
+		if err != nil {
+			return nil, err
+		}
+		idle = append(idle, res.Client.PerSocket)
 	}
-	s.tables[0].Lines = append(s.tables[0].Lines, fmt.Sprintf("Idle: %s sockets of `ticketgate bench connect --plain` take %s B of its resident memory each.", whole(n), bench.Number(res.Client.PerSocket)))
-	s.compared("Client, idle: bytes a socket", bench.SpreadOf([]float64{res.Client.PerSocket}))
-	s.goal("Load tool: an idle socket, user space", fmt.Sprintf("at most %d B", clientBytes), bench.Number(res.Client.PerSocket)+" B")
+	s.clientIdle(n, bench.SpreadOf(idle))
 	return s, nil
+}
+
+// clientIdle shows what each of n sockets without traffic takes.
+func (s *section) clientIdle(n int, each bench.Spread) {
+	s.tables[0].Lines = append(s.tables[0].Lines, fmt.Sprintf("Idle: %s sockets of `ticketgate bench connect --plain` take %s B of its resident memory each, in %d processes one after the other.", whole(n), each, clientIdles))
+	s.bounded("Client, idle: bytes a socket", each, clientBytes)
+	s.goal("Load tool: an idle socket, user space", fmt.Sprintf("at most %d B", clientBytes), each.String()+" B")
 }
 
 // loadTool runs the load tool, whose workers share this process's core.
@@ -167,8 +181,8 @@ func clientSection(ours, bare [][]clientRound) *section {
 		}
 		row := append([]string{whole(c.payload), fmt.Sprint(c.inFlight)}, cost(ours[i])...)
 		t.Rows = append(t.Rows, append(append(row, cost(bare[i])...), times.String()))
-		s.compared("Client, "+c.String()+": CPU against epollclient", bench.SpreadOf(less))
+		s.bounded("Client, "+c.String()+": CPU against epollclient", bench.SpreadOf(less), 1/clientLeast)
 	}
-	s.goal("Load tool: messages a second of a core, against epollclient", "at least 1.00 times", fmt.Sprintf("%s at worst (%s)", worst, where))
+	s.goal("Load tool: messages a second of a core, against epollclient", fmt.Sprintf("at least %.2f times", clientLeast), fmt.Sprintf("%s at worst (%s)", worst, where))
 	return s
 }

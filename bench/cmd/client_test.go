@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"ticketgate/bench"
 	loadtool "ticketgate/bench/load"
 )
 
@@ -37,6 +38,13 @@ func TestClientSection(t *testing.T) {
 	}
 	if got := s.ratios["Client, 100 sockets, 32 B, 1 in flight: CPU against epollclient"]; got.Median < 0.83 || got.Median > 0.84 {
 		t.Errorf("%v of %v", got, s.ratios)
+	}
+	if got := s.most["Client, 100 sockets, 32 B, 1 in flight: CPU against epollclient"]; got != 1 {
+		t.Errorf("at most %v times epollclient's processor time is wanted", got)
+	}
+	s.clientIdle(15000, bench.SpreadOf([]float64{590, 610, 620}))
+	if got := strings.Join(s.goals[1], "|"); got != "Load tool: an idle socket, user space|at most 600 B|610 (590-620) B" || s.most["Client, idle: bytes a socket"] != 600 {
+		t.Errorf("%s, at most %v", got, s.most)
 	}
 	if got := scenariosOf([]string{"Client, idle: bytes a socket"}); got != "client" {
 		t.Errorf("bench-check takes it for a ratio of %q", got)

@@ -15,6 +15,7 @@ type load struct {
 	title   string // in profiles
 	loop    *bench.Loop
 	server  bench.Process
+	also    *bench.Process // the server's other process, whose processor time counts as the server's; nil: it has one
 	helper  *bench.Process // whose processor time is shown beside the server's; nil: none
 	start   func()
 	stop    func()
@@ -54,6 +55,14 @@ func (l *load) read() (reading, error) {
 	server, err := l.server.CPU()
 	if err != nil {
 		return reading{}, err
+	}
+	if l.also != nil {
+		more, err := l.also.CPU()
+		if err != nil {
+			return reading{}, err
+		}
+		server.User += more.User
+		server.System += more.System
 	}
 	var helper bench.CPU
 	if l.helper != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +25,26 @@ func TestBetween(t *testing.T) {
 	}
 	if _, err := l.between(a, reading{at: b.at, done: a.done}); err == nil {
 		t.Error("a round without an operation has a rate")
+	}
+}
+
+// A server of two processes takes what both take.
+func TestAlso(t *testing.T) {
+	r := &runner{ctx: t.Context()}
+	loop, err := r.loop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := bench.Process{PID: os.Getpid()}
+	l := &load{loop: loop, server: own, done: func() uint64 { return 0 }}
+	one, err := l.read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.also = &own
+	two, err := l.read()
+	if err := errors.Join(err, r.end()); err != nil || two.server.Total() < 2*one.server.Total() || two.server.User < 2*one.server.User {
+		t.Errorf("one %v, two %v, %v", one.server, two.server, err)
 	}
 }
 

@@ -27,6 +27,7 @@ type section struct {
 	tables []*bench.Table
 	goals  [][]string              // what, what is wanted, what was measured
 	ratios map[string]bench.Spread // what check compares; less is better
+	most   map[string]float64      // what some of them may be at most, whatever was recorded
 }
 
 func (s *section) goal(what, want, got string) { s.goals = append(s.goals, []string{what, want, got}) }
@@ -48,6 +49,15 @@ func (s *section) compared(name string, v bench.Spread) {
 		s.ratios = make(map[string]bench.Spread)
 	}
 	s.ratios[name] = v
+}
+
+// bounded keeps v for check, which also fails when all rounds of it lie above most.
+func (s *section) bounded(name string, v bench.Spread, most float64) {
+	s.compared(name, v)
+	if s.most == nil {
+		s.most = make(map[string]float64)
+	}
+	s.most[name] = most
 }
 
 // busy is the load average per core from which on the page says that the machine was not quiet.

@@ -8,66 +8,152 @@ import (
 	"ticketgate/bench"
 )
 
-// pingTimes are how many sockets are watched, how often they are pinged, and for how long they are watched: two pings each
-// and some, because the gateway spreads them.
-func (o options) pingTimes() (sockets int, every, watch time.Duration) {
-	if o.short {
-		return 3000, 2 * time.Second, 4 * time.Second
-	}
-	return 15000, 25 * time.Second, 50 * time.Second
+// A pingPlan is how idle sockets are watched: rounds as long as a ping needs to come to each of them, and as many without pings.
+type pingPlan struct {
+	sockets int
+	every   time.Duration // how often each is pinged, and how long a round is
+	rest    time.Duration // how long a round without pings is
+	rounds  int
 }
 
-const noPing = time.Hour
+// pingPlan has one round, and less rest, where check looks again: four rounds of 25 s each time would be a fifth of all that it takes.
+func (o options) pingPlan() pingPlan {
+	switch {
+	case o.short:
+		return pingPlan{3000, 2 * time.Second, 2 * time.Second, 2}
+	case o.check:
+		return pingPlan{15000, productPing, 10 * time.Second, 1}
+	default:
+		return pingPlan{15000, productPing, productPing, 2}
+	}
+}
 
-// pings measures what it costs to ask idle sockets whether they are there: a watch with pings, and one as long without, of the
+const (
+	noPing     = time.Hour
+	pingsLeast = 0.95 // of the sockets: with fewer pinged in a round it is no measure of pings
+)
+
+// A watched is what was seen of idle sockets in one round.
+type watched struct {
+	cpu, took time.Duration
+	pings     int
+}
+
+// A pinger is a server that was watched with pings and without.
+type pinger struct {
+	name          string
+	with, without []watched
+}
+
+// pings measures what it costs to ask idle sockets whether they are there: a watch with pings, and one without, of the
 // gateway and of the bare program that does the same.
 func pings(r *runner) (*section, error) {
-	n, every, watch := r.pingTimes()
+	p := r.pingPlan()
+	all := []pinger{{name: ours}, {name: "epollaccept"}}
+	for i, start := range []func(*runner, *bench.Loop, time.Duration) (bench.Process, *bench.Admissions, error){pingingGateway, pingingBare} {
+		s := &all[i]
+		for _, one := range []struct {
+			to           *[]watched
+			every, round time.Duration
+		}{{&s.with, p.every, p.every}, {&s.without, noPing, p.rest}} {
+			r.say("pings: %s, %d sockets, a ping every %s, %d times %s", s.name, p.sockets, one.every, p.rounds, one.round)
+			var err error
+			*one.to, err = r.watch(p, one.round, func(l *bench.Loop) (bench.Process, *bench.Admissions, error) { return start(r, l, one.every) })
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", s.name, err)
+			}
+		}
+		if err := s.pinged(p); err != nil {
+			return nil, err
+		}
+	}
+	return pingsSection(p, all[0], all[1]), nil
+}
+
+// pinged says what keeps s from being a measure of pings.
+func (s *pinger) pinged(p pingPlan) error {
+	for _, w := range s.with {
+		if float64(w.pings) < pingsLeast*float64(p.sockets) {
+			return fmt.Errorf("%s: of %d sockets %d answered a ping in %s, at one every %s", s.name, p.sockets, w.pings, w.took, p.every)
+		}
+	}
+	for _, w := range s.without {
+		if w.pings > 0 {
+			return fmt.Errorf("%s: %d pings in %s, at one every %s", s.name, w.pings, w.took, noPing)
+		}
+	}
+	return nil
+}
+
+// rest is what s takes without pings, µs a second.
+func (s *pinger) rest() float64 {
+	var cpu, took time.Duration
+	for _, w := range s.without {
+		cpu, took = cpu+w.cpu, took+w.took
+	}
+	return micros(cpu) / took.Seconds()
+}
+
+// each is what a ping and its pong cost in each round beyond that, µs. Rounds differ in how many pings fall into them.
+func (s *pinger) each() (all []float64) {
+	for _, w := range s.with {
+		all = append(all, (micros(w.cpu)-s.rest()*w.took.Seconds())/float64(w.pings))
+	}
+	return all
+}
+
+func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
+
+// pingsSection shows what was seen of the gateway and of the bare program.
+func pingsSection(p pingPlan, a, b pinger) *section {
 	t := &bench.Table{
 		Title: "Pings",
-		About: fmt.Sprintf("%s idle sockets, watched for %s after they were opened; the client answers every ping. A server's CPU with pings less that without is what pings cost: writing the ping, reading the pong, the timer. "+
-			"The rest is what an idle server does anyway. epollaccept writes two bytes to the sockets of every 2,048 ms, as the gateway, and reads what comes: it knows no deadline, no traffic that makes a ping needless, and no frame but a pong.", whole(n), watch),
-		Head: []string{"server", "a ping every", "pings answered", "server CPU ms", "µs a connection and second"},
+		About: fmt.Sprintf("%s idle sockets, watched for %d times %s after they were opened, in which every one is pinged once; the client answers every ping. A server's CPU with pings less that without is what pings cost: writing the ping, reading the pong, the timer. "+
+			"The rest is what an idle server does anyway, seen for %d times %s. epollaccept writes two bytes to the sockets of every 2,048 ms, as the gateway, and reads what comes: it knows no deadline, no traffic that makes a ping needless, and no frame but a pong.",
+			whole(p.sockets), p.rounds, p.every, p.rounds, p.rest),
+		Head: []string{"server", "a ping every", "watched for", "pings answered", "server CPU ms", "µs a connection and second"},
 	}
-	per := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 / float64(n) / watch.Seconds() }
-	var one, at25, rest []float64
-	for _, server := range []struct {
-		name  string
-		start func(*runner, *bench.Loop, time.Duration) (bench.Process, *bench.Admissions, error)
-	}{{"ticketgate", pingingGateway}, {"epollaccept", pingingBare}} {
-		look := func(every time.Duration) (watched, error) {
-			r.say("pings: %s, %d sockets, a ping every %s, for %s", server.name, n, every, watch)
-			return r.watch(n, watch, func(l *bench.Loop) (bench.Process, *bench.Admissions, error) { return server.start(r, l, every) })
+	n := float64(p.sockets)
+	for _, s := range []*pinger{&a, &b} {
+		for _, kind := range []struct {
+			every  time.Duration
+			rounds []watched
+		}{{p.every, s.with}, {noPing, s.without}} {
+			var sum watched
+			for _, w := range kind.rounds {
+				sum.cpu, sum.took, sum.pings = sum.cpu+w.cpu, sum.took+w.took, sum.pings+w.pings
+			}
+			t.Rows = append(t.Rows, []string{s.name, kind.every.String(), sum.took.Round(time.Second).String(), whole(sum.pings), bench.Number(float64(sum.cpu) / 1e6),
+				fmt.Sprintf("%.3f", micros(sum.cpu)/n/sum.took.Seconds())})
 		}
-		with, err := look(every)
-		if err != nil {
-			return nil, err
-		}
-		without, err := look(noPing)
-		if err != nil {
-			return nil, err
-		}
-		if with.pings < n*19/10 || without.pings > 0 {
-			return nil, fmt.Errorf("%s: %d sockets were pinged %d times in %s at one ping in %s, and %d times at one in %s", server.name, n, with.pings, watch, every, without.pings, noPing)
-		}
-		one = append(one, float64((with.cpu-without.cpu).Nanoseconds())/1e3/float64(with.pings))
-		at25 = append(at25, (per(with.cpu)-per(without.cpu))*every.Seconds()/25)
-		rest = append(rest, per(without.cpu))
-		row := func(every time.Duration, w watched) []string {
-			return []string{server.name, every.String(), whole(w.pings), bench.Number(float64(w.cpu) / 1e6), fmt.Sprintf("%.3f", per(w.cpu))}
-		}
-		t.Rows = append(t.Rows, row(every, with), row(noPing, without))
-		t.Lines = append(t.Lines, fmt.Sprintf("%s: a ping and its pong cost %s µs. At one in 25 s that is %.3f µs a connection and second.", server.name, bench.Number(one[len(one)-1]), at25[len(at25)-1]))
+		each := bench.SpreadOf(s.each())
+		t.Lines = append(t.Lines, fmt.Sprintf("%s: a ping and its pong cost %s µs. At one in 25 s that is %.3f µs a connection and second.", s.name, each, each.Median/productPing.Seconds()))
 	}
-	against := "what it costs was lost in what the watches differ by otherwise: repeat on a quiet machine"
-	if one[0] > 0 && one[1] > 0 {
-		against = fmt.Sprintf("%.2f times epollaccept's %.3f µs", one[0]/one[1], at25[1])
-	}
-	t.Lines = append(t.Lines, "Against each other: "+against+".")
 	s := &section{tables: []*bench.Table{t}}
+	against := s.pingsAgainst(n, &a, &b)
+	t.Lines = append(t.Lines, "Against each other: "+against+".")
+	at25 := func(s *pinger) float64 { return bench.SpreadOf(s.each()).Median / productPing.Seconds() }
 	s.goal("Pings every 25 s", "at most 0.5 µs of CPU a connection and second",
-		fmt.Sprintf("%.3f µs, %s; with all that the idle server does anyway %.3f µs", at25[0], against, at25[0]+rest[0]))
-	return s, nil
+		fmt.Sprintf("%.3f µs, %s; with all that the idle server does anyway %.3f µs", at25(&a), against, at25(&a)+a.rest()/n))
+	return s
+}
+
+// pingsAgainst compares n sockets of a with those of b, round by round: pings alone, and those of a with all that it does for idle sockets.
+// What b takes without pings is left out: it is the price of raw system calls, whose thread Go's scheduler watches a hundred times a
+// second.
+func (s *section) pingsAgainst(n float64, a, b *pinger) string {
+	var alone, withRest []float64
+	ours, theirs := a.each(), b.each()
+	for i := range min(len(ours), len(theirs)) {
+		if ours[i] <= 0 || theirs[i] <= 0 {
+			return "what it costs was lost in what the watches differ by otherwise: repeat on a quiet machine"
+		}
+		alone = append(alone, ours[i]/theirs[i])
+		withRest = append(withRest, (ours[i]+a.rest()/n*productPing.Seconds())/theirs[i])
+	}
+	s.compared("Pings: CPU of a ping against "+b.name, bench.SpreadOf(alone))
+	s.compared("Pings, with all that an idle gateway does: CPU against the pings of "+b.name, bench.SpreadOf(withRest))
+	return fmt.Sprintf("%s times %s's %.3f µs", bench.SpreadOf(alone), b.name, bench.SpreadOf(theirs).Median/productPing.Seconds())
 }
 
 func pingingGateway(r *runner, l *bench.Loop, every time.Duration) (bench.Process, *bench.Admissions, error) {
@@ -79,45 +165,46 @@ func pingingGateway(r *runner, l *bench.Loop, every time.Duration) (bench.Proces
 }
 
 func pingingBare(r *runner, l *bench.Loop, every time.Duration) (bench.Process, *bench.Admissions, error) {
-	n, _, _ := r.pingTimes()
 	if every == noPing {
 		every = 0 // the bare program begins with the first sockets at once
 	}
-	return bareGate(r, l, n, "-ping", every.String())
+	return bareGate(r, l, r.pingPlan().sockets, "-ping", every.String())
 }
 
-// watched is what was seen of idle sockets.
-type watched struct {
-	cpu   time.Duration
-	pings int
-}
-
-func (r *runner) watch(n int, d time.Duration, start func(*bench.Loop) (bench.Process, *bench.Admissions, error)) (_ watched, err error) {
+// watch opens p's sockets and watches them for p's rounds, each so long.
+func (r *runner) watch(p pingPlan, round time.Duration, start func(*bench.Loop) (bench.Process, *bench.Admissions, error)) (_ []watched, err error) {
 	defer func() { err = errors.Join(err, r.end()) }()
 	l, err := r.loop()
 	if err != nil {
-		return watched{}, err
+		return nil, err
 	}
 	server, a, err := start(l)
 	if err != nil {
-		return watched{}, err
+		return nil, err
 	}
-	a.Keep, a.Max = true, n
+	a.Keep, a.Max = true, p.sockets
 	a.Start(lanes)
 	if err := errors.Join(l.RunUntil(r.ctx, giveUp, a.Idle), a.Err, l.RunFor(r.ctx, time.Second)); err != nil {
-		return watched{}, err
+		return nil, err
 	}
-	first := a.Pings
-	before, err := server.CPU()
-	if err != nil {
-		return watched{}, err
+	var all []watched
+	for range p.rounds {
+		first, began := a.Pings, l.Now()
+		before, err := server.CPU()
+		if err != nil {
+			return nil, err
+		}
+		if err := l.RunFor(r.ctx, round); err != nil {
+			return nil, err
+		}
+		after, err := server.CPU()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, watched{after.Sub(before).Total(), l.Now() - began, a.Pings - first})
 	}
-	if err := l.RunFor(r.ctx, d); err != nil {
-		return watched{}, err
+	if a.Lost > 0 {
+		err = fmt.Errorf("%d of %d sockets did not stay open", a.Lost, p.sockets)
 	}
-	after, err := server.CPU()
-	if err == nil && a.Lost > 0 {
-		err = fmt.Errorf("%d of %d sockets did not stay open", a.Lost, n)
-	}
-	return watched{after.Sub(before).Total(), a.Pings - first}, errors.Join(err, a.Err)
+	return all, errors.Join(err, a.Err)
 }
