@@ -71,6 +71,10 @@ type options struct {
 	ping     time.Duration
 	sockets  numbers
 	sizes    numbers
+
+	// What only tests set: a million of 600 sockets has several gateways too.
+	perProcess int           // descriptors that a process is taken to have; 0: as many as it may
+	rest       time.Duration // how long the gateways of -million are watched without a socket; 0: millionRest
 }
 
 // complete fills in what the flags left open.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,7 @@ func million(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
+	files = cmp.Or(o.perProcess, files)
 	count := gatewaysFor(o.million, files)
 	if err := ready(bench.Needs{Files: min(files, o.million), Programs: millionPrograms(o, count)}); err != nil {
 		return err
@@ -76,7 +78,7 @@ func (r *runner) holdMillion(set *gatewaySet) (*millionRun, error) {
 	if s.Sources, err = loadtool.ParseSources(fmt.Sprintf("127.0.0.2-127.0.0.%d", 1+millionSources)); err != nil {
 		return nil, err
 	}
-	m := &millionRun{gateways: len(set.gateways), ping: r.ping}
+	m := &millionRun{gateways: len(set.gateways), files: r.files, ping: r.ping, watch: cmp.Or(r.rest, millionRest)}
 	if set.redis != nil { // it has to learn every client
 		m.redis = new([2]int64)
 		if m.redis[0], err = set.redis.Resident(); err != nil {
@@ -94,7 +96,7 @@ func (r *runner) holdMillion(set *gatewaySet) (*millionRun, error) {
 	if err != nil {
 		return nil, fmt.Errorf("warm: %w", err)
 	}
-	if m.resting, err = r.resting(set.gateways, millionRest); err != nil {
+	if m.resting, err = r.resting(set.gateways, m.watch); err != nil {
 		return nil, err
 	}
 	s.Sockets, s.Duration = r.million, r.options.hold

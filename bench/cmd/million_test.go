@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -39,7 +41,7 @@ func TestLanesFor(t *testing.T) {
 // heldMillion is a run of 1,000 sockets on two gateways in which all went well.
 func heldMillion() *millionRun {
 	const mib = 1 << 20
-	m := &millionRun{Result: new(loadtool.Result), gateways: 2, ping: 25 * time.Second, resting: 10 * time.Millisecond, redis: &[2]int64{10 * mib, 10*mib + 500*1000}}
+	m := &millionRun{Result: new(loadtool.Result), gateways: 2, files: 2000, ping: 25 * time.Second, watch: 10 * time.Second, resting: 10 * time.Millisecond, redis: &[2]int64{10 * mib, 10*mib + 500*1000}}
 	m.Settings.Duration, m.Run.Took = time.Minute, time.Minute
 	m.Opening = loadtool.Opening{Wanted: 1000, Opened: 1000, Took: time.Second}
 	m.Run.Pings = 2000
@@ -142,4 +144,68 @@ func TestResting(t *testing.T) {
 	if err := errors.Join(err, r.end()); err != nil || used < 0 || used > 100*time.Millisecond {
 		t.Errorf("%s, %v", used, err)
 	}
+}
+
+// The whole of bench-million at the size of a test: three gateways behind one port, of which none may have the descriptors for all, one
+// Redis, and the load tool's processes.
+func TestMillionSmall(t *testing.T) {
+	apart(t)
+	file := filepath.Join(t.TempDir(), "MILLION.md")
+	err := million(t.Context(), options{million: 600, perProcess: 250, hold: 2 * time.Second, ping: time.Second, rest: 100 * time.Millisecond, out: file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := string(b)
+	for _, want := range []string{
+		"# 600 sockets\n", "3 gateways of 250 descriptors each share one port (SO_REUSEPORT) and one Redis", "1 client process from 102 addresses", "pinged every 1s",
+		"| opened | 600 of 600, in ", "| open at the end | 600; 0 were lost |", " pings answered; 1,200 were due at least |", "| Redis, a socket | ",
+		"when 200 for each had come and gone", "(watched for 100ms before)", "## Ten million",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("no %q", want)
+		}
+	}
+	for _, bad := range []string{"NaN", "Inf", "%!"} {
+		if strings.Contains(page, bad) {
+			t.Errorf("%q", bad)
+		}
+	}
+	// Two whole times between pings fit into the hold; of a third there may be a part.
+	if n := figure(t, page, `\| held \| 2s, with ([0-9,]+) pings`); n < 1200*millionPings || n > 1800 {
+		t.Errorf("%v pings", n)
+	}
+	if n := figure(t, page, `\((\d+) a second\) \|`); n < 10 {
+		t.Errorf("%v sockets a second", n)
+	}
+	if n := figure(t, page, `without any \| \*\*([0-9,.-]+) B\*\*`); n < 0 || n > 100e3 {
+		t.Errorf("%v B of the gateways a socket", n)
+	}
+	if n := figure(t, page, `MiB before, ([0-9.]+) MiB at the end\) \|\n\| user space in all`); n < 1 || n > 200 {
+		t.Errorf("%v MiB of Redis", n)
+	}
+	if n := figure(t, page, `gateways, CPU while holding \| ([0-9.]+) cores`); n <= 0 || n > 3 {
+		t.Errorf("%v cores", n)
+	}
+	if t.Failed() {
+		t.Logf("\n%s", page)
+	}
+}
+
+// figure is the number in page that pattern has in brackets.
+func figure(t *testing.T, page, pattern string) float64 {
+	t.Helper()
+	found := regexp.MustCompile(pattern).FindStringSubmatch(page)
+	if found == nil {
+		t.Errorf("no %s", pattern)
+		return 0
+	}
+	v, err := strconv.ParseFloat(strings.ReplaceAll(found[1], ",", ""), 64)
+	if err != nil {
+		t.Errorf("%s: %v", pattern, err)
+	}
+	return v
 }

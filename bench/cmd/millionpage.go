@@ -20,8 +20,10 @@ const (
 type millionRun struct {
 	*loadtool.Result
 	gateways int
+	files    int // descriptors that each may have
 	ping     time.Duration
-	resting  time.Duration // processor time a second of all gateways without a socket
+	watch    time.Duration // of the gateways, before the first socket
+	resting  time.Duration // processor time a second of all gateways then
 	redis    *[2]int64     // its resident memory before and with all sockets; nil: there is none
 }
 
@@ -160,7 +162,7 @@ func (m *millionRun) text(part, command string) string {
 	if part == "guest" {
 		say(guestAbout)
 	}
-	servers := fmt.Sprintf("%d gateways of %d descriptors each share one port (SO_REUSEPORT) and one Redis, which all count in", m.gateways, m.Host.Files)
+	servers := fmt.Sprintf("%d gateways of %d descriptors each share one port (SO_REUSEPORT) and one Redis, which all count in", m.gateways, m.files)
 	if m.gateways == 1 {
 		servers = "One gateway in one process, with the memory store"
 	}
@@ -195,7 +197,7 @@ func (m *millionRun) table(say func(string, ...any)) {
 	row("kernel, a socket, both ends", "%s B of slabs; %s B of all that it uses beside the page cache", bench.Number(one.slabs), bench.Number(one.kernel))
 	row("client, user space, a socket", "%s B", bench.Number(m.Client.PerSocket))
 	row("together", "%.1f GiB more than without a socket: gateways, store, client, and the kernel for both ends", gib(float64(m.open())*(one.user+one.store+one.kernel+m.Client.PerSocket)))
-	row("gateways, CPU while holding", "%.2f cores; %.2f of them without a socket (watched for %s before)", srv.Cores, p.resting*float64(m.gateways), millionRest)
+	row("gateways, CPU while holding", "%.2f cores; %.2f of them without a socket (watched for %s before)", srv.Cores, p.resting*float64(m.gateways), m.watch)
 	if p.each > 0 {
 		row("the rest, for each ping and its pong", "%s µs, with all else that there is to do for an idle socket", bench.Number(p.each))
 	}

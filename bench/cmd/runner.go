@@ -50,7 +50,7 @@ func newRunner(ctx context.Context, o options) (*runner, error) {
 	r := &runner{
 		options: o, ctx: ctx, dir: dir, rounds: 5, window: 600 * time.Millisecond,
 		clientCore: cores[0], serverCore: cores[len(cores)-1],
-		files: int(min(files.Cur, 1<<30)), // raised by preflight
+		files: cmp.Or(o.perProcess, int(min(files.Cur, 1<<30))), // raised by preflight
 	}
 	if o.peers { // there are many
 		r.rounds, r.window = 3, 400*time.Millisecond
