@@ -44,7 +44,7 @@ ktls: ## Show kernel TLS: fails where the kernel has none. bin/secure.test can b
 bench: ## Measure, and write bench/RESULTS.md (ARGS="-short")
 	go run ./bench/cmd $(ARGS)
 
-bench-peers: needs ## Measure next to other servers, and write their part of bench/RESULTS.md (20 minutes)
+bench-peers: needs ## Measure next to other servers, and write their part of bench/RESULTS.md (23 minutes; ARGS="-short -only idle -against nginx -out -")
 	go run ./bench/cmd -peers $(ARGS)
 
 bench-idle-programs: ## Build bin/idle: what measures idle sockets on a machine without Go, one with TLS in the kernel (bin/idle/cmd -programs bin/idle)

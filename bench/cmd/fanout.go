@@ -32,10 +32,7 @@ func peerFanout(r *runner) (_ *section, err error) {
 	const about = "The server sends each subscriber the same text message at fixed times, 50,000 deliveries a second in all; it makes the message itself. CPU is that of the server for one delivery, the latency runs from the time in the message to its arrival at each subscriber. " +
 		"Servers take turns, each alone with its subscribers."
 	t := &bench.Table{Title: "Fan-out", About: about, Head: append([]string{"subscribers", "bytes"}, head("delivery")...)}
-	bars := &bench.Bars{Title: t.Title, Names: []string{ours}}
-	for _, p := range peers {
-		bars.Names = append(bars.Names, p.name)
-	}
+	bars := &bench.Bars{Title: t.Title, Names: r.among(feedNames()...)}
 	for _, c := range r.fanoutCells() {
 		loads, err := r.fanout(c)
 		if err != nil {
@@ -68,6 +65,9 @@ func (r *runner) fanout(c fanoutCell) (loads []*load, err error) {
 	}
 	servers, hellos := []*server{one}, []string{""}
 	for _, p := range peers {
+		if !r.compares(p.name) {
+			continue
+		}
 		one, err := r.startPeer(p, p.feed, "--every", c.every.String(), "--bytes", fmt.Sprint(c.payload))
 		if err != nil {
 			return nil, err

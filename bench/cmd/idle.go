@@ -19,8 +19,15 @@ func (o options) idlePoints() [2]int {
 	return [2]int{5000, 15000}
 }
 
+// settleStep is how far apart memory is read until it is settled: with -short what a collection will free is not waited for.
+func (o options) settleStep() time.Duration {
+	if o.short {
+		return 100 * time.Millisecond
+	}
+	return 200 * time.Millisecond
+}
+
 const (
-	settleStep  = 200 * time.Millisecond
 	settleSteps = 25       // 5 s at most
 	settled     = 16 << 10 // bytes of change in three steps that count as none
 
@@ -33,6 +40,13 @@ type crowd interface {
 	grow(n int) error // to n more sockets than those that warm opened and closed
 	wait(d time.Duration) error
 	lost() int
+}
+
+// A held is what a server and the machine hold with so many sockets open.
+type held struct {
+	sockets int
+	memory  bench.Memory
+	slabs   int64 // of the machine; 0: unreadable
 }
 
 // An idleRound is memory per socket, in bytes.
@@ -82,11 +96,11 @@ func idle(r *runner) (*section, error) {
 		var all []idleRound
 		for range min(r.rounds, server.rounds) {
 			r.say("idle: %s", server.name)
-			one, err := r.idleRound(at, server.start)
+			curve, err := r.idleCurve(at[:], server.start)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", server.name, err)
 			}
-			all = append(all, one)
+			all = append(all, idleRoundOf(curve, at[0]))
 		}
 		s.compared("Idle, "+server.name+": bytes a socket", idleSpread(all, func(i idleRound) float64 { return i.total }))
 		row := idleRow(server.name, all)
@@ -177,42 +191,51 @@ func (p *plainCrowd) grow(n int) error {
 func (p *plainCrowd) wait(d time.Duration) error { return p.a.Loop.RunFor(p.r.ctx, d) }
 func (p *plainCrowd) lost() int                  { return p.a.Lost }
 
-func (r *runner) idleRound(at [2]int, start func(*runner, *bench.Loop) (bench.Process, crowd, error)) (_ idleRound, err error) {
+// idleCurve brings a new server to so many sockets, one number after the other, and says what was held before the first of them and at
+// each number.
+func (r *runner) idleCurve(points []int, start func(*runner, *bench.Loop) (bench.Process, crowd, error)) (curve []held, err error) {
 	defer func() { err = errors.Join(err, r.end()) }()
 	l, err := r.loop()
 	if err != nil {
-		return idleRound{}, err
+		return nil, err
 	}
 	server, c, err := start(r, l)
 	if err != nil {
-		return idleRound{}, err
+		return nil, err
 	}
-	var mem [3]bench.Memory
-	var slab [3]int64
-	for i, n := range []int{0, at[0], at[1]} {
-		if mem[i], slab[i], err = r.hold(server, c, n); err != nil {
-			return idleRound{}, err
+	for _, n := range append([]int{0}, points...) {
+		one, err := r.hold(server, c, n)
+		if err != nil {
+			return nil, err
 		}
+		curve = append(curve, one)
 	}
-	n := float64(at[1])
-	return idleRound{
-		total:     float64(mem[2].Resident-mem[0].Resident) / n,
-		slope:     float64(mem[2].Resident-mem[1].Resident) / float64(at[1]-at[0]),
-		anonymous: float64(mem[2].Anonymous-mem[0].Anonymous) / n,
-		kernel:    float64(slab[2]-slab[0]) / n,
-	}, nil
+	return curve, nil
 }
 
-// hold brings c to n sockets and reads the server's memory when it is quiet, and the machine's slabs, 0 if unreadable.
-func (r *runner) hold(server bench.Process, c crowd, n int) (bench.Memory, int64, error) {
+// idleRoundOf is what curve comes to at its end, a socket; the slope begins at from sockets.
+func idleRoundOf(curve []held, from int) idleRound {
+	zero, last := curve[0], curve[len(curve)-1]
+	half := curve[slices.IndexFunc(curve, func(h held) bool { return h.sockets == from })]
+	n := float64(last.sockets)
+	return idleRound{
+		total:     float64(last.memory.Resident-zero.memory.Resident) / n,
+		slope:     float64(last.memory.Resident-half.memory.Resident) / float64(last.sockets-half.sockets),
+		anonymous: float64(last.memory.Anonymous-zero.memory.Anonymous) / n,
+		kernel:    float64(last.slabs-zero.slabs) / n,
+	}
+}
+
+// hold brings c to n sockets and reads the server's memory when it is quiet.
+func (r *runner) hold(server bench.Process, c crowd, n int) (held, error) {
 	if err := c.grow(n); err != nil {
-		return bench.Memory{}, 0, fmt.Errorf("%d sockets: %w", n, err)
+		return held{}, fmt.Errorf("%d sockets: %w", n, err)
 	}
 	m, err := r.settle(server, c)
 	if err == nil && c.lost() > 0 {
 		err = fmt.Errorf("%d of %d sockets did not stay open", c.lost(), n)
 	}
-	return m, slabs(), err
+	return held{n, m, slabs()}, err
 }
 
 // slabs are the machine's; 0 where they cannot be read, which idle says.
@@ -228,7 +251,7 @@ func slabs() int64 {
 func (r *runner) settle(server bench.Process, c crowd) (bench.Memory, error) {
 	var last bench.Memory
 	for same, step := 0, 0; same < 3 && step < settleSteps; step++ {
-		if err := c.wait(settleStep); err != nil {
+		if err := c.wait(r.settleStep()); err != nil {
 			return last, err
 		}
 		m, err := server.Memory()

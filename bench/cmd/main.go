@@ -34,6 +34,7 @@ func main() {
 	flag.StringVar(&o.gateway, "ticketgate", "", "program to measure (default: built from ./cmd/ticketgate)")
 	flag.BoolVar(&o.check, "check", false, "compare with what the last whole run recorded, and fail if something is worse")
 	flag.BoolVar(&o.peers, "peers", false, "compare with other servers instead of bare programs")
+	flag.StringVar(&o.against, "against", "", "with -peers, the servers to compare with, by comma: "+strings.Join(rivals(), ", ")+" (default: all)")
 	flag.StringVar(&o.only, "only", "", "scenarios, by comma: "+strings.Join(names(scenarios), ", ")+"; with -peers "+strings.Join(names(peerScenarios), ", ")+" (default: all)")
 	flag.StringVar(&o.programs, "programs", "", "folder of \"make bench-idle-programs\" or \"make bench-million-guest\": measure idle sockets, or -million, with what is in it, where there is no Go, and write that part of the page")
 	flag.IntVar(&o.million, "million", 0, "instead of all this: hold so many sockets, on as many gateways as they need")
@@ -62,6 +63,7 @@ type options struct {
 	gateway string
 	only    string
 	peers   bool
+	against string
 	check   bool
 	profile string
 	million int
@@ -97,6 +99,9 @@ func (o options) chosen() ([]scenario, error) {
 	all := scenarios
 	if o.peers {
 		all = peerScenarios
+	}
+	if err := o.knowsRivals(); err != nil {
+		return nil, err
 	}
 	if o.only == "" {
 		return all, nil
@@ -222,7 +227,7 @@ func preflight(o options) error {
 	if o.profile != "" {
 		programs = append(programs, "perf")
 	}
-	if o.peers {
+	if o.peers && o.needsNode() {
 		programs = append(programs, "node", "npm")
 	}
 	if _, err := os.Stat("tools/peers/go.mod"); err != nil {
@@ -230,7 +235,7 @@ func preflight(o options) error {
 	}
 	if o.peers {
 		for _, p := range proxies {
-			if _, err := daemon(p.name); err != nil {
+			if _, err := daemon(p.name); err != nil && o.compares(p.name) {
 				return fmt.Errorf("%s is not installed: apt-get install %s", p.name, p.name)
 			}
 		}
@@ -251,7 +256,7 @@ func (r *runner) build(gateway string) error {
 	if err := r.buildGateway(gateway); err != nil || r.programs != "" {
 		return err
 	}
-	if err := r.command("go", "build", "-C", "tools/peers", "-o", r.dir+"/", "./..."); err != nil || !r.peers {
+	if err := r.command("go", append([]string{"build", "-C", "tools/peers", "-o", r.dir + "/"}, r.peerPackages()...)...); err != nil || !r.peers || !r.needsNode() {
 		return err
 	}
 	npm := filepath.Join(r.dir, "npmws") // so that nothing is installed in the tree

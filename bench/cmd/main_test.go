@@ -2,16 +2,29 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"ticketgate/bench"
 )
+
+// The test program is also the bench itself, with BENCH_CMD: what pins its process to a core does not pin the tests.
+func TestMain(m *testing.M) {
+	if os.Getenv("BENCH_CMD") != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
 
 // apart lets a test start servers from the repository's root: they die with it, whatever becomes of it, and leave neither a process
 // nor a file.
@@ -68,4 +81,20 @@ func TestChildren(t *testing.T) {
 	if err := c.Stop(); err != nil || len(children(t)) > 0 {
 		t.Errorf("%q after its end, %v", children(t), err)
 	}
+}
+
+// benchCmd runs the bench as a process of its own, and returns what it prints.
+func benchCmd(ctx context.Context, args ...string) (string, error) {
+	c := exec.CommandContext(ctx, "/proc/self/exe", args...)
+	c.Env = append(os.Environ(), "BENCH_CMD=1", "GORACE=atexit_sleep_ms=0")
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) } // it stops its children
+	c.WaitDelay = time.Minute
+	var said bytes.Buffer
+	c.Stderr = &said
+	out, err := c.Output()
+	if err != nil {
+		err = fmt.Errorf("%w: %s", err, said.Bytes())
+	}
+	return string(out), err
 }

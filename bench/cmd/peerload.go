@@ -14,7 +14,7 @@ import (
 
 const peersAbout = "Other servers, in the same run and under the same client, each on one core. They are small programs as the libraries' own documentation would have them (tools/peers): they check no ticket, count nobody and limit nothing; " +
 	"ticketgate does all of that, as in every other measurement here. Programs whose names begin with epoll are no competitors: they do the least that is possible, and know no WebSocket. " +
-	"centrifuge has a protocol of its own over WebSocket: its sockets begin with its connect command, and are subscribed by that to a channel that says nothing; it has no echo, so it is in no table of messages out and back, nor in Growth."
+	"centrifuge has a protocol of its own over WebSocket: its sockets begin with its connect command, and are subscribed by that to a channel that says nothing; it has no echo, so it is in no table of messages out and back, nor in Growth, but in that of idle sockets, as they grow."
 
 // peerScenarios compare with other servers.
 var peerScenarios = []scenario{
@@ -33,11 +33,13 @@ func peerEcho(r *runner) (_ *section, err error) {
 	if err != nil {
 		return nil, err
 	}
-	floor, err := r.bareServer("epollecho", false)
-	if err != nil {
-		return nil, err
+	if r.compares("epollecho") {
+		floor, err := r.bareServer("epollecho", false)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, floor)
 	}
-	all = append(all, floor)
 	m, err := r.measure("echo", r.sockets, all)
 	if err != nil {
 		return nil, err
@@ -58,14 +60,16 @@ func peerRelay(r *runner) (_ *section, err error) {
 	if err != nil {
 		return nil, err
 	}
-	floor, err := r.bareServer("epollrelay", true, "-backend", backend)
-	if err != nil {
-		return nil, err
+	if r.compares("epollrelay") {
+		floor, err := r.bareServer("epollrelay", true, "-backend", backend)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, floor)
 	}
-	all = append(all, floor)
 	var counts []int
 	for _, n := range r.sockets {
-		counts = append(counts, min(n, r.files*2/5/100*100)) // a relayed client takes two descriptors, and the proxies some for themselves
+		counts = append(counts, min(n, r.relayedMax()))
 	}
 	m, err := r.measure("relay", counts, all)
 	if err != nil {
@@ -75,7 +79,10 @@ func peerRelay(r *runner) (_ *section, err error) {
 	return s, r.plotMatrix(s, m, "relay", all)
 }
 
-// relays starts the gateway and both proxies before backend.
+// relayedMax is how many relayed clients all relays take, in whole hundreds: each takes two descriptors, and the proxies some for themselves.
+func (r *runner) relayedMax() int { return r.files * 2 / 5 / 100 * 100 }
+
+// relays starts the gateway and the proxies before backend.
 func (r *runner) relays(backend string) ([]*server, error) {
 	one, err := r.ourServer(setup{backend: backend})
 	if err != nil {
@@ -83,6 +90,9 @@ func (r *runner) relays(backend string) ([]*server, error) {
 	}
 	all := []*server{one}
 	for _, p := range proxies {
+		if !r.compares(p.name) {
+			continue
+		}
 		one, err := r.startProxy(p, backend, true)
 		if err != nil {
 			return nil, err
@@ -113,7 +123,11 @@ func (m *matrix) comparison(title, about string) *section {
 				best, name = times.Median, l.name
 			}
 		}
-		cpu.Rows = append(cpu.Rows, append(costs, fmt.Sprintf("%.2f times (%s)", best, name)))
+		against := "" // there may be no other
+		if name != "" {
+			against = fmt.Sprintf("%.2f times (%s)", best, name)
+		}
+		cpu.Rows = append(cpu.Rows, append(costs, against))
 		rate.Rows = append(rate.Rows, rates)
 	}
 	return &section{tables: []*bench.Table{cpu, rate}}
@@ -182,37 +196,60 @@ func peerCrowd(r *runner, l *bench.Loop, s *server) crowd {
 	return &plainCrowd{r, &bench.Admissions{Loop: l, Gate: s.to, Hello: s.hello, Heads: slices.Repeat([][]byte{s.head}, r.idlePoints()[1]+idleWarm)}}
 }
 
-// peerIdle measures what an open socket, and a relayed one, costs without traffic.
-func peerIdle(r *runner) (*section, error) {
+// An idleKind is a way in which sockets are idle: a table, a picture of its end, and the curves that lead there.
+type idleKind struct {
+	title, about string
+	names        []string
+	start        func(name string) (*server, error)
+	at           [2]int // what the slope is of
+	points       []int  // of the curves, with those
+	bars, curves string // files
+}
+
+// idleKinds are those with which peerIdle looks at what an open socket, and a relayed one, costs.
+func (r *runner) idleKinds() []idleKind {
 	direct := r.idlePoints()
 	relayed := [2]int{direct[0] / 2, direct[1] / 2}
-	head := func(at [2]int) []string {
-		return []string{"server", "bytes a socket", fmt.Sprintf("slope %s to %s", whole(at[0]), whole(at[1])), "of it anonymous", "kernel slabs, all ends"}
+	return []idleKind{
+		{
+			title: "Idle sockets",
+			about: fmt.Sprintf("Growth of the server's resident memory a socket, from none to %s that stay open, after %d that came and went; kernel slabs of the whole machine, with the client's end. A new server each round.", whole(direct[1]), idleWarm),
+			names: r.among(idleNames()...), start: r.startQuiet, at: direct, points: r.idleSteps(direct), bars: "idle-peers.svg", curves: "idle-growth.svg",
+		},
+		{
+			title: "Idle relayed sockets",
+			about: fmt.Sprintf("The same, through to the backend: %s clients, each with a second connection; its memory, and the kernel's for all four ends. The proxies' buffers are those that they have by default.", whole(relayed[1])),
+			names: r.among(relayNames()...), start: r.startRelay, at: relayed, points: r.idleSteps(relayed), bars: "idle-relayed.svg", curves: "idle-relayed-growth.svg",
+		},
 	}
-	t := &bench.Table{
-		Title: "Idle sockets", Head: head(direct),
-		About: fmt.Sprintf("Growth of the server's resident memory a socket, from none to %s that stay open, after %d that came and went; kernel slabs of the whole machine, with the client's end. A new server each round.", whole(direct[1]), idleWarm),
+}
+
+// idleSteps are the numbers of sockets of a curve whose slope is that between two of them: with -short no others.
+func (o options) idleSteps(at [2]int) []int {
+	if o.short {
+		return at[:]
 	}
-	relay := &bench.Table{
-		Title: "Idle relayed sockets", Head: head(relayed),
-		About: fmt.Sprintf("The same, through to the backend: %s clients, each with a second connection; its memory, and the kernel's for all four ends. The proxies' buffers are those that they have by default.", whole(relayed[1])),
+	return []int{at[0] / 5, at[0], (at[0] + at[1]) / 2, at[1]}
+}
+
+// idlePeerRounds is how many new servers of each kind hold idle sockets.
+func (o options) idlePeerRounds() int {
+	if o.short {
+		return 1
 	}
-	for _, kind := range []struct {
-		table *bench.Table
-		at    [2]int
-		names []string
-		start func(name string) (*server, error)
-		file  string
-	}{
-		{t, direct, idleNames(), r.startQuiet, "idle-peers.svg"},
-		{relay, relayed, []string{ours, proxies[0].name, proxies[1].name, "epollrelay"}, r.startRelay, "idle-relayed.svg"},
-	} {
-		bars := &bench.Bars{Title: kind.table.Title, Names: kind.names, Panels: []bench.BarPanel{{X: "user space, bytes a socket"}, {X: "kernel slabs, all ends, bytes a socket"}}}
+	return 2
+}
+
+// peerIdle measures what an open socket, and a relayed one, costs without traffic.
+func peerIdle(r *runner) (*section, error) {
+	s := new(section)
+	for _, kind := range r.idleKinds() {
+		var curves [][][]held // by server and round
 		for _, name := range kind.names {
-			var all []idleRound
-			for range min(r.rounds, 2) {
-				r.say("%s: %s", strings.ToLower(kind.table.Title), name)
-				one, err := r.idleRound(kind.at, func(r *runner, l *bench.Loop) (bench.Process, crowd, error) {
+			var all [][]held
+			for range r.idlePeerRounds() {
+				r.say("%s: %s", strings.ToLower(kind.title), name)
+				one, err := r.idleCurve(kind.points, func(r *runner, l *bench.Loop) (bench.Process, crowd, error) {
 					s, err := kind.start(name)
 					if err != nil {
 						return bench.Process{}, nil, err
@@ -224,16 +261,61 @@ func peerIdle(r *runner) (*section, error) {
 				}
 				all = append(all, one)
 			}
-			kind.table.Rows = append(kind.table.Rows, idleRow(name, all))
-			for i, f := range []func(idleRound) float64{func(i idleRound) float64 { return i.total }, func(i idleRound) float64 { return i.kernel }} {
-				bars.Panels[i].Values = append(bars.Panels[i].Values, max(idleSpread(all, f).Median, 0))
-			}
+			curves = append(curves, all)
 		}
-		if err := r.draw(kind.table, bars.Title, bars, kind.file); err != nil {
+		t, bars := kind.ends(curves)
+		growth, plot := kind.growth(curves)
+		if err := errors.Join(r.draw(t, bars.Title, bars, kind.bars), r.draw(growth, plot.Title, plot, kind.curves)); err != nil {
 			return nil, err
 		}
+		s.tables = append(s.tables, t, growth)
 	}
-	return &section{tables: []*bench.Table{t, relay}}, nil
+	return s, nil
+}
+
+// ends shows what a socket takes at the end of the curves.
+func (k idleKind) ends(curves [][][]held) (*bench.Table, *bench.Bars) {
+	t := &bench.Table{Title: k.title, About: k.about, Head: []string{"server", "bytes a socket", fmt.Sprintf("slope %s to %s", whole(k.at[0]), whole(k.at[1])), "of it anonymous", "kernel slabs, all ends"}}
+	bars := &bench.Bars{Title: k.title, Names: k.names, Panels: []bench.BarPanel{{X: "user space, bytes a socket"}, {X: "kernel slabs, all ends, bytes a socket"}}}
+	for i, name := range k.names {
+		var all []idleRound
+		for _, curve := range curves[i] {
+			all = append(all, idleRoundOf(curve, k.at[0]))
+		}
+		t.Rows = append(t.Rows, idleRow(name, all))
+		for j, f := range []func(idleRound) float64{func(i idleRound) float64 { return i.total }, func(i idleRound) float64 { return i.kernel }} {
+			bars.Panels[j].Values = append(bars.Panels[j].Values, max(idleSpread(all, f).Median, 0))
+		}
+	}
+	return t, bars
+}
+
+// growth shows the curves, of several rounds their middle.
+func (k idleKind) growth(curves [][][]held) (*bench.Table, *bench.Plot) {
+	t := &bench.Table{
+		Title: k.title + ", as they grow",
+		About: "The same rounds: resident MiB of the server / MiB of kernel slabs beyond those before the first socket, all ends.",
+		Head:  append([]string{"sockets"}, k.names...),
+	}
+	plot := &bench.Plot{Title: t.Title, X: "open sockets", Lines: k.names, Panels: []bench.Panel{
+		{Y: "resident memory, MiB", Ys: make([][]float64, len(k.names))}, {Y: "kernel slabs beyond those before, all ends, MiB", Ys: make([][]float64, len(k.names))},
+	}}
+	for i, n := range append([]int{0}, k.points...) {
+		plot.Xs = append(plot.Xs, float64(n))
+		row := []string{whole(n)}
+		for j := range k.names {
+			var memory, slab []float64
+			for _, curve := range curves[j] {
+				memory = append(memory, float64(curve[i].memory.Resident)/(1<<20))
+				slab = append(slab, max(float64(curve[i].slabs-curve[0].slabs)/(1<<20), 0))
+			}
+			m, s := bench.SpreadOf(memory).Median, bench.SpreadOf(slab).Median
+			plot.Panels[0].Ys[j], plot.Panels[1].Ys[j] = append(plot.Panels[0].Ys[j], m), append(plot.Panels[1].Ys[j], s)
+			row = append(row, bench.Number(m)+" / "+bench.Number(s))
+		}
+		t.Rows = append(t.Rows, row)
+	}
+	return t, plot
 }
 
 // peerNames are the gateway and the peers that have an echo.
@@ -247,13 +329,25 @@ func peerNames() []string {
 	return all
 }
 
-// idleNames are all that hold sockets: also those that have no echo.
-func idleNames() []string {
+// feedNames are the gateway and all peers.
+func feedNames() []string {
 	all := []string{ours}
 	for _, p := range peers {
 		all = append(all, p.name)
 	}
-	return append(all, "epollaccept")
+	return all
+}
+
+// idleNames are all that hold sockets: also those that have no echo.
+func idleNames() []string { return append(feedNames(), "epollaccept") }
+
+// relayNames are all that relay.
+func relayNames() []string {
+	all := []string{ours}
+	for _, p := range proxies {
+		all = append(all, p.name)
+	}
+	return append(all, "epollrelay")
 }
 
 func (r *runner) startEcho(name string) (*server, error) {
@@ -299,7 +393,7 @@ func (r *runner) startRelay(name string) (*server, error) {
 func peerConnect(r *runner) (_ *section, err error) {
 	defer func() { err = errors.Join(err, r.end()) }()
 	var all []*server
-	for _, name := range idleNames() {
+	for _, name := range r.among(idleNames()...) {
 		s, err := r.startQuiet(name)
 		if err != nil {
 			return nil, err
@@ -346,50 +440,93 @@ func peerConnect(r *runner) (_ *section, err error) {
 	return &section{tables: []*bench.Table{t}}, r.draw(t, bars.Title, bars, "connect-peers.svg")
 }
 
-// peerGrowth measures memory and processor time as sockets grow, at a constant load.
-func peerGrowth(r *runner) (*section, error) {
-	points := []int{1000, 4000, 8000, 12000, 16000}
-	if r.short {
-		points = []int{500, 1000, 2000}
-	}
-	plot := &bench.Plot{Title: fmt.Sprintf("Sockets in one process, %s messages a second", whole(growthRate)), X: "open sockets", Lines: peerNames(),
-		Panels: []bench.Panel{{Y: "resident memory, MiB"}, {Y: "server CPU, ms a second"}, {Y: "p99, µs"}, {Y: "kernel slabs beyond those before, both ends, MiB"}}}
-	t := &bench.Table{
-		Title: "Growth",
-		About: fmt.Sprintf("Sockets of one process become more, with %s messages of %d B a second through the echo, over all in turn, at fixed times, for %s at each number. Resident MiB / CPU ms a second / p99 µs / MiB of kernel slabs beyond those before the first socket, both ends.",
-			whole(growthRate), len(growthMessage), r.growthWatch()),
-		Head: append([]string{"sockets"}, peerNames()...),
-	}
-	for _, n := range points {
-		plot.Xs = append(plot.Xs, float64(n))
-		t.Rows = append(t.Rows, []string{whole(n)})
-	}
-	for i, name := range peerNames() {
-		r.say("growth: %s", name)
-		curve, err := r.growthOf(name, points)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-		for p := range plot.Panels {
-			plot.Panels[p].Ys = append(plot.Panels[p].Ys, nil)
-		}
-		for j, one := range curve {
-			for p, v := range []float64{float64(one.memory.Resident) / (1 << 20), float64(one.cpu) / 1e6, float64(one.p99) / 1e3, float64(one.slab) / (1 << 20)} {
-				plot.Panels[p].Ys[i] = append(plot.Panels[p].Ys[i], v)
-			}
-			t.Rows[j] = append(t.Rows[j], fmt.Sprintf("%s / %s / %s / %s", mib(one.memory.Resident), bench.Number(float64(one.cpu)/1e6), bench.Number(float64(one.p99)/1e3), mib(one.slab)))
-		}
-	}
-	return &section{tables: []*bench.Table{t}}, r.draw(t, plot.Title, plot, "growth-peers.svg")
+// A growthKind is a way in which messages go while sockets become more.
+type growthKind struct {
+	title, about string
+	picture      string // its title
+	names        []string
+	start        func(name string) (*server, error)
+	points       []int
+	file         string
 }
 
-func (r *runner) growthOf(name string, points []int) (_ []growthPoint, err error) {
+func (r *runner) growthKinds() []growthKind {
+	load := fmt.Sprintf("%s messages of %d B a second", whole(growthRate), len(growthMessage))
+	const each = "over all in turn, at fixed times, for %s at each number. Resident MiB / CPU ms a second / p99 µs / MiB of kernel slabs beyond those before the first socket, all ends."
+	direct, relayed := []int{1000, 4000, 8000, 12000, 16000}, []int{1000, 4000, 7500}
+	if r.short {
+		direct, relayed = []int{500, 1000, 2000}, []int{500, 1000}
+	}
+	for i, n := range relayed {
+		relayed[i] = min(n, r.relayedMax())
+	}
+	return []growthKind{
+		{
+			title: "Growth", about: "Sockets of one process become more, with " + load + " through the echo, " + fmt.Sprintf(each, r.growthWatch()),
+			picture: fmt.Sprintf("Sockets in one process, %s messages a second", whole(growthRate)),
+			names:   r.among(peerNames()...), start: r.startEcho, points: direct, file: "growth-peers.svg",
+		},
+		{
+			title: "Growth of relays", about: "The same, through to the backend: clients become more, each with a second connection, with " + load + " to the backend and back, " + fmt.Sprintf(each, r.growthWatch()) +
+				" The proxies' buffers are those that they have by default.",
+			picture: fmt.Sprintf("Relayed sockets in one process, %s messages a second", whole(growthRate)),
+			names:   r.among(relayNames()...), start: r.startRelay, points: slices.Compact(relayed), file: "growth-relays.svg",
+		},
+	}
+}
+
+// peerGrowth measures memory and processor time as sockets grow, at a constant load.
+func peerGrowth(r *runner) (*section, error) {
+	s := new(section)
+	for _, kind := range r.growthKinds() {
+		var curves [][]growthPoint
+		for _, name := range kind.names {
+			r.say("%s: %s", strings.ToLower(kind.title), name)
+			curve, err := r.growthOf(func() (*server, error) { return kind.start(name) }, kind.points)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", name, err)
+			}
+			curves = append(curves, curve)
+		}
+		t, plot := kind.show(curves)
+		if err := r.draw(t, plot.Title, plot, kind.file); err != nil {
+			return nil, err
+		}
+		s.tables = append(s.tables, t)
+	}
+	return s, nil
+}
+
+// show shows the curves, one for each of k's names.
+func (k growthKind) show(curves [][]growthPoint) (*bench.Table, *bench.Plot) {
+	t := &bench.Table{Title: k.title, About: k.about, Head: append([]string{"sockets"}, k.names...)}
+	plot := &bench.Plot{Title: k.picture, X: "open sockets", Lines: k.names,
+		Panels: []bench.Panel{{Y: "resident memory, MiB"}, {Y: "server CPU, ms a second"}, {Y: "p99, µs"}, {Y: "kernel slabs beyond those before, all ends, MiB"}}}
+	for p := range plot.Panels {
+		plot.Panels[p].Ys = make([][]float64, len(k.names))
+	}
+	for i, n := range k.points {
+		plot.Xs = append(plot.Xs, float64(n))
+		row := []string{whole(n)}
+		for j, curve := range curves {
+			one := curve[i]
+			for p, v := range []float64{float64(one.memory.Resident) / (1 << 20), float64(one.cpu) / 1e6, float64(one.p99) / 1e3, float64(one.slab) / (1 << 20)} {
+				plot.Panels[p].Ys[j] = append(plot.Panels[p].Ys[j], v)
+			}
+			row = append(row, fmt.Sprintf("%s / %s / %s / %s", mib(one.memory.Resident), bench.Number(float64(one.cpu)/1e6), bench.Number(float64(one.p99)/1e3), mib(one.slab)))
+		}
+		t.Rows = append(t.Rows, row)
+	}
+	return t, plot
+}
+
+func (r *runner) growthOf(start func() (*server, error), points []int) (_ []growthPoint, err error) {
 	defer func() { err = errors.Join(err, r.end()) }()
 	l, err := r.loop()
 	if err != nil {
 		return nil, err
 	}
-	s, err := r.startEcho(name)
+	s, err := start()
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/template"
 	"time"
@@ -35,6 +36,72 @@ var peers = []peer{
 
 // ours is the gateway, as a peer.
 const ours = "ticketgate"
+
+// bareRivals are the programs that do the least possible.
+var bareRivals = []string{"epollecho", "epollrelay", "epollaccept"}
+
+// rivals are all that the gateway is compared with.
+func rivals() []string {
+	var all []string
+	for _, p := range peers {
+		all = append(all, p.name)
+	}
+	for _, p := range proxies {
+		all = append(all, p.name)
+	}
+	return append(all, bareRivals...)
+}
+
+// compares says that the gateway is to be compared with the rival of this name.
+func (o options) compares(name string) bool {
+	return o.against == "" || slices.Contains(strings.Split(o.against, ","), name)
+}
+
+// among are those of names that are to be measured: the gateway always is.
+func (o options) among(names ...string) []string {
+	return slices.DeleteFunc(names, func(name string) bool { return name != ours && !o.compares(name) })
+}
+
+// knowsRivals says what is wrong with -against.
+func (o options) knowsRivals() error {
+	if o.against == "" {
+		return nil
+	}
+	if !o.peers {
+		return errors.New("-against: only with -peers")
+	}
+	for name := range strings.SplitSeq(o.against, ",") {
+		if !slices.Contains(rivals(), name) {
+			return fmt.Errorf("-against: no server %q: there are %s", name, strings.Join(rivals(), ", "))
+		}
+	}
+	return nil
+}
+
+// needsNode says that one of the servers is a program for Node.js.
+func (o options) needsNode() bool {
+	return slices.ContainsFunc(peers, func(p peer) bool { return p.program[0] == "node" && o.compares(p.name) })
+}
+
+// peerPackages are the packages of tools/peers that o needs: where few servers are compared, linking all would take longer than to
+// measure.
+func (o options) peerPackages() []string {
+	if o.against == "" {
+		return []string{"./..."}
+	}
+	all := []string{"./wsecho"} // the relays' backend
+	for _, p := range peers {
+		if p.program[0] != "node" && o.compares(p.name) {
+			all = append(all, "./"+p.program[0])
+		}
+	}
+	for _, name := range bareRivals {
+		if o.compares(name) {
+			all = append(all, "./"+name)
+		}
+	}
+	return all
+}
 
 // startPeer starts p on the server's core; path is the one that its sockets open.
 func (r *runner) startPeer(p peer, path string, args ...string) (*server, error) {
@@ -113,7 +180,7 @@ func (r *runner) echoServers() ([]*server, error) {
 	}
 	all := []*server{one}
 	for _, p := range peers {
-		if p.echo == "" {
+		if p.echo == "" || !r.compares(p.name) {
 			continue
 		}
 		one, err := r.startPeer(p, p.echo)
