@@ -10,21 +10,21 @@ import (
 
 // A pingPlan is how idle sockets are watched: rounds as long as a ping needs to come to each of them, and as many without pings.
 type pingPlan struct {
-	sockets int
+	sockets int           // of each server
 	every   time.Duration // how often each is pinged, and how long a round is
 	rest    time.Duration // how long a round without pings is
 	rounds  int
 }
 
-// pingPlan has one round, and less rest, where check looks again: four rounds of 25 s each time would be a fifth of all that it takes.
+// pingPlan has a round less, and less rest, where check looks again: the whole would be a fifth of all the time that it takes.
 func (o options) pingPlan() pingPlan {
 	switch {
 	case o.short:
 		return pingPlan{3000, 2 * time.Second, 2 * time.Second, 2}
 	case o.check:
-		return pingPlan{15000, productPing, 10 * time.Second, 1}
+		return pingPlan{7500, productPing, 10 * time.Second, 2}
 	default:
-		return pingPlan{15000, productPing, productPing, 2}
+		return pingPlan{7500, productPing, productPing, 3}
 	}
 }
 
@@ -45,29 +45,26 @@ type pinger struct {
 	with, without []watched
 }
 
-// pings measures what it costs to ask idle sockets whether they are there: a watch with pings, and one without, of the
-// gateway and of the bare program that does the same.
+// pings measures what it costs to ask idle sockets whether they are there: a watch with pings, and one without, of the gateway and of the
+// bare program that does the same. Both are watched at the same time: what a ping costs after two seconds of sleep depends on what else the
+// machine does more than on the server, and servers that were watched one after the other differed by twice and more.
 func pings(r *runner) (*section, error) {
 	p := r.pingPlan()
-	all := []pinger{{name: ours}, {name: "epollaccept"}}
-	for i, start := range []func(*runner, *bench.Loop, time.Duration) (bench.Process, *bench.Admissions, error){pingingGateway, pingingBare} {
-		s := &all[i]
-		for _, one := range []struct {
-			to           *[]watched
-			every, round time.Duration
-		}{{&s.with, p.every, p.every}, {&s.without, noPing, p.rest}} {
-			r.say("pings: %s, %d sockets, a ping every %s, %d times %s", s.name, p.sockets, one.every, p.rounds, one.round)
-			var err error
-			*one.to, err = r.watch(p, one.round, func(l *bench.Loop) (bench.Process, *bench.Admissions, error) { return start(r, l, one.every) })
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", s.name, err)
-			}
-		}
-		if err := s.pinged(p); err != nil {
+	a, b := pinger{name: ours}, pinger{name: "epollaccept"}
+	for _, one := range []struct {
+		a, b         *[]watched
+		every, round time.Duration
+	}{{&a.with, &b.with, p.every, p.every}, {&a.without, &b.without, noPing, p.rest}} {
+		r.say("pings: %d sockets of each, a ping every %s, %d times %s", p.sockets, one.every, p.rounds, one.round)
+		var err error
+		if *one.a, *one.b, err = r.watch(p, one.every, one.round); err != nil {
 			return nil, err
 		}
 	}
-	return pingsSection(p, all[0], all[1]), nil
+	if err := errors.Join(a.pinged(p), b.pinged(p)); err != nil {
+		return nil, err
+	}
+	return pingsSection(p, a, b), nil
 }
 
 // pinged says what keeps s from being a measure of pings.
@@ -108,7 +105,7 @@ func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
 func pingsSection(p pingPlan, a, b pinger) *section {
 	t := &bench.Table{
 		Title: "Pings",
-		About: fmt.Sprintf("%s idle sockets, watched for %d times %s after they were opened, in which every one is pinged once; the client answers every ping. A server's CPU with pings less that without is what pings cost: writing the ping, reading the pong, the timer. "+
+		About: fmt.Sprintf("%s idle sockets of each server, at the same time, watched for %d times %s after they were opened, in which every one is pinged once; the client answers every ping. A server's CPU with pings less that without is what pings cost: writing the ping, reading the pong, the timer. "+
 			"The rest is what an idle server does anyway, seen for %d times %s. epollaccept writes two bytes to the sockets of every 2,048 ms, as the gateway, and reads what comes: it knows no deadline, no traffic that makes a ping needless, and no frame but a pong.",
 			whole(p.sockets), p.rounds, p.every, p.rounds, p.rest),
 		Head: []string{"server", "a ping every", "watched for", "pings answered", "server CPU ms", "µs a connection and second"},
@@ -168,43 +165,59 @@ func pingingBare(r *runner, l *bench.Loop, every time.Duration) (bench.Process, 
 	if every == noPing {
 		every = 0 // the bare program begins with the first sockets at once
 	}
-	return bareGate(r, l, r.pingPlan().sockets, "-ping", every.String())
+	return bareGate(r, l, r.pingPlan().sockets, "-calm", "-ping", every.String())
 }
 
-// watch opens p's sockets and watches them for p's rounds, each so long.
-func (r *runner) watch(p pingPlan, round time.Duration, start func(*bench.Loop) (bench.Process, *bench.Admissions, error)) (_ []watched, err error) {
+// watch opens p's sockets to each of both servers, and watches them for p's rounds, each so long.
+func (r *runner) watch(p pingPlan, every, round time.Duration) (ours, bare []watched, err error) {
 	defer func() { err = errors.Join(err, r.end()) }()
 	l, err := r.loop()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	server, a, err := start(l)
-	if err != nil {
-		return nil, err
+	var all [2]struct {
+		server bench.Process
+		*bench.Admissions
+		seen []watched
 	}
-	a.Keep, a.Max = true, p.sockets
-	a.Start(lanes)
-	if err := errors.Join(l.RunUntil(r.ctx, giveUp, a.Idle), a.Err, l.RunFor(r.ctx, time.Second)); err != nil {
-		return nil, err
+	for i, start := range []func(*runner, *bench.Loop, time.Duration) (bench.Process, *bench.Admissions, error){pingingGateway, pingingBare} {
+		one := &all[i]
+		if one.server, one.Admissions, err = start(r, l, every); err != nil {
+			return nil, nil, err
+		}
+		one.Keep, one.Max = true, p.sockets
+		one.Start(lanes)
+		if err := errors.Join(l.RunUntil(r.ctx, giveUp, one.Idle), one.Err); err != nil {
+			return nil, nil, err
+		}
 	}
-	var all []watched
-	for range p.rounds {
-		first, began := a.Pings, l.Now()
-		before, err := server.CPU()
-		if err != nil {
-			return nil, err
+	err = l.RunFor(r.ctx, time.Second)
+	for round0 := 0; round0 < p.rounds && err == nil; round0++ {
+		var before [len(all)]bench.CPU
+		var pinged [len(all)]int
+		began := l.Now()
+		for i := range all {
+			if before[i], err = all[i].server.CPU(); err != nil {
+				return nil, nil, err
+			}
+			pinged[i] = all[i].Pings
 		}
 		if err := l.RunFor(r.ctx, round); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		after, err := server.CPU()
-		if err != nil {
-			return nil, err
+		for i := range all {
+			after, err := all[i].server.CPU()
+			if err != nil {
+				return nil, nil, err
+			}
+			all[i].seen = append(all[i].seen, watched{after.Sub(before[i]).Total(), l.Now() - began, all[i].Pings - pinged[i]})
 		}
-		all = append(all, watched{after.Sub(before).Total(), l.Now() - began, a.Pings - first})
 	}
-	if a.Lost > 0 {
-		err = fmt.Errorf("%d of %d sockets did not stay open", a.Lost, p.sockets)
+	for i := range all {
+		if all[i].Lost > 0 {
+			err = errors.Join(err, fmt.Errorf("%d of %d sockets did not stay open", all[i].Lost, p.sockets))
+		}
+		err = errors.Join(err, all[i].Err)
 	}
-	return all, errors.Join(err, a.Err)
+	return all[0].seen, all[1].seen, err
 }

@@ -200,7 +200,7 @@ func TestAccept(t *testing.T) {
 
 // Every socket is pinged once in the time that -ping says; a pong ends nothing.
 func TestPing(t *testing.T) {
-	c := dial(t, start(t, "epollaccept", "-ping", "1s"))
+	c := dial(t, start(t, "epollaccept", "-ping", "1s", "-calm"))
 	in := switched(t, c)
 	var at []time.Time
 	for range 3 {

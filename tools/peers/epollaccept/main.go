@@ -29,9 +29,13 @@ const (
 func main() {
 	address := flag.String("address", "127.0.0.1:0", "where to listen")
 	every := flag.Duration("ping", 0, "how often each socket is pinged; 0: never")
+	calm := flag.Bool("calm", false, "sleep undisturbed between pings, at a price for each wake: for few of them a second")
 	flag.Parse()
 	newGate := func(l *loop.Loop) loop.Peer {
 		g := &gate{Loop: l, heads: make(map[int][]byte), switching: []byte(switching), goodbye: []byte(goodbye), ping: []byte(ping)}
+		if *calm {
+			l.Calm()
+		}
 		if *every > 0 {
 			g.steps = max(int(*every/pingStep), 1)
 			if err := l.Every(*every/time.Duration(g.steps), g.pingSome); err != nil {

@@ -70,6 +70,7 @@ type Loop struct {
 	ep, listener int
 	timer        int    // -1: none
 	due          func() // when timer says so
+	calm         bool
 	peer         Peer
 	slow         map[int]*slow // by descriptor: sockets that wait, or that are waited for
 	events       [eventsMax]unix.EpollEvent
@@ -114,7 +115,7 @@ func (l *Loop) run() error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	for {
-		n, errno := wait(l.ep, l.events[:])
+		n, errno := wait(l.ep, l.events[:], l.calm)
 		if errno != 0 && errno != unix.EINTR {
 			return fmt.Errorf("epoll_wait: %w", errno)
 		}
@@ -135,6 +136,10 @@ func (l *Loop) run() error {
 		}
 	}
 }
+
+// Calm makes the loop one that mostly sleeps: Go's scheduler, which would interrupt a wait that it is not told of a hundred times a
+// second, hears of every one. It may be called before the loop runs.
+func (l *Loop) Calm() { l.calm = true }
 
 // Every makes the loop call due once in every d, from now on. It may be called once, before the loop runs.
 func (l *Loop) Every(d time.Duration, due func()) error {
