@@ -2,6 +2,7 @@
 // thread, and through /proc as an onlooker. It knows the gateway's public contract and nothing else of it.
 //
 //	client.go    Loop, Conn       epoll, sockets, bytes
+//	batch.go                      many of them in one system call
 //	listen.go    Loop.Listen      the other side
 //	wire.go      upgrade, frames  what a WebSocket client writes and reads
 //	post.go      Caller           keep-alive HTTP, tickets
@@ -23,6 +24,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"ticketgate/internal/uring"
 )
 
 const (
@@ -61,6 +64,7 @@ type Options struct {
 	Sources []netip.Addr         // IPv4 addresses to connect from, in turn; none: the kernel's choice
 	Now     func() time.Duration // a clock that never steps; nil: the machine's
 	Left    int                  // bytes that a handler may leave unread on one socket; less than 256 KiB: 256 KiB
+	Single  bool                 // one read or write a system call, also where the kernel takes many (io_uring)
 	// What is meant to wait for the kernel on one socket and on all of them, beyond which 16 MiB and 256 MiB more may.
 	Unsent, UnsentAll int
 }
@@ -86,6 +90,7 @@ type Loop struct {
 	brief  bool                   // the last wait was short
 	doors  map[int]func() Handler // listening sockets
 	events [eventsMax]unix.EpollEvent
+	batch  batch
 	buf    [readBytes]byte
 }
 
@@ -107,6 +112,9 @@ func NewLoop(o Options) (*Loop, error) {
 		return nil, fmt.Errorf("bench: epoll: %w", err)
 	}
 	l.ep = ep
+	if !o.Single {
+		l.batch.ring, _ = uring.Open() // without, each call is made by itself
+	}
 	return l, nil
 }
 
@@ -122,6 +130,9 @@ func (l *Loop) Close() error {
 	}
 	if l.spare >= 0 {
 		_ = unix.Close(l.spare)
+	}
+	if l.batch.ring != nil {
+		l.batch.ring.Close()
 	}
 	return unix.Close(l.ep)
 }
@@ -250,16 +261,30 @@ func (l *Loop) round(wait time.Duration) error {
 	case errno != 0:
 		return fmt.Errorf("bench: epoll: %w", errno)
 	}
-	for i := range int(n) {
-		ev := &l.events[i]
-		fd := int(ev.Fd)
-		if h := l.doors[fd]; h != nil {
-			if err := l.accept(fd, h); err != nil {
-				return err
-			}
-		} else if c := l.conns[fd]; c != nil && c.gen == uint32(ev.Pad) {
-			l.ready(c, ev.Events)
+	for some := l.events[:n]; len(some) > 0; {
+		served := 1
+		var err error
+		if l.batch.ring != nil && len(some) >= batchMin {
+			served, err = l.together(some)
+		} else {
+			err = l.event(&some[0])
 		}
+		if err != nil {
+			return err
+		}
+		some = some[served:]
+	}
+	return nil
+}
+
+// event handles one event, which may be of a socket that is gone.
+func (l *Loop) event(ev *unix.EpollEvent) error {
+	fd := int(ev.Fd)
+	if h := l.doors[fd]; h != nil {
+		return l.accept(fd, h)
+	}
+	if c := l.conns[fd]; c != nil && c.gen == uint32(ev.Pad) {
+		l.ready(c, ev.Events)
 	}
 	return nil
 }
@@ -348,18 +373,7 @@ func (l *Loop) read(c *Conn, ended bool) {
 	gen := c.gen
 	for c.gen == gen && !c.deaf {
 		n, errno := rawRead(c.fd, l.buf[:])
-		switch {
-		case errno == unix.EAGAIN:
-			return
-		case errno != 0:
-			c.fail(fmt.Errorf("bench: read: %w", errno))
-			return
-		case n == 0:
-			c.fail(io.EOF)
-			return
-		}
-		c.feed(l.buf[:n])
-		if n < len(l.buf) && !ended {
+		if !c.took(l.buf[:], n, errno) || n < len(l.buf) && !ended {
 			return
 		}
 	}
@@ -374,6 +388,8 @@ type Conn struct {
 	gen  uint32 // changes when the socket is gone
 	up   bool   // connected
 	deaf bool   // not read any more
+	long bool   // the last read was more than a slot of a batch takes
+	off  bool   // something is put off until the end of the batch
 }
 
 // A rest is bytes that wait. Few sockets ever have any, and a Conn without fits a line of the processor's cache.
@@ -415,14 +431,24 @@ func (c *Conn) Deafen() error {
 // Write sends b, which the caller may use again at once. What the kernel does not take waits. A broken connection, or one on which
 // too much waits, is heard of by the handler's Closed in a later event, so Write returns nothing.
 func (c *Conn) Write(b []byte) {
-	if c.unsent() {
+	t := &c.loop.batch
+	if t.open {
+		t.makeRoom(c.loop, c, len(b))
+	}
+	switch {
+	case c.unsent():
 		c.keep(b)
-		return
+	case c.rest != nil && c.rest.over:
+	case t.open && len(b) <= offEach:
+		t.putOff(c, b)
+	default:
+		n, errno := rawWrite(c.fd, b)
+		c.wrote(b, n, errno)
 	}
-	if c.rest != nil && c.rest.over {
-		return
-	}
-	n, errno := rawWrite(c.fd, b)
+}
+
+// wrote draws the consequences of a write of b.
+func (c *Conn) wrote(b []byte, n int, errno syscall.Errno) {
 	switch {
 	case errno == unix.EAGAIN:
 		n = 0
@@ -474,10 +500,13 @@ func empty(b []byte) []byte {
 // Close closes c and forgets it. The handler is not told.
 func (c *Conn) Close() {
 	l := c.loop
+	if c.off {
+		l.submit()
+	}
 	l.conns[c.fd] = nil
 	l.open--
 	_ = unix.Close(c.fd) // a socket's close has no error that a client could act on
-	c.gen, c.up, c.deaf, c.fd, c.h = 0, false, false, -1, nil
+	c.gen, c.up, c.deaf, c.long, c.fd, c.h = 0, false, false, false, -1, nil
 	if r := c.rest; r != nil {
 		l.waits -= len(r.out) - r.sent
 		r.in, r.out, r.sent, r.over = empty(r.in), empty(r.out), 0, false

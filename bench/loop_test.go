@@ -84,9 +84,18 @@ func TestBriefWaits(t *testing.T) {
 	if err := l.Turn(2 * briefly); err != nil || l.brief {
 		t.Fatalf("%v, brief after a wait of %v", err, 2*briefly)
 	}
-	begun := l.Now()
-	if err := l.Turn(40 * time.Millisecond); err != nil || l.Now()-begun < 40*time.Millisecond { // a signal would have ended it
-		t.Errorf("%v, interrupted after %v", err, l.Now()-begun)
+	var whole bool
+	for range 5 { // a signal would end each; one that was under way, or is the collector's, may end some
+		begun := l.Now()
+		if err := l.Turn(40 * time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+		if whole = l.Now()-begun >= 40*time.Millisecond; whole {
+			break
+		}
+	}
+	if !whole {
+		t.Error("every long wait was interrupted")
 	}
 	for range 1000 { // of which one takes no time, on a machine that is ever so busy
 		if err := l.Turn(0); err != nil {

@@ -2,7 +2,7 @@ package load
 
 import (
 	"encoding/binary"
-	"encoding/hex"
+	"math/bits"
 	"time"
 )
 
@@ -141,9 +141,20 @@ func (c *crowd) label() label {
 	return label{id: uint32(c.w.job.Index)<<labelShift | c.labels}
 }
 
+// put writes the label of a message to dst.
 func (m *label) put(dst []byte, message uint32) {
-	var raw [labelSize / 2]byte
-	binary.BigEndian.PutUint32(raw[:], m.id)
-	binary.BigEndian.PutUint32(raw[4:], message)
-	hex.Encode(dst, raw[:])
+	binary.LittleEndian.PutUint64(dst, hexDigits(m.id))
+	binary.LittleEndian.PutUint64(dst[labelSize/2:], hexDigits(message))
+}
+
+// hexDigits are the eight digits of v, the first in the lowest byte: hex.Encode takes each from a table, and every message needs 32 of
+// them.
+func hexDigits(v uint32) uint64 {
+	const each = 0x0101010101010101
+	x := uint64(bits.ReverseBytes32(v))
+	x = (x | x<<16) & 0x0000ffff0000ffff
+	x = (x | x<<8) & 0x00ff00ff00ff00ff
+	x = (x>>4 | x<<8) & (each * 0x0f)
+	letters := (x + each*6) >> 4 & each // 1 where the digit is 10 or more
+	return x + each*'0' + letters*('a'-'0'-10)
 }

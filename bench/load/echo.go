@@ -2,6 +2,7 @@ package load
 
 import (
 	"bytes"
+	"encoding/binary"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -36,10 +37,10 @@ func newEcho(w *worker) *echoing {
 func (e *echoing) put(i int, m *label) {
 	end := (i + 1) * len(e.send)
 	at := e.burst[end-len(e.payload) : end]
-	key := e.burst[end-len(e.payload)-4 : end-len(e.payload)]
+	key := uint64(binary.LittleEndian.Uint32(e.burst[end-len(e.payload)-4:]))
 	m.put(at, m.sent)
-	for k := range labelSize {
-		at[k] ^= key[k&3]
+	for half := at[:labelSize]; len(half) > 0; half = half[8:] {
+		binary.LittleEndian.PutUint64(half, binary.LittleEndian.Uint64(half)^(key|key<<32))
 	}
 	m.sent++
 }

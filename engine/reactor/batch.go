@@ -6,11 +6,13 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"ticketgate/internal/uring"
 )
 
 // Batches. Entering the kernel and coming back costs as much as what it does for a short message, and afterwards our own
 // code has to be found again by every cache of the processor. So sockets that are ready at the same time are served together,
-// where the kernel can take many calls at once (uring.go). In the order of this file:
+// where the kernel can take many calls at once (package uring). In the order of this file:
 //
 //	round       what one wait has named: batches of sockets that are plainly readable, then whatever else is ready
 //	batch       readMany: each into a slot of its own > Data for each, one behind the other > what they wrote is put off
@@ -20,7 +22,7 @@ import (
 //
 // A socket whose reading fills its slot gets the rest as without batches, by calls of its own, and so until one is shorter again.
 const (
-	batchMax  = 32               // sockets
+	batchMax  = uring.Max        // sockets
 	batchMin  = 2                // below, a call for each is cheaper
 	slotBytes = 16<<10 + 17*64   // a message of 16 KiB; slots behind each other fall into different sets of the caches
 	offMax    = 2 * eagerFrom    // bytes that are put off: beyond, the first would wait for long, and the caches be too small
@@ -263,28 +265,33 @@ func (k *linux) many() int {
 	if k.uring == nil {
 		return 0
 	}
-	return batchMax
+	return uring.Max
 }
 
 func (k *linux) readMany(t []transfer) {
-	done := k.uring.do(uringOpRecv, t)
 	for i := range t {
-		if x := &t[i]; i >= done || x.unfit() {
-			x.came(k.read(int(x.fd), x.p))
+		k.uring.Recv(int(t[i].fd), t[i].p)
+	}
+	k.uring.Do()
+	for i := range t {
+		n, errno, ok := k.uring.Result(i)
+		if !ok {
+			n, errno = k.read(int(t[i].fd), t[i].p)
 		}
+		t[i].came(n, errno)
 	}
 }
 
 func (k *linux) writeMany(t []transfer) {
-	done := k.uring.do(uringOpSend, t)
 	for i := range t {
-		if x := &t[i]; i >= done || x.unfit() {
-			x.came(k.write(int(x.fd), x.p))
-		}
+		k.uring.Send(int(t[i].fd), t[i].p)
 	}
-}
-
-// unfit says that the ring, not the socket, may have had no room: then a call of its own tells.
-func (x *transfer) unfit() bool {
-	return x.errno == syscall.ENOMEM || x.errno == syscall.ENOBUFS || x.errno == syscall.EBUSY || x.errno == syscall.ECANCELED
+	k.uring.Do()
+	for i := range t {
+		n, errno, ok := k.uring.Result(i)
+		if !ok {
+			n, errno = k.write(int(t[i].fd), t[i].p)
+		}
+		t[i].came(n, errno)
+	}
 }

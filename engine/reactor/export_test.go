@@ -4,6 +4,8 @@ import (
 	"syscall"
 	"time"
 	"unsafe"
+
+	"ticketgate/internal/uring"
 )
 
 // For the tests in package reactor_test.
@@ -144,31 +146,8 @@ func (k *observed) interrupted(t []transfer) []transfer {
 // Turn turns one loop, as if its goroutine ran while another's is in a callback.
 func (m *Memory) Turn(loop int) { m.kernels[loop].turn() }
 
-// A Transfer is one read or write of a call for many.
-type Transfer struct {
-	FD    int
-	P     []byte
-	N     int
-	Errno syscall.Errno
-}
-
 // OpenUring gives k an io_uring.
 func (r RealKernel) OpenUring() (err error) {
-	r.k.uring, err = openUring()
+	r.k.uring, err = uring.Open()
 	return err
-}
-
-// ReadMany and WriteMany do t with calls for many, at most BatchMax at once.
-func (r RealKernel) ReadMany(t []Transfer)  { transfers(t, r.k.readMany) }
-func (r RealKernel) WriteMany(t []Transfer) { transfers(t, r.k.writeMany) }
-
-func transfers(t []Transfer, do func([]transfer)) {
-	list := make([]transfer, len(t))
-	for i, x := range t {
-		list[i] = transfer{fd: int32(x.FD), p: x.P}
-	}
-	do(list)
-	for i := range t {
-		t[i].N, t[i].Errno = int(list[i].n), list[i].errno
-	}
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/panjf2000/gnet/v2/pkg/netpoll"
 	"golang.org/x/sys/unix"
+
+	"ticketgate/internal/uring"
 )
 
 // A kernel is what one loop needs of the system. linux is the real one, virtual (memory.go) the one for tests and
@@ -51,7 +53,7 @@ type linux struct {
 	waker  int
 	spare  int                    // an open /dev/null for shed; -1 while it could not be had
 	target netpoll.PollAttachment // the poller reads nothing of it but FD
-	uring  *uring                 // nil: every call is made by itself
+	uring  *uring.Ring            // nil: every call is made by itself
 }
 
 func openLinux() (_ *linux, err error) {
@@ -115,7 +117,7 @@ func (k *linux) end() {
 		}
 	}
 	if k.uring != nil {
-		k.uring.close()
+		k.uring.Close()
 	}
 	if k.poller != nil {
 		_ = k.poller.Close()

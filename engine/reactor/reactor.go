@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"ticketgate/internal/mono"
+	"ticketgate/internal/uring"
 )
 
 // A Handler is what sockets of one kind do. Every method runs on the socket's loop, never two at once for one loop and none
@@ -112,7 +113,7 @@ func New(o Options) (*Reactor, error) {
 			return nil, err
 		}
 		if !o.Single {
-			k.uring, l.r.single = openUring()
+			k.uring, l.r.single = uring.Open()
 		}
 		l.real = k
 		l.claim(k.timer, stateTimer)
@@ -206,9 +207,9 @@ func (r *Reactor) Batched() (bool, error) { return r.loops[0].batch.max > 0, r.s
 
 // CanBatch is nil if this kernel lets this process read and write many sockets in one system call.
 func CanBatch() error {
-	u, err := openUring()
+	u, err := uring.Open()
 	if err == nil {
-		u.close()
+		u.Close()
 	}
 	return err
 }

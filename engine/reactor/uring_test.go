@@ -1,13 +1,10 @@
 package reactor_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
-	"os"
 	"testing"
 	"unsafe"
 
@@ -79,145 +76,6 @@ func TestUringClosesItsDescriptor(t *testing.T) {
 	}
 	if after := openFiles(t); after != before {
 		t.Errorf("%d descriptors before, %d after", before, after)
-	}
-}
-
-// streams is a pair of connected sockets that do not block.
-func streams(t *testing.T) (a, b int) {
-	t.Helper()
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _, _ = unix.Close(pair[0]), unix.Close(pair[1]) })
-	return pair[0], pair[1]
-}
-
-// orphan is one whose peer has closed.
-func orphan(t *testing.T) int {
-	t.Helper()
-	a, b := streams(t)
-	if err := unix.Shutdown(b, unix.SHUT_RDWR); err != nil {
-		t.Fatal(err)
-	}
-	return a
-}
-
-// plainFile is no socket.
-func plainFile(t *testing.T) int {
-	t.Helper()
-	f, err := os.Open("/dev/null")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = f.Close() })
-	return int(f.Fd())
-}
-
-const nobodys = 1 << 20 // a descriptor that is not open: beyond any limit of open files
-
-// TestUringReads: each read of a call has its own result, and none waits or stops those behind it.
-func TestUringReads(t *testing.T) {
-	k, ok := uringKernel(t)
-	if !ok {
-		return
-	}
-	a, b := streams(t)
-	empty, _ := streams(t)
-	list := []reactor.Transfer{{FD: nobodys}, {FD: empty}, {FD: b}, {FD: orphan(t)}, {FD: plainFile(t)}, {FD: b}, {FD: b}}
-	for range 100 { // the ring has 32 places and goes round
-		if _, err := unix.Write(a, []byte("hello")); err != nil {
-			t.Fatal(err)
-		}
-		for i := range list {
-			list[i].P = make([]byte, 3)
-		}
-		k.ReadMany(list)
-		got := ""
-		for _, x := range list {
-			got += fmt.Sprintf("%s %v|", x.P[:x.N], x.Errno)
-		}
-		want := fmt.Sprintf(" %v| %v|hel %[3]v| %[3]v| %[4]v|lo %[3]v| %[2]v|", unix.EBADF, unix.EAGAIN, unix.Errno(0), unix.ENOTSOCK)
-		if got != want {
-			t.Fatalf("read %s, want %s", got, want)
-		}
-	}
-}
-
-// TestUringWrites: each write of a call has its own result. One that the kernel takes a part of says how much, and none raises
-// SIGPIPE.
-func TestUringWrites(t *testing.T) {
-	k, ok := uringKernel(t)
-	if !ok {
-		return
-	}
-	a, b := streams(t)
-	narrow, reader := streams(t)
-	long := filler(1 << 20)
-	list := []reactor.Transfer{
-		{FD: nobodys, P: []byte("x")},
-		{FD: narrow, P: []byte(long)},
-		{FD: narrow, P: []byte("x")},
-		{FD: orphan(t), P: []byte("x")},
-		{FD: plainFile(t), P: []byte("x")},
-		{FD: a, P: []byte("hello")},
-	}
-	k.WriteMany(list)
-	for i, want := range []error{unix.EBADF, unix.Errno(0), unix.EAGAIN, unix.EPIPE, unix.ENOTSOCK, unix.Errno(0)} {
-		if list[i].Errno != want || list[i].Errno != 0 && list[i].N != 0 {
-			t.Errorf("write %d: %d bytes, %v, want %v", i, list[i].N, list[i].Errno, want)
-		}
-	}
-	if n := list[1].N; n == 0 || n == len(long) {
-		t.Errorf("the kernel takes %d bytes of %d of a peer that does not read", n, len(long))
-	}
-	if got := drain(t, reader); got != long[:list[1].N] {
-		t.Errorf("%d bytes arrive of %d taken, or changed", len(got), list[1].N)
-	}
-	if got := drain(t, b); got != "hello" {
-		t.Errorf("got %q", got)
-	}
-}
-
-// drain reads all that is there.
-func drain(t *testing.T, fd int) string {
-	t.Helper()
-	var all []byte
-	b := make([]byte, 64<<10)
-	for {
-		n, err := unix.Read(fd, b)
-		if err == unix.EAGAIN {
-			return string(all)
-		}
-		if err != nil || n == 0 {
-			t.Fatalf("read %d bytes, %v", n, err)
-		}
-		all = append(all, b[:n]...)
-	}
-}
-
-// TestUringFull: as many transfers as a call takes, again and again, each with its own bytes.
-func TestUringFull(t *testing.T) {
-	k, ok := uringKernel(t)
-	if !ok {
-		return
-	}
-	writes, reads := make([]reactor.Transfer, reactor.BatchMax), make([]reactor.Transfer, reactor.BatchMax)
-	for i := range writes {
-		writes[i].FD, reads[i].FD = streams(t)
-	}
-	for round := range 50 {
-		for i := range writes {
-			writes[i].P, reads[i].P = []byte(filler(1+100*i+round)), make([]byte, 8000)
-		}
-		k.WriteMany(writes)
-		k.ReadMany(reads)
-		for i, w := range writes {
-			r := reads[i]
-			if w.N != len(w.P) || w.Errno != 0 || r.Errno != 0 || !bytes.Equal(r.P[:r.N], w.P) {
-				t.Fatalf("round %d, socket %d: %d bytes written of %d, %v; %d read, %v", round, i, w.N, len(w.P), w.Errno, r.N, r.Errno)
-			}
-		}
 	}
 }
 

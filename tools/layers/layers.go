@@ -21,7 +21,7 @@ const module = "ticketgate/"
 // rooms gives each package its number, the longest prefix first. A room imports only rooms with a lower number, and its own
 // parts. ARCHITECTURE.md draws them.
 var rooms = map[string]int{
-	"internal/mono": 0, "internal/faults": 0, "internal/stat": 0, "internal/unit": 0, "internal/audit": 0, "internal/invariant": 0, "internal/offheap": 0, "internal/porttest": 0,
+	"internal/mono": 0, "internal/faults": 0, "internal/stat": 0, "internal/unit": 0, "internal/audit": 0, "internal/invariant": 0, "internal/offheap": 0, "internal/porttest": 0, "internal/uring": 0,
 	"ticket": 1, "limiter": 1, "guard": 1, "internal/pressure": 1,
 	"engine/upgrade": 1, "engine/frame": 1, "engine/deflate": 1, "engine/reactor": 1, "engine/proxy": 1,
 	"engine": 2,
@@ -54,6 +54,7 @@ var start = map[edge]string{
 	{"engine/upgrade/upgradetest", "net/http"}: "the reader that our parser is compared with, over bytes in memory",
 	{"internal/offheap", "os"}:                 "the size of a page",
 	{"internal/porttest", "net"}:               "finds free ports, for tests",
+	{"internal/uring", "os"}:                   "names the system call in an error",
 }
 
 // sole says which packages alone import something, helpers of tests aside: libraries that are easily replaced as long as one
