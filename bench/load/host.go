@@ -36,7 +36,7 @@ func readHost() (*HostInfo, error) {
 	if h.Affinity, err = bench.Cores(); err != nil {
 		return nil, err
 	}
-	h.Machine = machineOf("/etc/machine-id")
+	h.Machine = ThisMachine()
 	for _, name := range sysctls {
 		if b, err := os.ReadFile(filepath.Join("/proc/sys", strings.ReplaceAll(name, ".", "/"))); err == nil { // not every kernel has each
 			h.Sysctl[name] = strings.Join(strings.Fields(string(b)), " ")
@@ -50,6 +50,9 @@ func readHost() (*HostInfo, error) {
 var sameSysctls = []string{
 	"kernel.io_uring_disabled", "net.core.busy_poll", "net.core.somaxconn", "net.ipv4.ip_local_port_range", "net.ipv4.tcp_congestion_control", "net.ipv4.tcp_tw_reuse",
 }
+
+// ThisMachine is what HostInfo.Machine is of results from here; "" where nothing tells machines of one name apart.
+func ThisMachine() string { return machineOf("/etc/machine-id") }
 
 // machineOf is a name for the machine whose id is in file; "": it has none. The id itself is not to be given away (machine-id(5)).
 func machineOf(file string) string {

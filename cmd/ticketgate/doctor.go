@@ -273,6 +273,8 @@ func (h *host) measure(r *load.Result) error {
 		return fmt.Errorf("a run that is %s", r.Verdict)
 	case r.Host.Name != name:
 		return fmt.Errorf("measured on %s, and this is %s", r.Host.Name, name)
+	case r.Host.Machine != load.ThisMachine():
+		return fmt.Errorf("measured on another machine of the name %s", name)
 	case r.Server == nil || r.Server.PerSocket <= 0:
 		return errors.New("it does not say what a socket takes: want the server on this machine, and 1,000 sockets at least")
 	}

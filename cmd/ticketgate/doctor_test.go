@@ -240,12 +240,14 @@ func TestDoctorMeasured(t *testing.T) {
 		{"required", func(r *load.Result) { r.Verdict = load.Pass }, ""},
 		{"another verb", func(r *load.Result) { r.Settings.Verb = load.Echo }, "a run of bench echo: want one of bench connect"},
 		{"another host", func(r *load.Result) { r.Host.Name += "-2" }, "measured on " + name + "-2, and this is " + name},
+		{"another host of this name", func(r *load.Result) { r.Host.Machine += "2" }, "measured on another machine of the name " + name},
 		{"invalid", func(r *load.Result) { r.Verdict = load.Invalid }, "a run that is INVALID"},
 		{"failed", func(r *load.Result) { r.Verdict = load.Fail }, "a run that is FAIL"},
 		{"no server", func(r *load.Result) { r.Server = nil }, "does not say what a socket takes"},
 		{"few sockets", func(r *load.Result) { r.Server.PerSocket = 0 }, "1,000 sockets at least"},
 	} {
 		r := idleRun(name)
+		r.Host.Machine = load.ThisMachine()
 		c.change(r)
 		h := host{}
 		if err := h.measure(r); (err == nil) != (c.why == "") || err != nil && !strings.Contains(err.Error(), c.why) || (h.measured == nil) != (err != nil) {
