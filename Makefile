@@ -53,7 +53,7 @@ bench-idle-programs: ## Build bin/idle: what measures idle sockets on a machine 
 	CGO_ENABLED=0 go build -C tools/peers -o $(CURDIR)/bin/idle/ ./epollaccept
 	git rev-parse --short=12 HEAD > bin/idle/commit
 
-bench-check: ## Compare allocations exactly, and ratios within their spread, with what "make bench" recorded (9 minutes)
+bench-check: ## Compare allocations exactly, and ratios within their spread, with what "make bench" recorded (10 minutes)
 	go run ./bench/cmd -check $(ARGS)
 
 bench-million: ## Hold 1,000,000 sockets for 10 minutes, pinged every 2 minutes, and write bench/MILLION.md (45 minutes on 2 cores, 12 GiB; SOCKETS, HOLD, PING)
