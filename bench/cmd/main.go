@@ -25,7 +25,7 @@ import (
 func init() { runtime.LockOSThread() }
 
 func main() {
-	o := options{sizes: numbers{32, 1024, 16384}}
+	o := options{sizes: allSizes}
 	flag.Var(&o.sockets, "sockets", "numbers of sockets for echo and relay, by comma (default: 100,1000,10000; with -short without the last)")
 	flag.Var(&o.sizes, "sizes", "bytes of a message for echo and relay, by comma")
 	flag.StringVar(&o.profile, "profile", "", "folder for processor profiles of the servers, made with perf after each measurement")
@@ -56,6 +56,9 @@ func main() {
 		os.Exit(1)
 	}
 }
+
+// allSizes are the bytes of a message for echo and relay, unless a flag says otherwise.
+var allSizes = numbers{32, 1024, 16384}
 
 type options struct {
 	short   bool
@@ -164,7 +167,7 @@ func run(ctx context.Context, o options) error {
 
 // records says that o measures all that check compares.
 func (o options) records() bool {
-	return !o.peers && !o.short && o.only == "" && o.out != "-" && o.gateway == "" && slices.Contains(o.sockets, 100) && slices.Contains(o.sockets, 1000)
+	return !o.peers && !o.short && o.only == "" && o.out != "-" && o.gateway == "" && slices.Equal(o.sizes, allSizes) && o.sockets.have(checkedSockets)
 }
 
 // measureAll runs the chosen scenarios.
