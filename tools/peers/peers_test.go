@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -185,6 +186,29 @@ func switchedAt(t *testing.T, c net.Conn, path string) *bufio.Reader {
 		if line == "\r\n" {
 			return in
 		}
+	}
+}
+
+// Every POST is answered with the same bytes, and after -requests of them the connection ends.
+func TestBareHTTP(t *testing.T) {
+	const answer = `{"url":"ws://h/t/x","protocols":["ticketgate.v1","tgs_x"]}`
+	c := dial(t, start(t, "barehttp", "-answer", answer, "-requests", "2"))
+	in := bufio.NewReader(c)
+	for range 2 {
+		if _, err := io.WriteString(c, "POST /v1/tickets HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}"); err != nil {
+			t.Fatal(err)
+		}
+		got, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(got.Body)
+		if err := errors.Join(err, got.Body.Close()); err != nil || got.StatusCode != http.StatusCreated || string(body) != answer {
+			t.Errorf("%s, %q, %v", got.Status, body, err)
+		}
+	}
+	if rest, err := io.ReadAll(in); len(rest) > 0 || err != nil {
+		t.Errorf("%q, %v", rest, err)
 	}
 }
 
