@@ -41,7 +41,7 @@ ktls: ## Show kernel TLS: fails where the kernel has none. bin/secure.test can b
 	CGO_ENABLED=0 go test -c -o bin/secure.test ./engine/secure
 	cd engine/secure && ../../bin/secure.test -ktls
 
-bench: ## Measure, and write bench/RESULTS.md (ARGS="-short")
+bench: ## Measure, and write bench/RESULTS.md (ARGS="-short -out -" prints a shorter run)
 	go run ./bench/cmd $(ARGS)
 
 bench-peers: needs ## Measure next to other servers, and write their part of bench/RESULTS.md (23 minutes; ARGS="-short -only idle -against nginx -out -")
