@@ -41,7 +41,7 @@ ktls: ## Show kernel TLS: fails where the kernel has none. bin/secure.test can b
 	CGO_ENABLED=0 go test -c -o bin/secure.test ./engine/secure
 	cd engine/secure && ../../bin/secure.test -ktls
 
-bench: ## Measure, and write bench/RESULTS.md (ARGS="-short")
+bench: ## Measure, and write bench/RESULTS.md (ARGS="-short -out -" prints a shorter run)
 	go run ./bench/cmd $(ARGS)
 
 bench-peers: needs ## Measure next to other servers, and write their part of bench/RESULTS.md (23 minutes; ARGS="-short -only idle -against nginx -out -")
@@ -53,7 +53,7 @@ bench-idle-programs: ## Build bin/idle: what measures idle sockets on a machine 
 	CGO_ENABLED=0 go build -C tools/peers -o $(CURDIR)/bin/idle/ ./epollaccept
 	git rev-parse --short=12 HEAD > bin/idle/commit
 
-bench-check: ## Compare allocations exactly, and ratios within their spread, with what "make bench" recorded (9 minutes)
+bench-check: ## Compare allocations exactly, and ratios within their spread, with what "make bench" recorded (10 minutes)
 	go run ./bench/cmd -check $(ARGS)
 
 bench-million: ## Hold 1,000,000 sockets for 10 minutes, pinged every 2 minutes, and write bench/MILLION.md (45 minutes on 2 cores, 12 GiB; SOCKETS, HOLD, PING)

@@ -134,7 +134,7 @@ func admissions(r *runner) (_ *section, err error) {
 	t := &bench.Table{
 		Title: "Admissions: ticket, open, close",
 		About: fmt.Sprintf("%d lanes; each asks for a ticket (`POST /v1/tickets`, keep-alive), opens the socket with it and closes it. "+
-			"redis-server keeps nothing on disk and shares the client's core. The last row answers the same requests with as many bytes, and checks nothing: barehttp the one for a ticket, epollaccept the upgrade and the close frame; its CPU is that of both.", lanes),
+			"redis-server keeps nothing on disk and shares the client's core. The last row answers the same requests with as many bytes, and checks nothing: barehttp the one for a ticket, with one of the gateway's, epollaccept the upgrade with that and the close frame; its CPU is that of both.", lanes),
 		Head: head("admission"),
 	}
 	s := &section{tables: []*bench.Table{t}}
@@ -169,19 +169,32 @@ func (r *runner) bareAdmissions(l *bench.Loop, g *gateway) (*load, error) {
 	return floor, nil
 }
 
-// bareAPI starts a barehttp whose answers are as long as the tickets of g.
+// bareAPI starts a barehttp that answers with a ticket of g's: a client finds as much to read, and to send on, as in those of g.
 func (r *runner) bareAPI(l *bench.Loop, g *gateway) (p bench.Process, to *bench.Target, bytes int, err error) {
-	one := &bench.Posts{Loop: l, To: g.api, Mint: g.mint, Max: 1}
-	one.Start(1)
-	if err := errors.Join(l.RunUntil(r.ctx, giveUp, one.Idle), one.Err); err != nil {
+	ticket, err := r.ticket(l, g)
+	if err != nil {
 		return bench.Process{}, nil, 0, err
 	}
-	bare, address, err := r.peer(r.serverCore, "barehttp", "-body", fmt.Sprint(one.Bytes))
+	bare, address, err := r.peer(r.serverCore, "barehttp", "-answer", ticket)
 	if err != nil {
 		return bench.Process{}, nil, 0, err
 	}
 	to, err = bench.NewTarget(address)
-	return bare.Process, to, one.Bytes, err
+	return bare.Process, to, len(ticket), err
+}
+
+// ticket is the whole answer to one request to g.
+func (r *runner) ticket(l *bench.Loop, g *gateway) (body string, err error) {
+	done := false
+	var failed error
+	k := bench.NewCaller(l, g.api, func(a bench.Answer, err error) {
+		_, failed = bench.TicketOf(a, err)
+		body, done = string(a.Body), true
+	})
+	defer k.HangUp()
+	k.Post(g.mint.Append(nil))
+	err = l.RunUntil(r.ctx, giveUp, func() bool { return done })
+	return body, errors.Join(err, failed)
 }
 
 // tickets measures the front end alone, next to a fasthttp handler that answers as many bytes.
@@ -206,8 +219,8 @@ func tickets(r *runner) (_ *section, err error) {
 	}
 	s := &section{tables: []*bench.Table{{
 		Title: "Tickets",
-		About: fmt.Sprintf("`POST /v1/tickets` on %d keep-alive connections, one request at a time on each, memory store: key checked, limits, ticket minted, slot reserved; nobody spends the tickets, they lapse after 30 s. "+
-			"barehttp is fasthttp with a handler that answers a fixed body of the same %d bytes; both end a connection after 100 requests.", lanes, bytes),
+		About: fmt.Sprintf("`POST /v1/tickets` on %d keep-alive connections, one request at a time on each, memory store: key checked, limits, ticket minted, slot reserved; nobody spends the tickets, they lapse after %.0f s. "+
+			"barehttp is fasthttp with a handler that answers every request with the same ticket, of %d bytes as those of the gateway; both end a connection after 100 requests.", lanes, ticketTTL.Seconds(), bytes),
 		Head:  head("ticket"),
 		Rows:  [][]string{a.row(), b.row()},
 		Lines: []string{ratio(a, b)},

@@ -212,9 +212,9 @@ func (p page) most() map[string]float64 {
 }
 
 // errWorse says that check found something.
-var errWorse = errors.New("worse than what was recorded, or than what is wanted")
+var errWorse = errors.New("worse than what was recorded, or than what is wanted, or not recorded")
 
-// check measures again what the record has, and says what is worse.
+// check measures again what the record has, and says what is worse, or was not recorded.
 func check(ctx context.Context, o options) error {
 	file := filepath.Join(filepath.Dir(o.out), recordFile)
 	was, err := readRecord(file)
@@ -254,7 +254,7 @@ func check(ctx context.Context, o options) error {
 	return nil
 }
 
-// checkCalls says how many functions allocate more than was recorded.
+// checkCalls says how many functions allocate more than was recorded, or are not recorded.
 func checkCalls(ctx context.Context, was record) (worse int, err error) {
 	calls, err := measureCalls(ctx)
 	if err != nil {
@@ -271,7 +271,7 @@ func checkCalls(ctx context.Context, was record) (worse int, err error) {
 	return compareCalls(os.Stdout, was, fewest(calls, again)), nil
 }
 
-// checkRatios says how many ratios are worse than was recorded or than is wanted, or are not there any more, in two runs.
+// checkRatios says how many ratios are worse than was recorded or than is wanted, are not recorded or not there any more, in two runs.
 func checkRatios(ctx context.Context, o options, recorded map[string]bench.Spread) (worse int, err error) {
 	was := expected(recorded, o)
 	p, err := measureAll(ctx, o)
@@ -330,21 +330,24 @@ func (r record) slack(name string) float64 {
 	return max(bytesSlack, bytesShare*a.Bytes)
 }
 
-// compareCalls says which calls allocate otherwise, and returns how many allocate more, or are not there any more: what is not measured
-// may be anything.
+// compareCalls says which calls allocate otherwise, and returns how many allocate more, are not recorded, or are not there any more: what
+// is not measured may be anything, and so may what has nothing to be compared with.
 func compareCalls(w io.Writer, was record, now map[string]call) (worse int) {
 	var loose []string
 	for _, name := range slices.Sorted(maps.Keys(now)) {
 		a, known := was.Calls[name]
 		b := now[name]
 		slack := was.slack(name)
-		if known && slack > 0 {
+		if !known {
+			fmt.Fprintf(w, "UNKNOWN %s: %g allocations, %g B a call; %s\n", name, b.Allocs, b.Bytes, notRecorded)
+			worse++
+			continue
+		}
+		if slack > 0 {
 			loose = append(loose, name)
 		}
 		var verdict string
 		switch {
-		case !known:
-			verdict = "new"
 		case b.Allocs > a.Allocs || b.Bytes > a.Bytes+slack:
 			verdict = "WORSE"
 			worse++
@@ -381,30 +384,37 @@ func scenariosOf(ratios []string) string {
 	return strings.Join(all, ",")
 }
 
+// notRecorded is why something is UNKNOWN, and what to do.
+const notRecorded = "not recorded: make bench"
+
 // compareRatios says how each of now stands to what it was and to what it may be at most, and returns those that are worse or above
-// that, or not there any more.
+// that, are not recorded, or not there any more.
 func compareRatios(w io.Writer, was, now map[string]bench.Spread, most map[string]float64) (worse []string) {
 	for _, name := range slices.Sorted(maps.Keys(now)) {
 		a, known := was[name]
 		b := now[name]
-		verdict, wanted := "same", ""
+		verdict, recorded, wanted := "same", "recorded "+a.String(), ""
+		if !known {
+			recorded = notRecorded
+		}
 		limit, bounded := most[name]
 		if bounded {
 			wanted = fmt.Sprintf("; at most %s is wanted", bench.Number(limit))
 		}
 		switch {
-		case bounded && b.Min > limit: // the rounds are the noise: one that meets it is enough
+		case bounded && b.Median > limit: // what the page shows as measured; that one round meets it is no more than noise
 			verdict = "MISSED"
 			worse = append(worse, name)
 		case !known:
-			verdict = "new"
+			verdict = "UNKNOWN"
+			worse = append(worse, name)
 		case b.Min > a.Max*checkSlack:
 			verdict = "WORSE"
 			worse = append(worse, name)
 		case b.Max < a.Min/checkSlack:
 			verdict = "better"
 		}
-		fmt.Fprintf(w, "%-7s %s: %s; recorded %s%s\n", verdict, name, b, a, wanted)
+		fmt.Fprintf(w, "%-7s %s: %s; %s%s\n", verdict, name, b, recorded, wanted)
 	}
 	for _, name := range slices.Sorted(maps.Keys(was)) {
 		if _, ok := now[name]; !ok {
@@ -412,7 +422,7 @@ func compareRatios(w io.Writer, was, now map[string]bench.Spread, most map[strin
 			worse = append(worse, name)
 		}
 	}
-	fmt.Fprintf(w, "%d ratios: worse is one whose whole spread lies more than %.0f %% above the recorded one, missed one whose whole spread lies above what is wanted\n",
+	fmt.Fprintf(w, "%d ratios: worse is one whose whole spread lies more than %.0f %% above the recorded one, missed one whose middle lies above what is wanted\n",
 		len(now), 100*(checkSlack-1))
 	return worse
 }

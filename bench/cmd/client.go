@@ -38,9 +38,17 @@ type clientRound struct {
 	took     time.Duration
 }
 
+// measured says what c lacks.
+func (c clientRound) measured() error {
+	if c.messages == 0 || c.cpu <= 0 || c.took <= 0 {
+		return fmt.Errorf("%w: %d messages in %s, %s of processor time", errUnmeasured, c.messages, c.took, c.cpu)
+	}
+	return nil
+}
+
 // perMessage is its processor time, µs.
 func (c clientRound) perMessage() float64 {
-	return float64(c.cpu.Nanoseconds()) / 1e3 / float64(max(c.messages, 1))
+	return float64(c.cpu.Nanoseconds()) / 1e3 / float64(c.messages)
 }
 
 // client measures the load tool: what a message costs `ticketgate bench echo --closed`, next to a program that only sends the same bytes
@@ -80,10 +88,25 @@ func client(r *runner) (_ *section, err error) {
 		if err != nil {
 			return nil, err
 		}
-		idle = append(idle, res.Client.PerSocket)
+		each, err := perSocketOf(res)
+		if err != nil {
+			return nil, err
+		}
+		idle = append(idle, each)
 	}
 	s.clientIdle(n, bench.SpreadOf(idle))
 	return s, nil
+}
+
+// errUnmeasured is a figure that is not there: as 0 it would meet every goal.
+var errUnmeasured = errors.New("this was not measured")
+
+// perSocketOf is what an idle socket took of the load tool.
+func perSocketOf(r *loadtool.Result) (float64, error) {
+	if r.Client.PerSocket <= 0 {
+		return 0, fmt.Errorf("%w: %g B a socket of the load tool", errUnmeasured, r.Client.PerSocket)
+	}
+	return r.Client.PerSocket, nil
 }
 
 // clientIdle shows what each of n sockets without traffic takes.
@@ -119,7 +142,13 @@ func (r *runner) loadClient(address string, c clientCell) (clientRound, error) {
 	if err != nil {
 		return clientRound{}, err
 	}
-	return clientRound{res.Run.Done, res.Client.CPU, res.Run.Took}, nil
+	return clientRoundOf(res)
+}
+
+// clientRoundOf is what the load tool did.
+func clientRoundOf(r *loadtool.Result) (clientRound, error) {
+	one := clientRound{r.Run.Done, r.Client.CPU, r.Run.Took}
+	return one, one.measured()
 }
 
 func (r *runner) bareClient(address string, c clientCell) (clientRound, error) {
@@ -141,10 +170,8 @@ func parseBareClient(line []byte) (clientRound, error) {
 	if err := json.Unmarshal(line, &said); err != nil {
 		return clientRound{}, fmt.Errorf("%q: %w", line, err)
 	}
-	if said.Messages == 0 {
-		return clientRound{}, errors.New("it heard no answer")
-	}
-	return clientRound{said.Messages, said.CPU, time.Duration(said.Seconds * float64(time.Second))}, nil
+	one := clientRound{said.Messages, said.CPU, time.Duration(said.Seconds * float64(time.Second))}
+	return one, one.measured()
 }
 
 // clientSection shows the rounds of each of clientCells.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -14,9 +15,47 @@ func TestParseBareClient(t *testing.T) {
 	if want := (clientRound{100, 500 * time.Microsecond, 500 * time.Millisecond}); err != nil || got != want || got.perMessage() != 5 {
 		t.Errorf("%+v, %v", got, err)
 	}
-	for _, bad := range []string{"", "x", `{"cpu_ns":500000,"messages":0,"seconds":0.5}`} {
+	for _, bad := range []string{"", "x"} {
 		if _, err := parseBareClient([]byte(bad)); err == nil {
 			t.Errorf("%q: no error", bad)
+		}
+	}
+	for _, bad := range []string{"{}", `{"cpu_ns":500000,"messages":0,"seconds":0.5}`, `{"cpu_ns":0,"messages":100,"seconds":0.5}`, `{"cpu_ns":-1,"messages":100,"seconds":0.5}`,
+		`{"messages":100,"seconds":0.5}`, `{"cpu_ns":500000,"messages":100}`, `{"cpu_ns":500000,"messages":100,"seconds":-0.5}`} {
+		if one, err := parseBareClient([]byte(bad)); !errors.Is(err, errUnmeasured) {
+			t.Errorf("%s: %+v, %v", bad, one, err)
+		}
+	}
+}
+
+// What was not measured is 0, and as a figure it would meet every goal.
+func TestUnmeasured(t *testing.T) {
+	result := func(change func(*loadtool.Result)) *loadtool.Result {
+		r := new(loadtool.Result)
+		r.Run.Done, r.Run.Took, r.Client.CPU, r.Client.PerSocket = 100, 500*time.Millisecond, 500*time.Microsecond, 590
+		change(r)
+		return r
+	}
+	whole := result(func(*loadtool.Result) {})
+	if got, err := clientRoundOf(whole); err != nil || got != (clientRound{100, 500 * time.Microsecond, 500 * time.Millisecond}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := perSocketOf(whole); err != nil || got != 590 {
+		t.Errorf("%v, %v", got, err)
+	}
+	for name, spoil := range map[string]func(*loadtool.Result){
+		"no messages":       func(r *loadtool.Result) { r.Run.Done = 0 },
+		"no processor time": func(r *loadtool.Result) { r.Client.CPU = 0 },
+		"less than none":    func(r *loadtool.Result) { r.Client.CPU = -1 },
+		"no time":           func(r *loadtool.Result) { r.Run.Took = 0 },
+	} {
+		if got, err := clientRoundOf(result(spoil)); !errors.Is(err, errUnmeasured) {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+	for _, each := range []float64{0, -10} {
+		if got, err := perSocketOf(result(func(r *loadtool.Result) { r.Client.PerSocket = each })); !errors.Is(err, errUnmeasured) {
+			t.Errorf("%v B a socket: %v, %v", each, got, err)
 		}
 	}
 }

@@ -22,6 +22,9 @@ import (
 // clients is how many callers the tickets are spread over, so that no figure is one of a limit per client.
 const clients = 20000
 
+// ticketTTL is how long a ticket may be spent: those that gate has fetched before a round must last until its end.
+const ticketTTL = 120 * time.Second
+
 // settings is the gateway's configuration for all scenarios: every limit that a message meets is on, and none is reached.
 var settings = template.Must(template.New("ticketgate.yaml").Parse(`version: 1
 node: { name: {{.Node}} }
@@ -42,7 +45,7 @@ tls:
 {{- end}}
 store: {{.Store}}
 secrets: { ticket_keys: "${file:{{.Dir}}/ticket.keys}", key_hash: "${file:{{.Dir}}/key.hash}" }
-tickets: { ttl: 120s, outstanding: 1000 }
+tickets: { ttl: {{.TTL}}, outstanding: 1000 }
 auth: { keys: { source: ["{{.Dir}}/keys.yaml"] } }
 products:
   load: { streams: [load], plans: [load] }
@@ -94,9 +97,10 @@ func (r *runner) configure(s setup, node string, ports ...int) (file string, err
 		Ports                                                                   []int
 		Node, Dir, Store, Stream, Backend, Ping, PongWait, FeedEvery, Cert, Key string
 		Pad                                                                     int
+		TTL                                                                     time.Duration
 	}{
 		Ports: ports, Node: node, Dir: r.dir, Store: cmp.Or(s.store, "{ kind: memory, timeout: 5s }"), Stream: "{ backend: load }", Backend: "{ kind: echo }",
-		Pad: s.feed, FeedEvery: cmp.Or(s.every, 10*time.Millisecond).String(), Ping: every.String(), PongWait: cmp.Or(s.pong, min(10*time.Second, every/2)).String(), // a pong is awaited before the next ping
+		TTL: ticketTTL, Pad: s.feed, FeedEvery: cmp.Or(s.every, 10*time.Millisecond).String(), Ping: every.String(), PongWait: cmp.Or(s.pong, min(10*time.Second, every/2)).String(), // a pong is awaited before the next ping
 	}
 	if s.backend != "" {
 		values.Backend = fmt.Sprintf("{ targets: [%q] }", "ws://"+s.backend+"/")

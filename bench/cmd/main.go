@@ -25,12 +25,12 @@ import (
 func init() { runtime.LockOSThread() }
 
 func main() {
-	o := options{sizes: numbers{32, 1024, 16384}}
+	o := options{sizes: allSizes}
 	flag.Var(&o.sockets, "sockets", "numbers of sockets for echo and relay, by comma (default: 100,1000,10000; with -short without the last)")
 	flag.Var(&o.sizes, "sizes", "bytes of a message for echo and relay, by comma")
 	flag.StringVar(&o.profile, "profile", "", "folder for processor profiles of the servers, made with perf after each measurement")
 	flag.BoolVar(&o.short, "short", false, "two minutes instead of fifteen: fewer rounds, fewer sockets")
-	flag.StringVar(&o.out, "out", "", "file to write, - for stdout (default: bench/RESULTS.md, bench/MILLION.md with -million)")
+	flag.StringVar(&o.out, "out", "", "file to write, - for stdout (default: bench/RESULTS.md, bench/MILLION.md with -million; with -short, -only and -against it has to be said)")
 	flag.StringVar(&o.gateway, "ticketgate", "", "program to measure (default: built from ./cmd/ticketgate)")
 	flag.BoolVar(&o.check, "check", false, "compare with what the last whole run recorded, and fail if something is worse")
 	flag.BoolVar(&o.peers, "peers", false, "compare with other servers instead of bare programs")
@@ -41,6 +41,7 @@ func main() {
 	flag.DurationVar(&o.hold, "hold", 10*time.Minute, "how long -million holds them")
 	flag.DurationVar(&o.ping, "ping", productPing, "how often -million pings each")
 	flag.Parse()
+	err := o.allowed()
 	o.complete()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -51,11 +52,17 @@ func main() {
 	case o.check:
 		do = check
 	}
-	if err := do(ctx, o); err != nil {
+	if err == nil {
+		err = do(ctx, o)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
+
+// allSizes are the bytes of a message for echo and relay, unless a flag says otherwise.
+var allSizes = numbers{32, 1024, 16384}
 
 type options struct {
 	short   bool
@@ -79,6 +86,31 @@ type options struct {
 	rest       time.Duration // how long the gateways of -million are watched without a socket; 0: millionRest
 }
 
+// allowed says what is wrong with o as the flags have it, before anything is done.
+func (o options) allowed() error {
+	if err := o.knowsRivals(); err != nil {
+		return err
+	}
+	if left := o.leavesOut(); left != "" && o.out == "" && o.million == 0 && !o.check {
+		return fmt.Errorf("%s: bench/RESULTS.md is from whole runs, and this one would take the place of all that the last one has measured: add -out - to print what it finds, or -out and another file", left)
+	}
+	return nil
+}
+
+// leavesOut are the flags that make less of a run than its part of the page shows.
+func (o options) leavesOut() string {
+	var all []string
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{{"-short", o.short}, {"-only", o.only != ""}, {"-against", o.against != ""}} {
+		if f.set {
+			all = append(all, f.name)
+		}
+	}
+	return strings.Join(all, ", ")
+}
+
 // complete fills in what the flags left open.
 func (o *options) complete() {
 	o.out = cmp.Or(o.out, filepath.Join("bench", map[bool]string{false: "RESULTS.md", true: "MILLION.md"}[o.million > 0]))
@@ -99,9 +131,6 @@ func (o options) chosen() ([]scenario, error) {
 	all := scenarios
 	if o.peers {
 		all = peerScenarios
-	}
-	if err := o.knowsRivals(); err != nil {
-		return nil, err
 	}
 	if o.only == "" {
 		return all, nil
@@ -164,7 +193,7 @@ func run(ctx context.Context, o options) error {
 
 // records says that o measures all that check compares.
 func (o options) records() bool {
-	return !o.peers && !o.short && o.only == "" && o.out != "-" && o.gateway == "" && slices.Contains(o.sockets, 100) && slices.Contains(o.sockets, 1000)
+	return !o.peers && !o.short && o.only == "" && o.out != "-" && o.gateway == "" && slices.Equal(o.sizes, allSizes) && o.sockets.have(checkedSockets)
 }
 
 // measureAll runs the chosen scenarios.

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"ticketgate/bench"
 )
 
@@ -27,17 +29,19 @@ func TestMain(m *testing.M) {
 }
 
 // apart lets a test start servers from the repository's root: they die with it, whatever becomes of it, and leave neither a process
-// nor a file.
+// nor a file. Those that a bench of its own starts are among them.
 func apart(t *testing.T) {
 	t.Helper()
 	runtime.LockOSThread() // with whose thread the children die
 	t.Cleanup(runtime.UnlockOSThread)
+	adopt(t)
 	t.Chdir(filepath.Join("..", ".."))
 	dir := t.TempDir()
 	t.Setenv("TMPDIR", dir)
 	t.Cleanup(func() {
-		for _, name := range children(t) {
-			t.Errorf("%s is still there", name)
+		for _, c := range children(t) {
+			t.Errorf("%s is still there", c)
+			c.bury(t)
 		}
 		left, err := os.ReadDir(dir)
 		if err != nil || len(left) > 0 {
@@ -46,8 +50,40 @@ func apart(t *testing.T) {
 	})
 }
 
-// children are the processes that this one has started and that are still there, or were not waited for.
-func children(t *testing.T) (all []string) {
+// adopt makes this process the parent of those descendants whose own has ended, as else that with the number 1, for one test.
+func adopt(t *testing.T) {
+	t.Helper()
+	set := func(on int) {
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, uintptr(on), 0, 0, 0); err != nil {
+			t.Errorf("prctl: %v", err)
+		}
+	}
+	set(1)
+	t.Cleanup(func() { set(0) })
+}
+
+// A child is a process that this one has to wait for.
+type child struct {
+	name string
+	pid  int
+}
+
+func (c child) String() string { return fmt.Sprintf("%s %d", c.name, c.pid) }
+
+// bury kills c, which nobody waits for, and waits for it.
+func (c child) bury(t *testing.T) {
+	t.Helper()
+	err := unix.Kill(c.pid, unix.SIGKILL)
+	if err == nil {
+		_, err = unix.Wait4(c.pid, nil, 0, nil)
+	}
+	if err != nil {
+		t.Errorf("%s: %v", c, err)
+	}
+}
+
+// children are the processes that this one has started, or adopted, and that are still there, or were not waited for.
+func children(t *testing.T) (all []child) {
 	t.Helper()
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
@@ -61,7 +97,11 @@ func children(t *testing.T) (all []string) {
 		_, rest, _ := bytes.Cut(b, []byte(" ("))
 		name, rest, _ := bytes.Cut(rest, []byte(") "))
 		if f := strings.Fields(string(rest)); len(f) > 1 && f[1] == strconv.Itoa(os.Getpid()) { // proc(5): state, parent
-			all = append(all, string(name)+" "+filepath.Base(filepath.Dir(file)))
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, child{string(name), pid})
 		}
 	}
 	return all
@@ -75,11 +115,30 @@ func TestChildren(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := children(t), fmt.Sprintf("sleep %d", c.PID); len(got) != 1 || got[0] != want {
-		t.Errorf("%q, want %q", got, want)
+	if got := children(t); len(got) != 1 || got[0] != (child{"sleep", c.PID}) {
+		t.Errorf("%q, want sleep %d", got, c.PID)
 	}
 	if err := c.Stop(); err != nil || len(children(t)) > 0 {
 		t.Errorf("%q after its end, %v", children(t), err)
+	}
+}
+
+// A process is found, too, whose parent has gone: the servers of a bench that is a process of its own.
+func TestOrphans(t *testing.T) {
+	adopt(t)
+	out, err := exec.Command("sh", "-c", "sleep 60 >/dev/null 2>&1 & echo $!").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := children(t); len(got) != 1 || got[0].pid != pid {
+		t.Errorf("%q, want sleep %d", got, pid)
+	}
+	if (child{"sleep", pid}).bury(t); len(children(t)) > 0 {
+		t.Errorf("%q after its end", children(t))
 	}
 }
 

@@ -132,6 +132,47 @@ func TestSocketsMax(t *testing.T) {
 	}
 }
 
+// What measures less than a whole run does not write over what one has written, unless it is told where.
+func TestAllowed(t *testing.T) {
+	for _, c := range []struct {
+		o    options
+		want string // the flags that it names; "": nothing is wrong
+	}{
+		{options{}, ""},
+		{options{peers: true}, ""},
+		{options{short: true}, "-short: "},
+		{options{only: "client"}, "-only: "},
+		{options{peers: true, only: "idle"}, "-only: "},
+		{options{peers: true, short: true, only: "idle", against: "gws"}, "-short, -only, -against: "},
+		{options{programs: "bin/idle"}, ""}, // it measures idle sockets, which are all of that part
+		{options{programs: "bin/idle", short: true}, "-short: "},
+		{options{check: true, only: "gate"}, ""}, // these write no RESULTS.md
+		{options{million: 600, short: true}, ""},
+		{options{peers: true, against: "gws", out: "-"}, ""},
+		{options{short: true, out: "bench/RESULTS.md"}, ""},
+	} {
+		err := c.o.allowed()
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.HasPrefix(err.Error(), c.want) || !strings.Contains(err.Error(), "add -out - ")) {
+			t.Errorf("%+v: %v", c.o, err)
+		}
+	}
+}
+
+// The command refuses what is not allowed before it does anything, whatever it is to do.
+func TestRefuses(t *testing.T) {
+	for want, args := range map[string]string{
+		"bench: -short: ":                       "-short",
+		"bench: -only, -against: ":              "-peers -only idle -against gws",
+		"bench: -against: only with -peers, ":   "-million 600 -against gws",
+		`bench: -against: no server "apache": `: "-peers -against apache -out -",
+	} {
+		out, err := benchCmd(t.Context(), strings.Fields(args)...)
+		if err == nil || out != "" || !strings.Contains(err.Error(), "exit status 1: "+want) {
+			t.Errorf("%s: %q, %v", args, out, err)
+		}
+	}
+}
+
 func TestChosen(t *testing.T) {
 	if some, err := (options{only: "tickets,idle"}).chosen(); err != nil || len(some) != 2 || some[0].name != "tickets" || some[1].name != "idle" {
 		t.Errorf("%v, %v", some, err)

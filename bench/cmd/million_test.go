@@ -146,7 +146,7 @@ func TestResting(t *testing.T) {
 	}
 }
 
-// The whole of bench-million at the size of a test: three gateways behind one port, of which none may have the descriptors for all, one
+// The whole of bench-million at the size of a test: three gateways behind one port, as each process is taken to have 250 descriptors, one
 // Redis, and the load tool's processes.
 func TestMillionSmall(t *testing.T) {
 	apart(t)
@@ -181,7 +181,7 @@ func TestMillionSmall(t *testing.T) {
 	if n := figure(t, page, `\((\d+) a second\) \|`); n < 10 {
 		t.Errorf("%v sockets a second", n)
 	}
-	if n := figure(t, page, `without any \| \*\*([0-9,.-]+) B\*\*`); n < 0 || n > 100e3 {
+	if n := figure(t, page, `without any \| \*\*([0-9,.-]+) B\*\*`); n < -100e3 || n > 100e3 { // with so few, what a collection gives back may be more than they take
 		t.Errorf("%v B of the gateways a socket", n)
 	}
 	if n := figure(t, page, `MiB before, ([0-9.]+) MiB at the end\) \|\n\| user space in all`); n < 1 || n > 200 {

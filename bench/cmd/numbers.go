@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -27,4 +28,9 @@ func (n *numbers) Set(text string) error {
 	}
 	*n = all
 	return nil
+}
+
+// have says that all of wanted are in n.
+func (n numbers) have(wanted numbers) bool {
+	return !slices.ContainsFunc(wanted, func(one int) bool { return !slices.Contains(n, one) })
 }

@@ -51,7 +51,7 @@ func (s *section) compared(name string, v bench.Spread) {
 	s.ratios[name] = v
 }
 
-// bounded keeps v for check, which also fails when all rounds of it lie above most.
+// bounded keeps v for check, which also fails when the middle of it lies above most.
 func (s *section) bounded(name string, v bench.Spread, most float64) {
 	s.compared(name, v)
 	if s.most == nil {

@@ -67,8 +67,8 @@ func (o options) knowsRivals() error {
 	if o.against == "" {
 		return nil
 	}
-	if !o.peers {
-		return errors.New("-against: only with -peers")
+	if !o.peers || o.million > 0 || o.check { // which would pass over it
+		return errors.New("-against: only with -peers, and without -million and -check")
 	}
 	for name := range strings.SplitSeq(o.against, ",") {
 		if !slices.Contains(rivals(), name) {

@@ -35,8 +35,8 @@ func TestComparisonAlone(t *testing.T) {
 
 // -against leaves the gateway and those it names, and builds no more than they need.
 func TestAgainst(t *testing.T) {
-	o := options{peers: true, against: "ws (node),nginx,centrifuge,epollrelay"}
-	if _, err := o.chosen(); err != nil {
+	o := options{peers: true, against: "ws (node),nginx,centrifuge,epollrelay", out: "-"}
+	if err := o.allowed(); err != nil {
 		t.Error(err)
 	}
 	if got := o.among(idleNames()...); !slices.Equal(got, []string{ours, "ws (node)", "centrifuge"}) {
@@ -51,9 +51,9 @@ func TestAgainst(t *testing.T) {
 	if o.against = "gws"; o.needsNode() {
 		t.Error("gws needs Node.js")
 	}
-	for _, o := range []options{{peers: true, against: "nginx,apache"}, {against: "nginx"}} {
-		if _, err := o.chosen(); err == nil || !strings.Contains(err.Error(), "-against") {
-			t.Errorf("%+v: %v", o, err)
+	for _, o := range []options{{peers: true, against: "nginx,apache"}, {against: "nginx"}, {peers: true, against: "nginx", million: 600}, {peers: true, against: "nginx", check: true}} {
+		if o.out = "-"; o.allowed() == nil || !strings.HasPrefix(o.allowed().Error(), "-against: ") {
+			t.Errorf("%+v: %v", o, o.allowed())
 		}
 	}
 	if all := (options{peers: true}); !slices.Equal(all.among(relayNames()...), relayNames()) || !slices.Equal(all.peerPackages(), []string{"./..."}) || !all.needsNode() {

@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -187,6 +189,29 @@ func switchedAt(t *testing.T, c net.Conn, path string) *bufio.Reader {
 	}
 }
 
+// Every POST is answered with the same bytes, and after -requests of them the connection ends.
+func TestBareHTTP(t *testing.T) {
+	const answer = `{"url":"ws://h/t/x","protocols":["ticketgate.v1","tgs_x"]}`
+	c := dial(t, start(t, "barehttp", "-answer", answer, "-requests", "2"))
+	in := bufio.NewReader(c)
+	for range 2 {
+		if _, err := io.WriteString(c, "POST /v1/tickets HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}"); err != nil {
+			t.Fatal(err)
+		}
+		got, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(got.Body)
+		if err := errors.Join(err, got.Body.Close()); err != nil || got.StatusCode != http.StatusCreated || string(body) != answer {
+			t.Errorf("%s, %q, %v", got.Status, body, err)
+		}
+	}
+	if rest, err := io.ReadAll(in); len(rest) > 0 || err != nil {
+		t.Errorf("%q, %v", rest, err)
+	}
+}
+
 func TestAccept(t *testing.T) {
 	c := dial(t, start(t, "epollaccept"))
 	in := switched(t, c)
@@ -221,6 +246,50 @@ func TestPing(t *testing.T) {
 	}
 	if rest, err := io.ReadAll(in); string(rest) != "\x88\x02\x03\xe8" || err != nil {
 		t.Errorf("%q, %v", rest, err)
+	}
+}
+
+// With -bursts sockets have their turn in so many bursts, evenly apart, and each once in the time that -ping says.
+func TestPingBursts(t *testing.T) {
+	const every, bursts = 1500 * time.Millisecond, 3
+	t.Setenv("GOMAXPROCS", "1") // one loop: turns go by descriptor
+	address := start(t, "epollaccept", "-ping", every.String(), "-bursts", fmt.Sprint(bursts), "-calm")
+	var ins []*bufio.Reader
+	for range bursts {
+		ins = append(ins, switched(t, dial(t, address)))
+	}
+	type heard struct {
+		at  []time.Time
+		err error
+	}
+	all := make(chan heard, bursts)
+	for _, in := range ins {
+		go func() { // it is waited for below
+			var h heard
+			for range 3 {
+				frame := make([]byte, 2)
+				if _, h.err = io.ReadFull(in, frame); h.err != nil || string(frame) != "\x89\x00" {
+					break
+				}
+				h.at = append(h.at, time.Now())
+			}
+			all <- h
+		}()
+	}
+	var second []time.Time
+	for range bursts {
+		h := <-all
+		if len(h.at) < 3 {
+			t.Fatalf("%d pings, %v", len(h.at), h.err)
+		}
+		if d := h.at[2].Sub(h.at[0]); d < every || d > 5*every { // it is 3 s
+			t.Errorf("two pings in %s", d)
+		}
+		second = append(second, h.at[1])
+	}
+	slices.SortFunc(second, time.Time.Compare)
+	if d := second[bursts-1].Sub(second[0]); d < every/3 { // it is 1 s
+		t.Errorf("all within %s", d)
 	}
 }
 

@@ -1,5 +1,6 @@
 // Command barehttp answers every POST with a fixed 201: fasthttp and nothing else. The gateway's ticket endpoint is
-// compared with it. It prints its address and ends on SIGTERM.
+// compared with it, by a client that gets one of the gateway's own tickets from both: what it does with it is then as long too. It prints
+// its address and ends on SIGTERM.
 package main
 
 import (
@@ -9,7 +10,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/valyala/fasthttp"
@@ -17,20 +17,17 @@ import (
 
 func main() {
 	address := flag.String("address", "127.0.0.1:0", "where to listen")
-	size := flag.Int("body", 400, "bytes of the answer's body")
+	answer := flag.String("answer", "{}", "the answer's body")
 	requests := flag.Int("requests", 100, "requests on a connection before it is closed, as the gateway does")
 	flag.Parse()
-	if err := run(*address, *size, *requests); err != nil {
+	if err := run(*address, *answer, *requests); err != nil {
 		fmt.Fprintln(os.Stderr, "barehttp:", err)
 		os.Exit(1)
 	}
 }
 
-func run(address string, size, requests int) error {
-	answer, err := body(size)
-	if err != nil {
-		return err
-	}
+func run(address, answer string, requests int) error {
+	body := []byte(answer)
 	l, err := net.Listen("tcp4", address)
 	if err != nil {
 		return err
@@ -40,7 +37,7 @@ func run(address string, size, requests int) error {
 		Handler: func(c *fasthttp.RequestCtx) {
 			c.SetStatusCode(fasthttp.StatusCreated)
 			c.SetContentType("application/json")
-			c.SetBody(answer)
+			c.SetBody(body)
 		},
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
@@ -57,13 +54,4 @@ func run(address string, size, requests int) error {
 		return err
 	}
 	return <-failed
-}
-
-// body is JSON in the form of a ticket, padded to size, so that the client does the same work on it.
-func body(size int) ([]byte, error) {
-	const start, end = `{"url":"ws://127.0.0.1/t/bare","protocols":["ticketgate.v1","tgs_bare"],"pad":"`, `"}`
-	if size < len(start)+len(end) {
-		return nil, fmt.Errorf("-body is at least %d", len(start)+len(end))
-	}
-	return []byte(start + strings.Repeat("x", size-len(start)-len(end)) + end), nil
 }

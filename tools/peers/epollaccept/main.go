@@ -23,12 +23,13 @@ const (
 	pong    = 0x8a // the first byte of one
 	pongMax = 6    // bytes: one without payload, masked
 
-	pingStep = 2048 * time.Millisecond // sockets that are due within it are pinged together, as by the gateway
+	pingStep = 2048 * time.Millisecond // sockets that are due within it are pinged together, as by the gateway whose sockets came over a long time
 )
 
 func main() {
 	address := flag.String("address", "127.0.0.1:0", "where to listen")
 	every := flag.Duration("ping", 0, "how often each socket is pinged; 0: never")
+	bursts := flag.Int("bursts", 0, "in how many bursts, evenly spread over that time; 0: one in 2,048 ms")
 	calm := flag.Bool("calm", false, "sleep undisturbed between pings, at a price for each wake: for few of them a second")
 	flag.Parse()
 	newGate := func(l *loop.Loop) loop.Peer {
@@ -37,7 +38,7 @@ func main() {
 			l.Calm()
 		}
 		if *every > 0 {
-			g.steps = max(int(*every/pingStep), 1)
+			g.steps = steps(*every, *bursts)
 			if err := l.Every(*every/time.Duration(g.steps), g.pingSome); err != nil {
 				fmt.Fprintln(os.Stderr, "epollaccept:", err)
 				os.Exit(1)
@@ -49,6 +50,14 @@ func main() {
 		fmt.Fprintln(os.Stderr, "epollaccept:", err)
 		os.Exit(1)
 	}
+}
+
+// steps is in how many bursts all sockets are pinged.
+func steps(every time.Duration, bursts int) int {
+	if bursts > 0 {
+		return bursts
+	}
+	return max(int(every/pingStep), 1)
 }
 
 type gate struct {

@@ -126,11 +126,12 @@ func call(trap uintptr, fd int, b []byte) (n int, errno syscall.Errno) {
 // wait waits for events without telling Go's scheduler, as a program without one would; calm: it is told, as it would interrupt long
 // waits. n is 0 with an error.
 func wait(ep int, events []unix.EpollEvent, calm bool) (n int, errno syscall.Errno) {
-	enter := syscall.RawSyscall6
-	if calm {
-		enter = syscall.Syscall6
+	var r uintptr
+	if calm { // two calls: the pointer may become a number only in that of a function of package syscall
+		r, _, errno = syscall.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), ^uintptr(0), 0, 0)
+	} else {
+		r, _, errno = syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), ^uintptr(0), 0, 0)
 	}
-	r, _, errno := enter(unix.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), ^uintptr(0), 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}
