@@ -178,7 +178,7 @@ func parseBareClient(line []byte) (clientRound, error) {
 func clientSection(ours, bare [][]clientRound) *section {
 	t := &bench.Table{
 		Title: "The load tool itself",
-		About: fmt.Sprintf("`ticketgate bench echo --closed` with one process, and `epollclient`, in turns on the same core, %s a round, against `wsecho` on the other. Both send masked frames that were made before, and send as many again as answers came, with one write. "+
+		About: fmt.Sprintf("`ticketgate bench echo --closed` with one process, and `epollclient`, in turns on the same core, %s a round, against `wsecho` on the other. Both send masked frames that were made before, and as many again as answers came, with one write; the load tool does that for up to 32 sockets in one system call where it may (io_uring). "+
 			"The load tool compares every byte of every answer, counts latencies and reports four times a second; epollclient counts bytes. What is compared is processor time of the client for a message, that of all its threads: the server, whose frames cost it about as much, need not be faster than the client for that, and shares no core with it.", clientTime),
 		Head: []string{"bytes", "in flight", "ticketgate bench, CPU µs/message", "messages a second of CPU", "its core", "epollclient, CPU µs/message", "messages a second of CPU", "its core", "messages a core, times epollclient's"},
 	}
