@@ -60,9 +60,9 @@ const checkedScenarios = "idle,echo,relay,gate,client,tickets,admissions,pings"
 
 var checkedSockets = numbers{100, 1000}
 
-// measureCalls runs the packages' benchmarks.
-func measureCalls(ctx context.Context) (map[string]call, error) {
-	args := append([]string{"test", "-run", "^$", "-bench", ".", "-skip", "MillionSockets|IdleSocket", "-benchtime", callsEach, "-benchmem", "-p", "1"}, checkedPackages...)
+// measureCalls runs the benchmarks of checkedPackages, each so often: 2000x.
+func measureCalls(ctx context.Context, each string) (map[string]call, error) {
+	args := append([]string{"test", "-run", "^$", "-bench", ".", "-skip", "MillionSockets|IdleSocket", "-benchtime", each, "-benchmem", "-p", "1"}, checkedPackages...)
 	out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("go %s: %w: %s", strings.Join(args, " "), err, out)
@@ -72,10 +72,10 @@ func measureCalls(ctx context.Context) (map[string]call, error) {
 
 // recordCalls runs them several times, to see whose bytes are the same every time.
 func recordCalls(ctx context.Context) (map[string]call, error) {
-	all, err := measureCalls(ctx)
+	all, err := measureCalls(ctx, callsEach)
 	for i := 1; i < callsRuns && err == nil; i++ {
 		var again map[string]call
-		again, err = measureCalls(ctx)
+		again, err = measureCalls(ctx, callsEach)
 		all = agreed(all, again)
 	}
 	return all, err
@@ -256,7 +256,7 @@ func check(ctx context.Context, o options) error {
 
 // checkCalls says how many functions allocate more than was recorded, or are not recorded.
 func checkCalls(ctx context.Context, was record) (worse int, err error) {
-	calls, err := measureCalls(ctx)
+	calls, err := measureCalls(ctx, callsEach)
 	if err != nil {
 		return 0, err
 	}
@@ -264,7 +264,7 @@ func checkCalls(ctx context.Context, was record) (worse int, err error) {
 		return 0, nil
 	}
 	fmt.Println("once more") // where goroutines meet, a call may allocate one more by chance
-	again, err := measureCalls(ctx)
+	again, err := measureCalls(ctx, callsEach)
 	if err != nil {
 		return 0, err
 	}

@@ -222,3 +222,17 @@ func TestFewest(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// Every function that the record is about runs, and every package has one.
+func TestMeasureCalls(t *testing.T) {
+	t.Chdir(filepath.Join("..", ".."))
+	calls, err := measureCalls(t.Context(), "1x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pkg := range checkedPackages {
+		if r := (record{Calls: calls}); !r.hasCalls(pkg) {
+			t.Errorf("%s has none", pkg)
+		}
+	}
+}

@@ -22,10 +22,13 @@ func BenchmarkAnswers(b *testing.B) {
 			s := &echoSocket{e: e}
 			s.Opened(nil)
 			var read []byte
-			for range n {
+			for i := range n {
+				s.label.next = uint32(i)
+				e.expect(&s.label)
 				read = append(read, e.want...)
 			}
 			for b.Loop() {
+				s.label.next = 0
 				for range n {
 					s.due = append(s.due, 0)
 				}
