@@ -17,7 +17,7 @@ const (
 	batchMin  = 2              // sockets: below, a call for each is cheaper
 	slotBytes = 16<<10 + 17*64 // 16 messages of 1 KiB, or one of 16; slots behind each other fall into different sets of the caches
 	offEach   = 4 << 10        // bytes of a write that is put off: to copy more costs as much as the call
-	offAll    = 64 << 10       // and of all that are
+	offAll    = 64 << 10       // and of all that are, but those that are lent
 )
 
 // batch is a loop's.
@@ -29,6 +29,7 @@ type batch struct {
 	open   bool              // writes are put off
 	stage  []byte            // those
 	outs   []out
+	lent   int // of outs
 }
 
 // A picked socket is one of the batch, as it was when that was read: it may be gone when its turn comes.
@@ -39,10 +40,11 @@ type picked struct {
 	errno syscall.Errno
 }
 
-// An out is what is to be sent to c: stage[from:to].
+// An out is what is to be sent to c: a part of stage, or lent.
 type out struct {
-	c        *Conn
-	from, to int
+	c    *Conn
+	p    []byte
+	lent bool
 }
 
 // together serves the sockets of events that are plainly readable, as many as a batch takes, and then the others that it met. It
@@ -125,25 +127,65 @@ func (c *Conn) took(b []byte, n int, errno syscall.Errno) bool {
 	return true
 }
 
-// makeRoom sends what was put off if that has to be before n bytes of c can be sent or put off.
-func (b *batch) makeRoom(l *Loop, c *Conn, n int) {
-	last := len(b.outs) - 1
-	mine := c.off && b.outs[last].c == c
-	if c.off && (!mine || n > offEach) || n <= offEach && (len(b.stage)+n > offAll || !mine && len(b.outs) == uring.Max) {
-		l.submit()
+// WriteLent is Write of b, of which no copy is made: it is the loop's until Loop.Lent is 0 again.
+func (c *Conn) WriteLent(b []byte) { c.write(b, true) }
+
+// Lent is how many of what WriteLent was given belong to the loop. Whoever alone lends on a loop, and gives another buffer for each number,
+// never writes into one that is still to be sent.
+func (l *Loop) Lent() int { return l.batch.lent }
+
+// Flush sends what handlers have written so far.
+func (l *Loop) Flush() { l.submit() }
+
+// write sends b, now or at the end of the batch.
+func (c *Conn) write(b []byte, lent bool) {
+	t := &c.loop.batch
+	fits := t.open && (lent || len(b) <= offEach)
+	if t.open {
+		t.makeRoom(c, len(b), fits, lent)
+	}
+	switch {
+	case c.unsent():
+		c.keep(b)
+	case c.rest != nil && c.rest.over:
+	case fits:
+		t.putOff(c, b, lent)
+	default:
+		n, errno := rawWrite(c.fd, b)
+		c.wrote(b, n, errno)
 	}
 }
 
+// makeRoom sends what was put off if that has to be before n bytes of c can be sent, or put off: where they fit.
+func (b *batch) makeRoom(c *Conn, n int, fits, lent bool) {
+	more := b.joins(c, lent)
+	if c.off && !more || fits && (!lent && len(b.stage)+n > offAll || !more && len(b.outs) == uring.Max) || !fits && c.off {
+		c.loop.submit()
+	}
+}
+
+// joins says that what is written to c next can follow what was put off last in the stage.
+func (b *batch) joins(c *Conn, lent bool) bool {
+	last := len(b.outs) - 1
+	return c.off && !lent && b.outs[last].c == c && !b.outs[last].lent
+}
+
 // putOff lets p be sent to c at the end of the batch, after makeRoom.
-func (b *batch) putOff(c *Conn, p []byte) {
-	from := len(b.stage)
-	b.stage = append(b.stage, p...)
-	if c.off { // what was put off last is c's
-		b.outs[len(b.outs)-1].to = len(b.stage)
-		return
+func (b *batch) putOff(c *Conn, p []byte, lent bool) {
+	if !lent {
+		from := len(b.stage)
+		b.stage = append(b.stage, p...)
+		p = b.stage[from:]
+		if b.joins(c, lent) {
+			o := &b.outs[len(b.outs)-1]
+			o.p = o.p[:len(o.p)+len(p)] // the stage has room: it is one piece
+			return
+		}
+	} else {
+		b.lent++
 	}
 	c.off = true
-	b.outs = append(b.outs, out{c, from, len(b.stage)})
+	b.outs = append(b.outs, out{c, p, lent})
 }
 
 // submit sends what was put off.
@@ -152,21 +194,21 @@ func (l *Loop) submit() {
 	many := len(b.outs) >= batchMin
 	if many {
 		for _, o := range b.outs {
-			b.ring.Send(o.c.fd, b.stage[o.from:o.to])
+			b.ring.Send(o.c.fd, o.p)
 		}
 		b.ring.Do()
 	}
 	for i, o := range b.outs {
 		o.c.off = false
-		p := b.stage[o.from:o.to]
 		if many {
 			if n, errno, ok := b.ring.Result(i); ok {
-				o.c.wrote(p, n, errno)
+				o.c.wrote(o.p, n, errno)
 				continue
 			}
 		}
-		n, errno := rawWrite(o.c.fd, p)
-		o.c.wrote(p, n, errno)
+		n, errno := rawWrite(o.c.fd, o.p)
+		o.c.wrote(o.p, n, errno)
 	}
-	b.outs, b.stage = b.outs[:0], b.stage[:0]
+	clear(b.outs)
+	b.outs, b.stage, b.lent = b.outs[:0], b.stage[:0], 0
 }

@@ -430,22 +430,7 @@ func (c *Conn) Deafen() error {
 
 // Write sends b, which the caller may use again at once. What the kernel does not take waits. A broken connection, or one on which
 // too much waits, is heard of by the handler's Closed in a later event, so Write returns nothing.
-func (c *Conn) Write(b []byte) {
-	t := &c.loop.batch
-	if t.open {
-		t.makeRoom(c.loop, c, len(b))
-	}
-	switch {
-	case c.unsent():
-		c.keep(b)
-	case c.rest != nil && c.rest.over:
-	case t.open && len(b) <= offEach:
-		t.putOff(c, b)
-	default:
-		n, errno := rawWrite(c.fd, b)
-		c.wrote(b, n, errno)
-	}
-}
+func (c *Conn) Write(b []byte) { c.write(b, false) }
 
 // wrote draws the consequences of a write of b.
 func (c *Conn) wrote(b []byte, n int, errno syscall.Errno) {

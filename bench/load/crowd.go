@@ -125,7 +125,7 @@ func (c *crowd) leave(place int, err error) {
 // A label tells in 16 hex digits which socket a message is of, and which of its messages it is: without, an answer that comes twice, or on
 // another's socket, is as good as the right one.
 type label struct {
-	id   uint32 // of the socket, in the whole run
+	id   uint64 // of the socket, in the whole run: its digits
 	sent uint32 // messages
 	next uint32 // of them, whose answer is the next to come
 }
@@ -138,12 +138,12 @@ const (
 // label is that of another socket.
 func (c *crowd) label() label {
 	c.labels++
-	return label{id: uint32(c.w.job.Index)<<labelShift | c.labels}
+	return label{id: hexDigits(uint32(c.w.job.Index)<<labelShift | c.labels)}
 }
 
 // put writes the label of a message to dst.
 func (m *label) put(dst []byte, message uint32) {
-	binary.LittleEndian.PutUint64(dst, hexDigits(m.id))
+	binary.LittleEndian.PutUint64(dst, m.id)
 	binary.LittleEndian.PutUint64(dst[labelSize/2:], hexDigits(message))
 }
 

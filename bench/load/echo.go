@@ -13,13 +13,20 @@ import (
 // echoLabelled is the length from which on messages are labelled, in bytes.
 const echoLabelled = 2 * labelSize
 
+// Bursts up to burstLent bytes are lent to the loop, which sends up to burstsMost of them with one call: they stay in the processor's
+// caches, and none is copied.
+const (
+	burstLent  = 32 << 10
+	burstsMost = 8
+)
+
 // An echoing sends messages that differ in their labels, and checks every answer.
 type echoing struct {
 	crowd
 	send     []byte
-	want     []byte // an answer, as a server that does not fragment sends it
-	payload  []byte // of want
-	burst    []byte // send as often as a socket has messages under way
+	want     []byte   // an answer, as a server that does not fragment sends it
+	payload  []byte   // of want
+	bursts   [][]byte // each is send as often as a socket has messages under way; more than one where they are lent to the loop
 	labelled bool
 	latency  *hdrhistogram.Histogram
 }
@@ -29,19 +36,29 @@ func newEcho(w *worker) *echoing {
 	e := &echoing{crowd: crowd{w: w}, send: bench.AppendFrame(nil, bench.OpText, payload), want: bench.AppendUnmasked(nil, bench.OpText, payload), labelled: w.job.Size >= echoLabelled}
 	e.payload = e.want[len(e.want)-len(payload):]
 	e.latency = w.hists.of(histOperation)
-	e.burst = bytes.Repeat(e.send, max(w.job.InFlight, 1))
+	for len(e.bursts) == 0 || len(e.bursts) < burstsMost && len(e.bursts[0]) <= burstLent {
+		e.bursts = append(e.bursts, bytes.Repeat(e.send, max(w.job.InFlight, 1)))
+	}
 	return e
 }
 
-// put labels the message number i of burst, masked as all of it is.
-func (e *echoing) put(i int, m *label) {
-	end := (i + 1) * len(e.send)
-	at := e.burst[end-len(e.payload) : end]
-	key := uint64(binary.LittleEndian.Uint32(e.burst[end-len(e.payload)-4:]))
-	m.put(at, m.sent)
-	for half := at[:labelSize]; len(half) > 0; half = half[8:] {
-		binary.LittleEndian.PutUint64(half, binary.LittleEndian.Uint64(half)^(key|key<<32))
+// free is a burst that the loop does not have. Bursts that are longer are not lent, and there is one.
+func (e *echoing) free() []byte {
+	l := e.w.loop
+	if l.Lent() == len(e.bursts) {
+		l.Flush()
 	}
+	return e.bursts[l.Lent()]
+}
+
+// put labels the message number i of burst, masked as all of it is.
+func (e *echoing) put(burst []byte, i int, m *label) {
+	end := (i + 1) * len(e.send)
+	at := burst[end-len(e.payload) : end]
+	key := uint64(binary.LittleEndian.Uint32(burst[end-len(e.payload)-4:]))
+	key |= key << 32
+	binary.LittleEndian.PutUint64(at, m.id^key)
+	binary.LittleEndian.PutUint64(at[labelSize/2:], hexDigits(m.sent)^key)
 	m.sent++
 }
 
@@ -74,14 +91,20 @@ func (s *echoSocket) waiting() []time.Duration { return s.due }
 func (s *echoSocket) move(place int)           { s.place = place }
 
 func (s *echoSocket) write(due time.Duration, n int) {
+	e := s.e
+	burst := e.free()
 	for i := range n {
 		s.due = append(s.due, due)
-		if s.e.labelled {
-			s.e.put(i, &s.label)
+		if e.labelled {
+			e.put(burst, i, &s.label)
 		}
 	}
-	s.e.wrote(n)
-	s.conn.Write(s.e.burst[:n*len(s.e.send)])
+	e.wrote(n)
+	if burst = burst[:n*len(e.send)]; len(e.bursts) > 1 {
+		s.conn.WriteLent(burst)
+	} else {
+		s.conn.Write(burst)
+	}
 }
 
 // Data implements bench.Handler.
