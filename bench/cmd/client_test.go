@@ -62,8 +62,9 @@ func TestUnmeasured(t *testing.T) {
 
 // Clients are compared round by round, and the worst load is what is told; a record has less for what is better.
 func TestClientSection(t *testing.T) {
-	ours, bare := make([][]clientRound, len(clientCells)), make([][]clientRound, len(clientCells))
-	for i := range clientCells {
+	cells := options{}.clientCells()
+	ours, bare := make([][]clientRound, len(cells)), make([][]clientRound, len(cells))
+	for i := range cells {
 		for _, slow := range []int{1, 2} { // a slow round meets both
 			ours[i] = append(ours[i], clientRound{1000, time.Duration(10*slow) * time.Millisecond, time.Second})
 			bare[i] = append(bare[i], clientRound{1000, time.Duration(12*slow) * time.Millisecond, time.Second})
@@ -71,8 +72,10 @@ func TestClientSection(t *testing.T) {
 	}
 	ours[2][0].cpu *= 2
 	ours[2][1].cpu *= 2
-	s := clientSection(ours, bare)
-	if got := strings.Join(s.goals[0], "|"); got != "Load tool: messages a second of a core, against epollclient|at least 1.00 times|0.60 (0.60-0.60) at worst (100 sockets, 1024 B, 1 in flight)" {
+	ours[7][0].cpu *= 3
+	ours[7][1].cpu *= 3
+	s := clientSection(cells, ours, bare)
+	if got := strings.Join(s.goals[0], "|"); got != "Load tool: messages a second of a core, against epollclient|at least 1.00 times|0.60 (0.60-0.60) at worst (100 sockets, 1024 B, 1 in flight); with a core to itself 0.40 (0.40-0.40) (100 sockets, 1024 B, 16 in flight)" {
 		t.Error(got)
 	}
 	if got := s.ratios["Client, 100 sockets, 32 B, 1 in flight: CPU against epollclient"]; got.Median < 0.83 || got.Median > 0.84 {
@@ -80,6 +83,13 @@ func TestClientSection(t *testing.T) {
 	}
 	if got := s.most["Client, 100 sockets, 32 B, 1 in flight: CPU against epollclient"]; got != 1 {
 		t.Errorf("at most %v times epollclient's processor time is wanted", got)
+	}
+	if len(s.ratios) != 4 { // of the core that is shared: the others are no measure of the client alone
+		t.Errorf("recorded: %v", s.ratios)
+	}
+	half := options{check: true}.clientCells()
+	if one := clientSection(half, ours[:len(half)], bare[:len(half)]); len(half) != 4 || len(one.ratios) != 4 || !strings.HasSuffix(one.goals[0][2], "at worst (100 sockets, 1024 B, 1 in flight)") {
+		t.Errorf("%v, %v", half, one.goals)
 	}
 	s.clientIdle(15000, bench.SpreadOf([]float64{590, 610, 620}))
 	if got := strings.Join(s.goals[1], "|"); got != "Load tool: an idle socket, user space|at most 600 B|610 (590-620) B" || s.most["Client, idle: bytes a socket"] != 600 {

@@ -327,6 +327,38 @@ func TestClient(t *testing.T) {
 	}
 }
 
+// What keeps a core busy takes processor time, and ends when it is told to.
+func TestSpin(t *testing.T) {
+	began := time.Now()
+	c := command(t, "spin")
+	out, err := c.StdoutPipe()
+	if err == nil {
+		err = c.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "spinning\n" {
+		t.Errorf("%q, %v", line, err)
+	}
+	for busy := time.Duration(0); busy < 50*time.Millisecond; {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", c.Process.Pid))
+		busy = 0
+		for _, one := range threads {
+			b, _ := os.ReadFile(one) // it may be gone
+			var ran time.Duration
+			_, _ = fmt.Sscan(string(b), &ran)
+			busy += ran
+		}
+		if err != nil || time.Since(began) > 20*time.Second {
+			t.Fatalf("busy for %s: %v", busy, err)
+		}
+	}
+	if err := end(c); err != nil {
+		t.Error(err)
+	}
+}
+
 // A client that goes takes its backend connection with it, and a backend its client.
 func TestRelayEnds(t *testing.T) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
