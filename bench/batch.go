@@ -11,7 +11,7 @@ import (
 )
 
 // Sockets of one wake are served together where the kernel takes many calls at once (package uring): each is read into a slot of
-// its own, then their handlers are called, and what these write is sent with one more call. An empty system call costs a tenth of
+// its own, then their handlers are called, and what these write is sent with one more. An empty system call costs a tenth of
 // a short message here, where it goes through a hypervisor twice that.
 const (
 	batchMin  = 2              // sockets: below, a call for each is cheaper
@@ -59,7 +59,7 @@ func (l *Loop) together(events []unix.EpollEvent) (n int, err error) {
 	// No handler may run before all are read: numbers of descriptors change hands.
 	for ; n < len(events) && len(b.picked) < uring.Max; n++ {
 		ev := &events[n]
-		if c := l.conns[ev.Fd]; c != nil && c.gen == uint32(ev.Pad) && c.plain(ev.Events) {
+		if c := l.conn(ev); c != nil && c.plain(ev.Events) {
 			b.picked = append(b.picked, picked{c: c, gen: c.gen})
 		} else {
 			b.rest = append(b.rest, *ev)
@@ -101,6 +101,7 @@ func (l *Loop) readMany() {
 	for i := range b.picked {
 		// Handlers of those before it may have closed or deafened it.
 		if p := &b.picked[i]; p.c.gen == p.gen && !p.c.deaf && p.c.took(b.slot(i), p.n, p.errno) && p.c.gen == p.gen && p.n == slotBytes {
+			l.submit()         // that may take long
 			l.read(p.c, false) // edge-triggered: it has to be emptied
 		}
 	}
@@ -127,65 +128,89 @@ func (c *Conn) took(b []byte, n int, errno syscall.Errno) bool {
 	return true
 }
 
-// WriteLent is Write of b, of which no copy is made: it is the loop's until Loop.Lent is 0 again.
-func (c *Conn) WriteLent(b []byte) { c.write(b, true) }
-
-// Lent is how many of what WriteLent was given belong to the loop. Whoever alone lends on a loop, and gives another buffer for each number,
-// never writes into one that is still to be sent.
-func (l *Loop) Lent() int { return l.batch.lent }
-
-// Flush sends what handlers have written so far.
-func (l *Loop) Flush() { l.submit() }
-
-// write sends b, now or at the end of the batch.
-func (c *Conn) write(b []byte, lent bool) {
+// Write sends b, which the caller may use again at once. What the kernel does not take waits. A broken connection, or one on which
+// too much waits, is heard of by the handler's Closed in a later event, so Write returns nothing.
+func (c *Conn) Write(b []byte) {
 	t := &c.loop.batch
-	fits := t.open && (lent || len(b) <= offEach)
+	fits := t.open && len(b) <= offEach
 	if t.open {
-		t.makeRoom(c, len(b), fits, lent)
+		t.makeRoom(c, len(b), fits)
 	}
 	switch {
-	case c.unsent():
-		c.keep(b)
-	case c.rest != nil && c.rest.over:
+	case c.waits(b):
 	case fits:
-		t.putOff(c, b, lent)
+		t.putOff(c, b)
 	default:
 		n, errno := rawWrite(c.fd, b)
 		c.wrote(b, n, errno)
 	}
 }
 
+// WriteLent is Write of b, of which no copy is made: it is the loop's until Loop.Lent is 0.
+func (c *Conn) WriteLent(b []byte) {
+	t := &c.loop.batch
+	lend := t.open
+	if t.open && (c.off || len(t.outs) == uring.Max) {
+		c.loop.submit()
+		lend = false // its place among those that are lent would be another now than the one it was chosen for
+	}
+	switch {
+	case c.waits(b):
+	case lend:
+		c.off = true
+		t.outs = append(t.outs, out{c, b, true})
+		t.lent++
+	default:
+		n, errno := rawWrite(c.fd, b)
+		c.wrote(b, n, errno)
+	}
+}
+
+// Lent is how many of what WriteLent was given belong to the loop. Whoever alone lends on a loop, and before each WriteLent takes the
+// buffer of the number that Lent is, never writes into one that is still to be sent.
+func (l *Loop) Lent() int { return l.batch.lent }
+
+// Flush sends what handlers have written so far.
+func (l *Loop) Flush() { l.submit() }
+
+// waits says that b is not to be sent now, and keeps it if it is to be sent later.
+func (c *Conn) waits(b []byte) bool {
+	switch {
+	case c.gen == 0: // it is closed, and may be another's next
+		return true
+	case c.unsent():
+		c.keep(b)
+		return true
+	default:
+		return c.rest != nil && c.rest.over
+	}
+}
+
 // makeRoom sends what was put off if that has to be before n bytes of c can be sent, or put off: where they fit.
-func (b *batch) makeRoom(c *Conn, n int, fits, lent bool) {
-	more := b.joins(c, lent)
-	if c.off && !more || fits && (!lent && len(b.stage)+n > offAll || !more && len(b.outs) == uring.Max) || !fits && c.off {
+func (b *batch) makeRoom(c *Conn, n int, fits bool) {
+	joins := fits && b.joins(c)
+	if c.off && !joins || fits && (len(b.stage)+n > offAll || !joins && len(b.outs) == uring.Max) {
 		c.loop.submit()
 	}
 }
 
-// joins says that what is written to c next can follow what was put off last in the stage.
-func (b *batch) joins(c *Conn, lent bool) bool {
+// joins says that what was put off last lies in the stage, and is c's.
+func (b *batch) joins(c *Conn) bool {
 	last := len(b.outs) - 1
-	return c.off && !lent && b.outs[last].c == c && !b.outs[last].lent
+	return c.off && b.outs[last].c == c && !b.outs[last].lent
 }
 
 // putOff lets p be sent to c at the end of the batch, after makeRoom.
-func (b *batch) putOff(c *Conn, p []byte, lent bool) {
-	if !lent {
-		from := len(b.stage)
-		b.stage = append(b.stage, p...)
-		p = b.stage[from:]
-		if b.joins(c, lent) {
-			o := &b.outs[len(b.outs)-1]
-			o.p = o.p[:len(o.p)+len(p)] // the stage has room: it is one piece
-			return
-		}
-	} else {
-		b.lent++
+func (b *batch) putOff(c *Conn, p []byte) {
+	from := len(b.stage)
+	b.stage = append(b.stage, p...) // it has room, and stays where it is
+	if b.joins(c) {
+		o := &b.outs[len(b.outs)-1]
+		o.p = o.p[:len(o.p)+len(p)]
+		return
 	}
 	c.off = true
-	b.outs = append(b.outs, out{c, p, lent})
+	b.outs = append(b.outs, out{c, b.stage[from:], false})
 }
 
 // submit sends what was put off.

@@ -5,9 +5,14 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
+	"slices"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"ticketgate/internal/porttest"
 	"ticketgate/internal/uring"
 )
 
@@ -49,9 +54,40 @@ func wake(t *testing.T, l *Loop, peers []net.Conn) {
 			t.Fatal(err)
 		}
 	}
+	arrived(t, l, peers, 1)
 	if err := l.Turn(longestWait); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// arrived waits until n bytes at least of each of peers can be read.
+func arrived(t *testing.T, l *Loop, peers []net.Conn, n int) {
+	t.Helper()
+	for _, p := range peers {
+		of := p.RemoteAddr().(*net.TCPAddr).Port
+		for begun := time.Now(); ; runtime.Gosched() {
+			if time.Since(begun) > loopPatience {
+				t.Fatal("nothing arrives")
+			}
+			i := slices.IndexFunc(l.conns, func(c *Conn) bool { return c != nil && portOf(c) == of })
+			if i < 0 {
+				t.Fatalf("no socket has port %d", of)
+			}
+			if there, err := unix.IoctlGetInt(i, unix.SIOCINQ); err != nil {
+				t.Fatal(err)
+			} else if there >= n {
+				break
+			}
+		}
+	}
+}
+
+func portOf(c *Conn) int {
+	name, err := unix.Getsockname(c.fd)
+	if at, ok := name.(*unix.SockaddrInet4); err == nil && ok {
+		return at.Port
+	}
+	return 0
 }
 
 // batches says whether l serves sockets together: unless it was told not to, it must where the kernel lets it.
@@ -258,3 +294,141 @@ func TestTogetherUnsent(t *testing.T) {
 		}
 	})
 }
+
+// A lender fills a buffer that the loop does not have with what is to be sent, as echo does with its bursts.
+type lender struct {
+	l       *Loop
+	buffers [3][]byte
+}
+
+func (d *lender) send(c *Conn, b []byte) {
+	if d.l.Lent() == len(d.buffers) {
+		d.l.Flush()
+	}
+	n := d.l.Lent()
+	d.buffers[n] = append(d.buffers[n][:0], b...)
+	c.WriteLent(d.buffers[n])
+}
+
+// A buffer that is lent is sent as it was when it was lent, whatever its socket has written before: a pong that is put off, or more than one
+// answer because a read filled its slot.
+func TestTogetherLent(t *testing.T) {
+	const n = uring.Max + 9
+	bothWays(t, func(t *testing.T, o Options) {
+		l, all, peers := scribes(t, o, n)
+		d := &lender{l: l}
+		for i := range d.buffers {
+			d.buffers[i] = make([]byte, 0, 20_000)
+		}
+		want := make([][]byte, n)
+		for i, s := range all {
+			s.does(func(c *Conn, b []byte) {
+				if i%3 == 1 {
+					want[i] = append(want[i], "pong"...)
+					c.Write([]byte("pong"))
+				}
+				answer := pattern(len(b), len(want[i])+i)
+				want[i] = append(want[i], answer...)
+				d.send(c, answer)
+				if i%3 == 2 {
+					want[i] = append(want[i], "tail"...)
+					c.Write([]byte("tail"))
+				}
+			})
+		}
+		for _, size := range []int{1, 1000, slotBytes + 10} {
+			for i, p := range peers {
+				if _, err := p.Write(pattern(size, i)); err != nil {
+					t.Fatal(err)
+				}
+				clear(want[i])
+				want[i] = want[i][:0]
+			}
+			arrived(t, l, peers, size)
+			until(t, l, func() bool {
+				return !slices.ContainsFunc(want, func(b []byte) bool { return len(b) < size })
+			})
+			for i, p := range peers {
+				got := make([]byte, len(want[i]))
+				if _, err := io.ReadFull(p, got); err != nil || !bytes.Equal(got, want[i]) {
+					t.Fatalf("%d bytes, socket %d: what was lent arrives changed, or %v", size, i, err)
+				}
+			}
+		}
+		batches(t, l, o)
+		if l.Lent() != 0 {
+			t.Errorf("%d buffers are still lent", l.Lent())
+		}
+	})
+}
+
+// What is written to a socket that is closed reaches nobody, not even who has its place next.
+func TestTogetherWrittenAfterClose(t *testing.T) {
+	for name, write := range map[string]func(*Conn, []byte){"copied": (*Conn).Write, "lent": (*Conn).WriteLent} {
+		t.Run(name, func(t *testing.T) {
+			l, all, peers := scribes(t, Options{}, 2)
+			next := &scribe{}
+			var peer net.Conn
+			for _, s := range all {
+				s.does(func(c *Conn, _ []byte) {
+					if peer == nil {
+						c.Close()
+						write(c, []byte("late"))
+						peer = dial(t, l, next)
+					}
+				})
+			}
+			wake(t, l, peers)
+			until(t, l, func() bool { return next.conn != nil })
+			next.conn.Close()
+			if b, err := io.ReadAll(peer); len(b) != 0 || err != nil {
+				t.Errorf("%q, %v", b, err)
+			}
+			if l.Open() != 1 || l.Lent() != 0 {
+				t.Errorf("%d open, %d lent", l.Open(), l.Lent())
+			}
+		})
+	}
+}
+
+// A frame that is made for one write is copied where it is put off: nothing is allocated for it.
+func TestTogetherAllocates(t *testing.T) {
+	l, all, _ := scribes(t, Options{}, 1)
+	wakeAll := func() {
+		l.batch.open = true
+		Pong(all[0].conn, Frame{Op: OpPing, Payload: l.buf[:4]})
+		l.batch.open = false
+		l.submit()
+	}
+	l.batch.stage, l.batch.outs = make([]byte, 0, offAll), make([]out, 0, uring.Max)
+	if n := testing.AllocsPerRun(1000, wakeAll); n != 0 {
+		t.Errorf("%v allocations a pong", n)
+	}
+}
+
+// Listening sockets whose numbers are beyond those of all others are ready at once.
+func TestTogetherDoors(t *testing.T) {
+	bothWays(t, func(t *testing.T, o Options) {
+		l := OpenLoop(t, o)
+		opened := 0
+		for range 2 {
+			at := porttest.Free(t)
+			if err := l.Listen(at, false, func() Handler { return &counted{&opened} }); err != nil {
+				t.Fatal(err)
+			}
+			c, err := net.Dial("tcp4", at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { c.Close() })
+		}
+		until(t, l, func() bool { return opened == 2 })
+	})
+}
+
+// A counted handler counts those of its kind that are opened.
+type counted struct{ n *int }
+
+func (h *counted) Opened(*Conn)               { *h.n++ }
+func (h *counted) Data(_ *Conn, b []byte) int { return len(b) }
+func (h *counted) Closed(*Conn, error)        {}

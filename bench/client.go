@@ -283,8 +283,18 @@ func (l *Loop) event(ev *unix.EpollEvent) error {
 	if h := l.doors[fd]; h != nil {
 		return l.accept(fd, h)
 	}
-	if c := l.conns[fd]; c != nil && c.gen == uint32(ev.Pad) {
+	if c := l.conn(ev); c != nil {
 		l.ready(c, ev.Events)
+	}
+	return nil
+}
+
+// conn is whom ev is about; nil: a socket that is gone, or one that listens, whose number may be beyond those of all others.
+func (l *Loop) conn(ev *unix.EpollEvent) *Conn {
+	if fd := int(ev.Fd); fd < len(l.conns) {
+		if c := l.conns[fd]; c != nil && c.gen == uint32(ev.Pad) {
+			return c
+		}
 	}
 	return nil
 }
@@ -427,10 +437,6 @@ func (c *Conn) Deafen() error {
 	c.deaf = true
 	return nil
 }
-
-// Write sends b, which the caller may use again at once. What the kernel does not take waits. A broken connection, or one on which
-// too much waits, is heard of by the handler's Closed in a later event, so Write returns nothing.
-func (c *Conn) Write(b []byte) { c.write(b, false) }
 
 // wrote draws the consequences of a write of b.
 func (c *Conn) wrote(b []byte, n int, errno syscall.Errno) {

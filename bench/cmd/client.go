@@ -210,7 +210,7 @@ func parseBareClient(line []byte) (clientRound, error) {
 func clientSection(cells []clientCell, ours, bare [][]clientRound) *section {
 	t := &bench.Table{
 		Title: "The load tool itself",
-		About: fmt.Sprintf("`ticketgate bench echo --closed` with one process, and `epollclient`, in turns on the same core, %s a round, against `wsecho` on the other. Both send masked frames that were made before, and as many again as answers came, with one write; the load tool does that for up to 32 sockets in one system call where it may (io_uring). "+
+		About: fmt.Sprintf("`ticketgate bench echo --closed` with one process, and `epollclient`, in turns on the same core, %s a round, against `wsecho` on the other. Both send masked frames that were made before, and as many again as answers came, with one write; the load tool does that for several sockets in one system call where it may (io_uring). "+
 			"The load tool compares every byte of every answer, counts latencies and reports four times a second; epollclient counts bytes. What is compared is processor time of the client for a message, that of all its threads, while another program takes half of the client's core: so it is the client that is slower, and some answers wait whenever it looks. "+
 			"With a core to itself a client is about as fast as the server here, wakes for few answers at a time, and the more often the faster it is: those rows are for comparison.", clientTime),
 		Head: []string{"bytes", "in flight", "a core to itself", "ticketgate bench, CPU µs/message", "messages a second of CPU", "its core", "epollclient, CPU µs/message", "messages a second of CPU", "its core", "messages a core, times epollclient's"},

@@ -34,6 +34,7 @@ type Ring struct {
 	cqTail  *uint32
 	cqMask  uint32
 	cqes    []cqe
+	scratch [4]byte    // for try
 	n       int        // calls since Do
 	results [Max]int32 // bytes, or a negative errno; untaken: the kernel has not taken it
 }
@@ -147,14 +148,15 @@ func (r *Ring) try() error {
 		return os.NewSyscallError("socketpair", err)
 	}
 	defer func() { _, _ = unix.Close(pair[0]), unix.Close(pair[1]) }()
-	t, got := []byte{'t'}, make([]byte, 2)
+	t, got, none := r.scratch[:1], r.scratch[1:3], r.scratch[3:]
+	t[0] = 't'
 	r.Send(pair[0], t)
 	r.Send(-1, t)
 	if r.Do(); r.results[0] != 1 || r.results[1] != -int32(unix.EBADF) {
 		return fmt.Errorf("io_uring: two sends came to %d", r.results[:2])
 	}
 	r.Recv(pair[1], got)
-	r.Recv(pair[0], make([]byte, 2))
+	r.Recv(pair[0], none)
 	if r.Do(); r.results[0] != 1 || got[0] != 't' || r.results[1] != -int32(unix.EAGAIN) {
 		return fmt.Errorf("io_uring: two reads came to %d", r.results[:2])
 	}
@@ -162,7 +164,7 @@ func (r *Ring) try() error {
 }
 
 // Recv lets the next Do read fd into p. From Do to Do there may be Max calls of Recv, or of Send; p has to stay where it is, and
-// reachable, until Do has returned.
+// reachable, until Do has returned: it must not lie on a stack, which moves.
 func (r *Ring) Recv(fd int, p []byte) { r.add(opRecv, fd, p) }
 
 // Send lets the next Do write p to fd, as Recv.
