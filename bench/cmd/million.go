@@ -19,6 +19,7 @@ const (
 	millionSpare   = 5    // of 100 sockets that a process may hold: the kernel spreads them by chance
 	millionEach    = 100  // sockets of a client
 	millionLanes   = 1200 // admissions under way at once, of all client processes: a gateway has several when it wakes, and a socket costs a quarter less than with 600
+	millionBusy    = 64   // and for each gateway at most: more wait longer than a gateway waits for a request, where one is slow
 	millionAsking  = 0.06 // of its descriptors that the gateway which is asked for tickets has for those who ask: each lane keeps a connection
 	millionOpening = 2    // client processes that open sockets at the same time: every one that does costs time of its own
 	millionSources = 102  // addresses that clients come from: beyond half of an address's ports the kernel searches long for a free one
@@ -26,6 +27,7 @@ const (
 	gateShare      = 0.9  // of its descriptors that a gateway gives to sockets
 
 	millionRest = 10 * time.Second // how long the gateways are watched without a socket
+	millionStep = 2 * time.Minute  // how long a ticket, or a socket, is waited for: a RST that the kernel drops comes never
 )
 
 // million holds n sockets for a time, on as many gateways behind one port as the limit of descriptors makes necessary, and writes
@@ -70,7 +72,7 @@ func million(ctx context.Context, o options) (err error) {
 // holdMillion opens the sockets and holds them.
 func (r *runner) holdMillion(set *gatewaySet) (*millionRun, error) {
 	s := loadtool.Settings{Verb: loadtool.Connect, Target: "http://" + set.api, Key: set.key, Stream: "load", Clients: max(r.million/millionEach, 1), Insist: true,
-		InFlight: 1, Settle: time.Second, Lanes: lanesFor(r.files), Seed: 1}
+		InFlight: 1, Settle: time.Second, Timeout: millionStep, Lanes: lanesFor(r.files, len(set.gateways)), Seed: 1}
 	for _, g := range set.gateways {
 		s.PIDs = append(s.PIDs, g.PID)
 	}
@@ -161,8 +163,10 @@ func usedBy(all []*bench.Child) (used time.Duration, err error) {
 	return used, err
 }
 
-// lanesFor is how many admissions may be under way where a process has so many descriptors.
-func lanesFor(files int) int { return max(min(millionLanes, int(float64(files)*millionAsking)), 1) }
+// lanesFor is how many admissions may be under way on so many gateways, each with so many descriptors.
+func lanesFor(files, gateways int) int {
+	return max(min(millionLanes, millionBusy*gateways, int(float64(files)*millionAsking)), 1)
+}
 
 // gatewaysFor is how many processes with so many descriptors each hold n sockets.
 func gatewaysFor(n, files int) int {

@@ -31,9 +31,9 @@ func TestGatewaysFor(t *testing.T) {
 
 // Those who ask for tickets leave the gateway that they ask the rest of its tenth.
 func TestLanesFor(t *testing.T) {
-	for files, want := range map[int]int{20000: 1200, 4000000: 1200, 2000: 120, 10: 1} {
-		if got := lanesFor(files); got != want {
-			t.Errorf("%d files: %d lanes, want %d", files, got, want)
+	for _, c := range []struct{ files, gateways, want int }{{20000, 59, 1200}, {4000000, 59, 1200}, {4000000, 1, 64}, {2000, 59, 120}, {2000, 1, 64}, {10, 1, 1}} {
+		if got := lanesFor(c.files, c.gateways); got != c.want {
+			t.Errorf("%d gateways with %d files: %d lanes, want %d", c.gateways, c.files, got, c.want)
 		}
 	}
 }
