@@ -60,6 +60,7 @@ func fullOfFiles(ctx context.Context, x *exam) error {
 	defer flood.leave()
 	before, begun := cpuSeconds(n.PID()), time.Now()
 	admin, tickets, logs := 0, 0, 0
+	var around []int64       // connections that say nothing, at each look: those that are cut off come again, and sometimes many are cut off at once
 	var late []time.Duration // what newcomers with a ticket waited until they were in
 	tick := time.NewTicker(held / 10)
 	for range 10 {
@@ -78,6 +79,7 @@ func fullOfFiles(ctx context.Context, x *exam) error {
 		if no := (*rig.Refused)(nil); errors.As(c.nobody(ctx), &no) && n.Logged(ctx, no.Request()) {
 			logs++
 		}
+		around = append(around, flood.open.Load())
 		asked := time.Now()
 		if s, err := c.open(ctx, 0, request{Stream: "echo", Client: "newcomer"}); err == nil {
 			late = append(late, time.Since(asked))
@@ -88,7 +90,7 @@ func fullOfFiles(ctx context.Context, x *exam) error {
 	}
 	tick.Stop()
 	busy := (cpuSeconds(n.PID()) - before) / time.Since(begun).Seconds()
-	open, around := openFiles(n.PID()), flood.open.Load()
+	open, most := openFiles(n.PID()), slices.Sorted(slices.Values(around))[len(around)/2]
 	flood.leave()
 	released := time.Now()
 	resumed, err := c.accepts(ctx)
@@ -97,11 +99,11 @@ func fullOfFiles(ctx context.Context, x *exam) error {
 	honest.wait()
 	x.figure("%d honest sockets: %d messages answered, %d lost, %d sockets lost", len(sockets), honest.answered.Load(), honest.lost.Load(), honest.gone.Load())
 	x.figure("%d more connections held %v: descriptors %d of %d, cpu %.0f %% of a core, admin answered %d of 10, tickets issued %d of 10, refusals logged %d of 10",
-		around, held, open, filesLimit, 100*busy, admin, tickets, logs)
+		most, held, open, filesLimit, 100*busy, admin, tickets, logs)
 	x.figure("connections that said nothing, in all: %d", flood.made.Load())
 	x.figure("newcomers with a ticket let in meanwhile: %d of 10, the slowest after %v", len(late), slices.Max(append(late, 0)).Round(time.Millisecond))
 	x.want(len(late) == 10, "only %d of 10 newcomers with a ticket were let in", len(late))
-	x.want(around >= filesFlood*9/10, "only %d connections were held at the end", around)
+	x.want(most >= filesFlood*9/10, "only %d connections were held, in the middle of 10 looks", most)
 	x.figure("first socket opened %v after the release", resumed.Sub(released).Round(time.Millisecond))
 	x.want(honest.lost.Load() == 0 && honest.gone.Load() == 0, "%d messages and %d sockets lost", honest.lost.Load(), honest.gone.Load())
 	x.wantTime(busy < filesCPU, "cpu %.0f %% of a core while full, want under %.0f %%", 100*busy, 100*filesCPU)
