@@ -11,8 +11,8 @@ import (
 )
 
 // Sockets of one wake are served together where the kernel takes many calls at once (package uring): each is read into a slot of
-// its own, then their handlers are called, and what these write is sent with one more. An empty system call costs a tenth of
-// a short message here, where it goes through a hypervisor twice that.
+// its own, then their handlers are called, and what these write is sent with one more. A read and a write that are no calls of their own
+// save a sixth of what a short message costs, and more (bench/RESULTS.md, the load tool itself).
 const (
 	batchMin  = 2              // sockets: below, a call for each is cheaper
 	slotBytes = 16<<10 + 17*64 // 16 messages of 1 KiB, or one of 16; slots behind each other fall into different sets of the caches

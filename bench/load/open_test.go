@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"ticketgate/bench"
 )
 
 // A gate without an address is asked for once a minute, not with every ticket. Nobody is late for the resolver. A gate that has one is
@@ -63,5 +65,20 @@ func TestExamples(t *testing.T) {
 	r.learn(map[string]string{"dns": "of another worker", "other": "x"})
 	if len(r.Examples) != 3 || r.Examples["dns"] != "lookup gate: first" {
 		t.Errorf("%q", r.Examples)
+	}
+}
+
+// Without tickets the time of opening a socket counts from when it was due: a wait for a lane shows nowhere else.
+func TestOpenFromDue(t *testing.T) {
+	for _, c := range []struct {
+		api  *bench.Target
+		want time.Duration
+	}{{nil, 9 * time.Second}, {new(bench.Target), 4 * time.Second}} {
+		w := newWorker(t, func() time.Duration { return 10 * time.Second })
+		o := &opener{queue: queue{w: w}, api: c.api, next: func() bench.Handler { return &quiet{w: w} }}
+		(&lane{o: o, due: time.Second, dialed: 6 * time.Second}).Opened(new(bench.Conn))
+		if got := time.Duration(w.hists.of(histOpen).Max()).Round(100 * time.Millisecond); got != c.want {
+			t.Errorf("tickets %t: %v, want %v", c.api != nil, got, c.want)
+		}
 	}
 }

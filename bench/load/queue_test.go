@@ -46,3 +46,37 @@ func TestFailuresRest(t *testing.T) {
 		t.Errorf("%d of 10 were begun", n)
 	}
 }
+
+// stuck is a starter that does not end.
+type stuck struct{ due time.Duration }
+
+func (s *stuck) begin(due time.Duration) { s.due = due }
+
+func (s *stuck) since() time.Duration { return s.due }
+
+func (s *stuck) hangUp() {}
+
+// What waits for a lane begins late, whenever it was noticed that it is due.
+func TestQueueBehind(t *testing.T) {
+	now := time.Hour
+	w := newWorker(t, func() time.Duration { return now })
+	w.start, w.job.Lanes, w.job.For = now, 1, time.Second
+	s := &stuck{}
+	q := &queue{w: w, pacer: newPacer(schedule(t, "1000", 400*time.Millisecond), 0, 1, nil), more: func() bool { return true }, make: func() starter { return s }}
+	for ; now < w.start+50*time.Millisecond; now += time.Millisecond {
+		q.tick(now)
+	}
+	if w.Due != 50 || w.Begun != 1 || w.Late != 0 || s.due != w.start {
+		t.Errorf("with one lane that is busy: %+v", w.Counts)
+	}
+	q.ended(s)
+	q.tick(now)
+	if h := w.hists.of(histSchedule); w.Begun != 2 || w.Late != 1 || h.TotalCount() != 2 || time.Duration(h.Max()) < 48*time.Millisecond {
+		t.Errorf("when it was free: %+v, behind up to %v", w.Counts, time.Duration(h.Max()))
+	}
+	q.giveUp()
+	q.drop()
+	if w.errors[classNothing] != 1 || w.errors[classSlow] != w.Due-w.Begun || w.hists.of(histOperation).TotalCount() != int64(w.Due-1) {
+		t.Errorf("at the end: %v of %+v", w.errors, w.Counts)
+	}
+}

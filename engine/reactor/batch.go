@@ -272,25 +272,23 @@ func (k *linux) readMany(t []transfer) {
 	for i := range t {
 		k.uring.Recv(int(t[i].fd), t[i].p)
 	}
-	k.uring.Do()
-	for i := range t {
-		n, errno, ok := k.uring.Result(i)
-		if !ok {
-			n, errno = k.read(int(t[i].fd), t[i].p)
-		}
-		t[i].came(n, errno)
-	}
+	k.together(t, k.read)
 }
 
 func (k *linux) writeMany(t []transfer) {
 	for i := range t {
 		k.uring.Send(int(t[i].fd), t[i].p)
 	}
+	k.together(t, k.write)
+}
+
+// together does what the ring was asked for, which is t, and by alone what it had no room for.
+func (k *linux) together(t []transfer, alone func(fd int, p []byte) (int, syscall.Errno)) {
 	k.uring.Do()
 	for i := range t {
 		n, errno, ok := k.uring.Result(i)
 		if !ok {
-			n, errno = k.write(int(t[i].fd), t[i].p)
+			n, errno = alone(int(t[i].fd), t[i].p)
 		}
 		t[i].came(n, errno)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -149,7 +150,16 @@ func TestUringWrites(t *testing.T) {
 		{fd: plainFile(t), p: []byte("x")},
 		{fd: a, p: []byte("hello")},
 	}
+	raised := make(chan os.Signal, 2)
+	signal.Notify(raised, unix.SIGPIPE, unix.SIGWINCH)
+	defer signal.Stop(raised)
 	send(r, list)
+	if err := unix.Kill(os.Getpid(), unix.SIGWINCH); err != nil {
+		t.Fatal(err)
+	}
+	if first := <-raised; first != unix.SIGWINCH {
+		t.Errorf("%v was raised", first)
+	}
 	for i, want := range []error{unix.EBADF, unix.Errno(0), unix.EAGAIN, unix.EPIPE, unix.ENOTSOCK, unix.Errno(0)} {
 		if list[i].errno != want || list[i].errno != 0 && list[i].n != 0 {
 			t.Errorf("write %d: %d bytes, %v, want %v", i, list[i].n, list[i].errno, want)
