@@ -69,7 +69,7 @@ behind is INVALID.`,
 }
 
 func benchVerb(e *env, verb, short, long string) *cobra.Command {
-	o := benchOptions{Settings: load.Settings{Verb: verb}}
+	o := benchOptions{Settings: load.Settings{Verb: verb, InFlight: 1}}
 	c := &cobra.Command{
 		Use: verb, Short: short, Long: long, Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -161,9 +161,6 @@ func (s *sizeFlag) Type() string { return "size" }
 func (o *benchOptions) complete(verb string) ([]load.Requirement, error) {
 	if o.Stream == "" && o.Plain == "" && verb != load.Relay { // echo answers without bench's backend
 		o.Stream = "echo"
-	}
-	if o.InFlight == 0 {
-		o.InFlight = 1
 	}
 	rated := verb != load.Connect && verb != load.Feed
 	switch {

@@ -234,6 +234,7 @@ func TestBenchVerdicts(t *testing.T) {
 		{"no attack", []string{"hostile", "--rate", "1", "--attack="}, codeUsage, "", "--attack: want one at least"},
 		{"another stream", append(echo, "--rate", "20", "--stream", "nothing"), codeFailed, "", "none of 4 sockets could be opened: 4 http_404:unknown-stream"},
 		{"no such gateway", append(echo, "--rate", "20", "--target", "http://no-such-host.invalid"), codeAway, "", "no-such-host.invalid"},
+		{"none in flight", append(echo, "--closed", "--in-flight", "0"), codeUsage, "", "--in-flight 0: want at least 1"},
 		{"no rate", echo, codeUsage, "", "bench echo: want --rate N"},
 		{"both", append(echo, "--rate", "1", "--closed"), codeUsage, "", "exclude each other"},
 		{"no such figure", append(echo, "--rate", "1", "--require", "p98<1s"), codeUsage, "", `no figure "p98"`},
