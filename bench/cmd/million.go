@@ -19,7 +19,7 @@ const (
 	millionSpare   = 5    // of 100 sockets that a process may hold: the kernel spreads them by chance
 	millionEach    = 100  // sockets of a client
 	millionLanes   = 1200 // admissions under way at once, of all client processes: a gateway has several when it wakes, and a socket costs a quarter less than with 600
-	millionBusy    = 64   // and for each gateway at most: more wait longer than a gateway waits for a request, where one is slow
+	millionBusy    = 512  // and for each gateway at most: more wait longer than a gateway waits for a request, where one is slow; with fewer an emulated one wakes for each event alone
 	millionAsking  = 0.06 // of its descriptors that the gateway which is asked for tickets has for those who ask: each lane keeps a connection
 	millionOpening = 2    // client processes that open sockets at the same time: every one that does costs time of its own
 	millionSources = 102  // addresses that clients come from: beyond half of an address's ports the kernel searches long for a free one
