@@ -46,7 +46,7 @@ func (m *millionRun) open() int {
 // pingsDue is how many pings the sockets get at least while they are held: as many each as whole times between pings fit in, because
 // sockets that were opened in less than one are asked at the same moments.
 func (m *millionRun) pingsDue() uint64 {
-	return uint64(m.Opening.Wanted) * uint64(m.Settings.Duration/m.ping)
+	return uint64(float64(m.Opening.Wanted) * m.Settings.Duration.Seconds() / m.ping.Seconds())
 }
 
 var errMillion = errors.New("this is no run to be shown")
