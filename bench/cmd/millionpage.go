@@ -44,9 +44,14 @@ func (m *millionRun) open() int {
 }
 
 // pingsDue is how many pings the sockets get at least while they are held: as many each as whole times between pings fit in, because
-// sockets that were opened in less than one are asked at the same moments.
+// sockets that were opened in less than one are asked at the same moments. Where none fits in, and opening took longer than one, the
+// sockets' moments lie evenly over it.
 func (m *millionRun) pingsDue() uint64 {
-	return uint64(float64(m.Opening.Wanted) * m.Settings.Duration.Seconds() / m.ping.Seconds())
+	held, n := m.Settings.Duration, uint64(m.Opening.Wanted)
+	if held < m.ping && m.Opening.Took >= m.ping {
+		return uint64(float64(n) * held.Seconds() / m.ping.Seconds())
+	}
+	return n * uint64(held/m.ping)
 }
 
 var errMillion = errors.New("this is no run to be shown")
