@@ -209,3 +209,21 @@ func figure(t *testing.T, page, pattern string) float64 {
 	}
 	return v
 }
+
+// TestPingsDue: with pings that are rarer than the hold is long, those count whose moment must fall into it.
+func TestPingsDue(t *testing.T) {
+	m := &millionRun{ping: 2 * time.Minute}
+	m.Result = new(loadtool.Result)
+	m.Settings.Duration, m.Opening.Wanted, m.Opening.Took = 10*time.Minute, 1000, 40*time.Minute
+	for at := range 41 { // 25 a minute
+		m.Series = append(m.Series, loadtool.Point{At: time.Duration(at) * time.Minute, Open: 25 * at})
+	}
+	for ping, want := range map[time.Duration]uint64{
+		2 * time.Minute: 5000, 10 * time.Minute: 1000, 9 * time.Minute: 1000,
+		30 * time.Minute: 25 * (20 - 16), 20 * time.Minute: 25 * (30 - 24), time.Hour: 0, 5 * time.Hour: 0,
+	} {
+		if m.ping = ping; m.pingsDue() != want {
+			t.Errorf("pings each %v: %d are due, want %d", ping, m.pingsDue(), want)
+		}
+	}
+}

@@ -44,14 +44,25 @@ func (m *millionRun) open() int {
 }
 
 // pingsDue is how many pings the sockets get at least while they are held: as many each as whole times between pings fit in, because
-// sockets that were opened in less than one are asked at the same moments. Where none fits in, and opening took longer than one, the
-// sockets' moments lie evenly over it.
+// sockets that were opened in less than one are asked at the same moments. Where none fits in, those are counted whose first ping
+// must fall into the hold: it comes four fifths of the time between pings after the socket was opened at the earliest.
 func (m *millionRun) pingsDue() uint64 {
-	held, n := m.Settings.Duration, uint64(m.Opening.Wanted)
-	if held < m.ping && m.Opening.Took >= m.ping {
-		return uint64(float64(n) * held.Seconds() / m.ping.Seconds())
+	held, opening := m.Settings.Duration, m.Opening.Took
+	if held >= m.ping {
+		return uint64(m.Opening.Wanted) * uint64(held/m.ping)
 	}
-	return n * uint64(held/m.ping)
+	return uint64(max(0, m.openAt(opening+held-m.ping)-m.openAt(opening-m.ping*4/5)))
+}
+
+// openAt is how many sockets were open so long after the first began to be opened.
+func (m *millionRun) openAt(t time.Duration) (open int) {
+	for _, p := range m.Series {
+		if p.At > t {
+			break
+		}
+		open = p.Open
+	}
+	return open
 }
 
 var errMillion = errors.New("this is no run to be shown")
