@@ -59,7 +59,7 @@ bench-check: ## Compare allocations exactly, and ratios within their spread, wit
 bench-million: ## Hold 1,000,000 sockets for 10 minutes, pinged every 2 minutes, and write bench/MILLION.md (45 minutes on 2 cores, 12 GiB; SOCKETS, HOLD, PING)
 	go run ./bench/cmd -million $(or $(SOCKETS),1000000) -hold $(or $(HOLD),10m) -ping $(or $(PING),2m) $(ARGS)
 
-bench-million-guest: ## Build bin/million: what does that where one process may have the descriptors (bin/million/cmd -programs bin/million -million 1000000 -ping 10m -out million.md)
+bench-million-guest: ## Build bin/million: what does that where one process may have the descriptors (bin/million/cmd -programs bin/million -million 1000000 -ping 30m -out million.md)
 	mkdir -p bin/million
 	CGO_ENABLED=0 go build -o bin/million/ ./cmd/ticketgate ./bench/cmd
 	git rev-parse --short=12 HEAD > bin/million/commit
