@@ -31,7 +31,7 @@ func TestGatewaysFor(t *testing.T) {
 
 // Those who ask for tickets leave the gateway that they ask the rest of its tenth.
 func TestLanesFor(t *testing.T) {
-	for _, c := range []struct{ files, gateways, want int }{{20000, 59, 1200}, {4000000, 59, 1200}, {4000000, 1, 64}, {2000, 59, 120}, {2000, 1, 64}, {10, 1, 1}} {
+	for _, c := range []struct{ files, gateways, want int }{{20000, 59, 1200}, {4000000, 59, 1200}, {4000000, 1, 512}, {2000, 59, 120}, {2000, 1, 120}, {10, 1, 1}} {
 		if got := lanesFor(c.files, c.gateways); got != c.want {
 			t.Errorf("%d gateways with %d files: %d lanes, want %d", c.gateways, c.files, got, c.want)
 		}

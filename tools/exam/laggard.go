@@ -158,7 +158,7 @@ func (s *socket) lag(ctx context.Context, pace time.Duration, until time.Time, l
 
 // judge compares what they got with all that was said: what is not there must have been told, exactly. Their sockets are
 // closed.
-func (l *laggards) judge(x *exam, then string, all []int64, closed, dropped int) {
+func (l *laggards) judge(x *exam, then string, all []int64, closed, dropped, others int) {
 	l.done.Wait()
 	gaps, missed, untold, unmoved := 0, 0, 0, 0
 	for _, steps := range l.heard {
@@ -187,5 +187,6 @@ func (l *laggards) judge(x *exam, then string, all []int64, closed, dropped int)
 	x.want(len(l.wrong) == 0, "%s: laggards failed: %v", then, errors.Join(l.wrong...))
 	x.want(untold == 0, "%s: %d gaps not told, or told wrongly", then, untold)
 	x.want(unmoved == 0, "%s: %d laggards missed nothing", then, unmoved)
-	x.want(closed == 0 && dropped == gaps, "%s: metrics say %d closed with 4440 and %d trimmed, want 0 and %d", then, closed, dropped, gaps)
+	same := dropped == gaps || others > 0 && dropped > gaps // others missed some too
+	x.want(closed == 0 && same, "%s: metrics say %d closed with 4440 and %d trimmed, want 0 and %d", then, closed, dropped, gaps)
 }

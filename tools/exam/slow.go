@@ -123,7 +123,12 @@ func slowPolicy(ctx context.Context, x *exam, then string) error {
 	x.want(told+reset == len(stalled) && (told == 0 || then == "close"), "%s: of %d stalled sockets %d were told and %d reset", then, len(stalled), told, reset)
 	x.wantTime(took <= slowStall+slowFill, "%s: the last stalled socket was gone after %v, want %v without progress and %v until it is full", then, took, slowStall, slowFill)
 	x.want(left == 0, "%s: %d stalled sockets still open after %v", then, left, took)
-	x.want(gone == 0 && lost == 0, "%s: healthy: %d messages missed, %d sockets lost", then, lost, gone)
+	x.want(gone == 0, "%s: healthy: %d sockets lost", then, gone)
+	if then == "close" {
+		x.want(lost == 0, "%s: healthy: %d messages missed", then, lost)
+	} else { // whoever has no processor for a while is behind, and trimmed: only a quiet machine can tell
+		x.wantTime(lost == 0, "%s: healthy: %d messages missed", then, lost)
+	}
 	x.want(len(lags) > 0, "%s: healthy: no message was sent while they listened", then)
 	x.wantTime(p99 <= slowLag, "%s: healthy lag p99 %v, want at most %v", then, p99, slowLag)
 	x.wantMemory(grown <= slowBudget+slowBudget/10, "%s: memory grew by %d bytes, want at most the budget and a tenth", then, grown)
@@ -134,7 +139,7 @@ func slowPolicy(ctx context.Context, x *exam, then string) error {
 	stalledReset := int(slow[`ticketgate_slow_consumer_total{action="reset",stream="clock"}`])
 	x.want(stalledReset == len(stalled), "%s: the node counts %d sockets that it has reset, want %d", then, stalledReset, len(stalled))
 	x.want(stood >= slowStall, "%s: the stalled sockets were gone %v after the first was opened, before they had stood still for %v", then, stood, slowStall)
-	behind.judge(x, then, ears.all(), closed, dropped)
+	behind.judge(x, then, ears.all(), closed, dropped, lost)
 	return nil
 }
 
