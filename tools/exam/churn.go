@@ -221,8 +221,14 @@ func unwanted(answer []byte, want string) error {
 	return err
 }
 
-// turnedAway reports whether err is a 503, for a ticket or at the gate.
+// errLate is a ticket that has expired while the machine had something else to do.
+var errLate = errors.New("the ticket was used too late")
+
+// turnedAway reports whether err is a 503, for a ticket or at the gate, or a ticket that came too late.
 func turnedAway(err error) bool {
+	if errors.Is(err, errLate) {
+		return true
+	}
 	if r, ok := errors.AsType[*rig.Refused](err); ok {
 		return r.Status == http.StatusServiceUnavailable
 	}
@@ -232,6 +238,7 @@ func turnedAway(err error) bool {
 // tally counts cycles by stage.
 type tally struct {
 	played []atomic.Int64
+	fresh  atomic.Int64 // stages that have been begun
 	away   atomic.Int64 // of 503, each of which is played again
 	mu     sync.Mutex
 	odd    map[string]int // what went wrong, by stage and error
@@ -423,7 +430,7 @@ func (k *churning) cycles(ctx context.Context, x *exam, n int) (played int64, er
 	}
 	done.Wait()
 	if away := t.away.Load(); away > 0 {
-		x.figure("turned away with 503, and played again: %d", away)
+		x.figure("turned away with 503 or with a ticket that came too late, and played again: %d", away)
 	}
 	for what, n := range t.odd {
 		x.want(false, "%d times %s", n, what)
@@ -437,7 +444,10 @@ func (k *churning) cycles(ctx context.Context, x *exam, n int) (played int64, er
 
 // one plays one cycle. It returns false if it was turned away, and only mostAway are.
 func (t *tally) one(ctx context.Context, k *churning, rnd *rand.Rand, mostAway int64) bool {
-	i := rnd.IntN(len(k.stages))
+	i := int(t.fresh.Add(1)) - 1 // each once, whatever chance will have
+	if i >= len(k.stages) {
+		i = rnd.IntN(len(k.stages))
+	}
 	st := &k.stages[i]
 	err := k.breakOff(ctx, rnd, st, k.tls != nil && i < len(handshakes))
 	if turnedAway(err) && t.away.Add(1) <= mostAway {
@@ -467,7 +477,7 @@ func plain(err error) string {
 // breakOff connects from some address, goes as far as st says, and ends the connection by RST or FIN. bare: st itself sees to
 // TLS.
 func (k *churning) breakOff(ctx context.Context, rnd *rand.Rand, st *stage, bare bool) error {
-	target, secret := "/t/"+strings.Repeat("x", 80), "tgs_x"
+	target, secret, begin := "/t/"+strings.Repeat("x", 80), "tgs_x", time.Now()
 	if st.stream != "" {
 		t, err := k.issue(ctx, 0, request{Stream: st.stream, Client: "c" + strconv.Itoa(rnd.IntN(churnClients))})
 		if err != nil {
@@ -493,6 +503,9 @@ func (k *churning) breakOff(ctx context.Context, rnd *rand.Rand, st *stage, bare
 		y.Conn = t
 	}
 	err = st.play(y)
+	if st.stream != "" && time.Since(begin) >= churnTicket-time.Second && strings.Contains(fmt.Sprint(err), "HTTP/1.1 401 ") {
+		err = errLate
+	}
 	if t, ok := conn.(*net.TCPConn); ok && rnd.IntN(2) == 0 {
 		err = errors.Join(err, t.SetLinger(0))
 	}
