@@ -41,7 +41,7 @@ const (
 	churnFiles    = 5
 	churnRoutines = 10
 	churnMemory   = 0.10
-	churnAway     = 100 // of so many cycles one may be turned away with 503, as a gate may that has more to do than it can
+	churnAway     = 100 // of so many cycles one may be turned away with 503, as a gate may that has more to do than it can, or come too late itself
 )
 
 // A stage is how far a connection comes before it is broken off. Each is as likely as any other.
