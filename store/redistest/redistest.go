@@ -1,9 +1,9 @@
-// Package redistest runs a real redis-server for a test: on a free loopback port, in a directory of its own, without
-// persistence unless asked, and gone when the test is.
+// Package redistest runs real redis-server processes for a test: one, a primary with replicas under Sentinel, or a Redis
+// Cluster. Each is on a free loopback port, in a directory of its own, without persistence unless asked, and gone when the
+// test is.
 package redistest
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"net"
@@ -11,7 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -21,12 +21,16 @@ import (
 
 // A Server is one redis-server process. Its methods fail the test themselves. Not for concurrent use.
 type Server struct {
-	tb   testing.TB
-	dir  string
-	port string
-	args []string
-	cmd  *exec.Cmd
-	gone chan struct{} // closed when cmd has ended and was waited for
+	tb       testing.TB
+	dir      string
+	port     string
+	bus      string   // port of the cluster bus, if it is a node of one
+	args     []string // of redis-server, behind our own
+	certs    *Certs   // it speaks TLS and nothing else
+	secured  bool     // it has the users of WithACL
+	sentinel string   // the configuration of a sentinel, which this is then
+	cmd      *exec.Cmd
+	gone     chan struct{} // closed when cmd has ended and was waited for
 }
 
 // An Option changes how the server is started.
@@ -55,7 +59,7 @@ func Start(tb testing.TB, options ...Option) *Server {
 	for _, o := range options {
 		o(s)
 	}
-	tb.Cleanup(s.stop)
+	tb.Cleanup(s.stop) // after TempDir's own: the process goes before its directory
 	var err error
 	for range startTries {
 		s.port = freePort(tb)
@@ -79,10 +83,11 @@ func freePort(tb testing.TB) string {
 // run starts the process and returns when it has answered a PING.
 func (s *Server) run() error {
 	log := filepath.Join(s.dir, "log")
-	s.cmd = exec.Command("redis-server", append([]string{
-		"--bind", "127.0.0.1", "--port", s.port, "--dir", s.dir, "--logfile", log,
-		"--save", "", "--daemonize", "no", "--maxmemory-policy", "noeviction",
-	}, s.args...)...)
+	arguments, err := s.arguments(log)
+	if err != nil {
+		return err
+	}
+	s.cmd = exec.Command("redis-server", arguments...)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	s.gone = make(chan struct{})
 	started := make(chan error)
@@ -90,7 +95,7 @@ func (s *Server) run() error {
 	if err := <-started; err != nil {
 		return err
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(startWait)
 	for time.Now().Before(deadline) {
 		select {
 		case <-s.gone:
@@ -98,11 +103,41 @@ func (s *Server) run() error {
 			return fmt.Errorf("ended at start: %s", text)
 		default:
 		}
-		if ping(s.Addr()) == nil {
+		if answer, err := s.Do("PING"); err == nil && answer == "PONG" { // LOADING while it reads the append-only file
 			return nil
 		}
 	}
-	return errors.New("no answer to PING in 10 s")
+	return errors.New("no answer to PING")
+}
+
+// startWait is how long a server may take to answer at first.
+const startWait = 30 * time.Second
+
+// arguments of redis-server. A sentinel keeps what it learns in its configuration file, and so needs one.
+func (s *Server) arguments(log string) ([]string, error) {
+	args := []string{"--bind", "127.0.0.1", "--dir", s.dir, "--logfile", log, "--daemonize", "no"}
+	if s.certs == nil {
+		args = append(args, "--port", s.port)
+	} else {
+		args = append(args, "--port", "0", "--tls-port", s.port, "--tls-replication", "yes", "--tls-cert-file", s.certs.serverCert,
+			"--tls-key-file", s.certs.serverKey, "--tls-ca-cert-file", s.certs.CA, "--tls-auth-clients", "yes")
+	}
+	if s.bus != "" {
+		args = append(args, "--cluster-port", s.bus)
+		if s.certs != nil {
+			args = append(args, "--tls-cluster", "yes")
+		}
+	}
+	if s.sentinel == "" {
+		return slices.Concat(args, []string{"--save", "", "--maxmemory-policy", "noeviction"}, s.args), nil
+	}
+	file := filepath.Join(s.dir, "sentinel.conf")
+	if _, err := os.Stat(file); err != nil { // a restarted one goes on with what it knows
+		if err := os.WriteFile(file, []byte(s.sentinel), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	return slices.Concat([]string{file, "--sentinel"}, args), nil
 }
 
 // wait starts the process and waits for its end, on one thread: Pdeathsig follows the thread that forked.
@@ -117,31 +152,20 @@ func (s *Server) wait(started chan<- error) {
 	}
 }
 
-// ping asks once on a new connection.
-func ping(addr string) error {
-	c, err := net.DialTimeout("tcp", addr, time.Second)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(time.Second)); err != nil {
-		return err
-	}
-	if _, err := c.Write([]byte("PING\r\n")); err != nil {
-		return err
-	}
-	line, err := bufio.NewReader(c).ReadString('\n')
-	if err == nil && !strings.HasPrefix(line, "+PONG") {
-		return fmt.Errorf("PING: %s", strings.TrimSpace(line)) // -LOADING while it reads the append-only file
-	}
-	return err
-}
-
 // Addr is host:port of the server; it stays the same over Restart.
 func (s *Server) Addr() string { return "127.0.0.1:" + s.port }
 
-// URL is the server as the store's url setting names it.
-func (s *Server) URL() string { return "redis://" + s.Addr() }
+// URL is the server as the store's url setting names it, with the user of WithACL.
+func (s *Server) URL() string {
+	scheme, user := "redis://", ""
+	if s.certs != nil {
+		scheme = "rediss://"
+	}
+	if s.secured {
+		user = User + ":" + Password + "@"
+	}
+	return scheme + user + s.Addr()
+}
 
 // Pause stops the process in its tracks (SIGSTOP): connections stay open and nothing is answered.
 func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
