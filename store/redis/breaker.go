@@ -12,7 +12,6 @@ import (
 const (
 	breakerFailures = 5
 	breakerWindow   = time.Second
-	probeEvery      = 250 * time.Millisecond
 )
 
 // breaker remembers the last failures. Any goroutine may use it. It starts open: nothing is known of the server.
@@ -33,6 +32,9 @@ func (b *breaker) fail(now mono.Time) bool {
 	b.next = (b.next + 1) % breakerFailures
 	return oldest != 0 && now.Sub(oldest) <= breakerWindow && b.closed.CompareAndSwap(true, false)
 }
+
+// open is for a failure that leaves no doubt: there is no connection, and none can be made.
+func (b *breaker) open() { b.closed.Store(false) }
 
 // close forgets all failures. It tells whether the breaker was open.
 func (b *breaker) close() bool {

@@ -1,14 +1,20 @@
-// Package redis is the ticket store of several nodes: one Redis (7.0 or later), each step one Lua script run by EVALSHA.
+// Package redis is the ticket store of several nodes: Redis 7.0 or later, alone, under Sentinel or as a Redis Cluster. Each step
+// is one Lua script run by EVALSHA.
 //
 // Every command passes here, in this order:
 //
-//	call     any goroutine   breaker open? queue full? else queue, and wait for the answer until the timeout
-//	lane     3 goroutines    take what waits, at most 256 commands, one pipelined round trip
-//	probe    1 goroutine     connects, and pings while the breaker is open
+//	do       any goroutine   which shard keeps the key? one call for each shard that is concerned (route.go, topology.go)
+//	call     any goroutine   breaker open? queue full? else queue, and wait for the answer until the timeout (primary.go)
+//	lane     3 a primary     take what waits, at most 256 commands, one pipelined round trip (batch.go)
+//	keeper   1 a primary     connects, looks at the server (vet.go), and pings while the breaker is open
+//	finder   1               asks sentinels, or nodes of the cluster, who is primary of what (sentinel.go, cluster.go)
 //
-// The caller leaves at its timeout; the lane stays with its round trip. So what is in flight is bounded by the lanes
-// (768), below the 1,024 places of rueidis' ring, where a call would wait beyond any timeout when Redis hangs. Nothing is
-// ever sent twice, but for the answer NOSCRIPT, which proves that nothing ran.
+// The caller leaves at its timeout; the lane stays with its round trip. So what is in flight at a primary is bounded by its
+// lanes (768 commands in 3 batches), and so are goroutines, however many callers there are. A batch takes one place in rueidis'
+// ring, where a call would wait beyond any timeout if it were full.
+//
+// Nothing is ever sent twice, unless an answer proves that nothing ran: NOSCRIPT, MOVED and ASK. Every error says whether the
+// command may have run.
 package redis
 
 import (
@@ -16,7 +22,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
-	"strings"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,70 +33,89 @@ import (
 	"ticketgate/ticket"
 )
 
-// Options configure a Store.
+// Options configure a Store. It is one server if there is a URL, the primary that sentinels name if there is a
+// Sentinel.Master, and else a Redis Cluster.
 type Options struct {
-	URL     string        // redis://user:password@host:port/db, rediss:// for TLS, unix://
-	TLS     *tls.Config   // for rediss://, nil: the system's roots and TLS 1.2 or later
-	Prefix  string        // of every key, such as "tg:"
-	Timeout time.Duration // of each call, 0 for 200 ms
-	Clock   mono.Clock    // nil for mono.System; it measures, the waiting itself is real time
-	Log     *slog.Logger  // gets a line when the server goes and comes back; nil for none
+	URL       string        // redis://user:password@host:port/db, rediss:// for TLS, unix://
+	Addresses []string      // host:port of sentinels, or of some nodes of a cluster; without URL
+	User      string        // with Addresses; empty: the default user
+	Password  string        // with Addresses
+	Sentinel  Sentinel      // of the sentinels
+	TLS       *tls.Config   // with rediss://, nil: the system's roots and TLS 1.2 or later; with Addresses, nil: no TLS
+	Prefix    string        // of every key, such as "tg:"
+	Timeout   time.Duration // of each call, 0 for 200 ms
+	Clock     mono.Clock    // nil for mono.System; it measures, the waiting itself is real time
+	Log       *slog.Logger  // gets a line when a server goes and comes back; nil for none
+}
+
+// Sentinel says what to ask sentinels for, and as whom.
+type Sentinel struct {
+	Master         string // what they call the primary
+	User, Password string
 }
 
 const (
 	timeoutDefault = 200 * time.Millisecond
-	dialTimeout    = 500 * time.Millisecond
-	cutAfter       = time.Second // rueidis gives a silent connection up after it, and after 1 s more without traffic
+	dialTimeout    = 500 * time.Millisecond // of connecting, of TLS, and of the first answers, each; store.timeout if that is more
+	cutAfter       = time.Second            // a round trip that takes longer ends its connection; two timeouts if that is more
 
 	lanes     = 3
 	laneMax   = 256  // commands in one round trip
 	queueMax  = 4096 // calls that may wait for a lane
-	ringScale = 10   // 2^10 places in rueidis' ring: more than lanes * laneMax and the probes
+	ringScale = 4    // 2^4 places in rueidis' ring
 )
 
-const _ = uint(1<<ringScale - lanes*laneMax - 64) // a ring that can be full does not compile
+const _ = uint(1<<ringScale - lanes - 4) // a ring that the lanes, a ping and what rueidis does can fill does not compile
 
 // A Store implements ticket.Store. Any goroutine may use it.
 type Store struct {
-	option  rueidis.ClientOption
 	prefix  string
 	timeout time.Duration
 	clock   mono.Clock
 	log     *slog.Logger
 
-	client  atomic.Pointer[rueidis.Client] // nil until the first connection
-	breaker breaker
-	refused atomic.Bool // the server's last answer was an error: out of memory, read-only, ...
-	queue   chan *call
+	dialler dialler // of servers
+	finder  finder
+	cluster bool // servers have to be nodes of one
+
+	layout  atomic.Pointer[layout] // nil: not known yet
+	lost    atomic.Bool            // the finder's last question got no good answer
+	refused atomic.Bool            // a server's last answer was an error: out of memory, read-only, ...
+	look    chan struct{}          // asks the finder to look again
+	warned  sync.Map               // warnings that the log has, by server
+	said    tellOnce               // why the finder found nothing; owned by who calls find
+	renewer renewer
 	stats   stats
 
-	quit  chan struct{} // closed by Close
-	close sync.Once
-	work  sync.WaitGroup // lanes and probe
+	life   context.Context // ends with Close
+	end    context.CancelFunc
+	closer sync.Once
+	work   sync.WaitGroup // the finder and the primaries
 }
 
 var _ ticket.Store = (*Store)(nil)
 
-// New returns a store of the server at o.URL. It tries to connect for up to about a second; if the server is down the store
-// is unavailable and goes on trying. The error is for options only and never shows the URL, which may hold a password.
+// New returns a store of what o names. It tries to connect for up to about a second; what is down then is unavailable, and the
+// store goes on trying. The error is for options only and never shows a URL or password.
 func New(o Options) (*Store, error) {
-	option, err := rueidis.ParseURL(o.URL)
-	if err != nil {
-		return nil, errors.New("redis store: url is not a valid redis://, rediss:// or unix:// address")
-	}
 	if o.Timeout < 0 {
 		return nil, errors.New("redis store: timeout is negative")
 	}
-	s := &Store{
-		option: tune(option, o.TLS), prefix: o.Prefix, timeout: o.Timeout, clock: o.Clock, log: o.Log,
-		queue: make(chan *call, queueMax), quit: make(chan struct{}),
-	}
+	s := &Store{prefix: o.Prefix, timeout: o.Timeout, clock: o.Clock, log: o.Log, look: make(chan struct{}, 1)}
 	s.fill()
-	s.probe()
-	for range lanes {
-		s.work.Go(s.lane)
+	s.dialler.timeout = max(dialTimeout, s.timeout)
+	if err := s.place(&o); err != nil {
+		return nil, err
 	}
-	s.work.Go(s.probing)
+	s.renewer.turn = make(chan struct{}, 1)
+	s.life, s.end = context.WithCancel(context.Background())
+	s.find()
+	if l := s.layout.Load(); l != nil {
+		for _, p := range l.primaries {
+			<-p.tried
+		}
+	}
+	s.work.Go(s.finding)
 	return s, nil
 }
 
@@ -107,282 +132,86 @@ func (s *Store) fill() {
 	}
 }
 
-// tune sets what a single-use ticket needs: no retries, no cache, small buffers, one connection.
-func tune(o rueidis.ClientOption, t *tls.Config) rueidis.ClientOption {
-	if o.TLSConfig != nil && t != nil {
-		name := o.TLSConfig.ServerName
-		o.TLSConfig = t.Clone()
-		if o.TLSConfig.ServerName == "" {
-			o.TLSConfig.ServerName = name
-		}
+// place finds out from o where the servers are, and how to reach them.
+func (s *Store) place(o *Options) error {
+	d := &s.dialler
+	switch {
+	case o.URL != "" && len(o.Addresses) > 0:
+		return errors.New("redis store: a url and addresses")
+	case o.URL != "":
+		return s.placeURL(o)
+	case len(o.Addresses) == 0:
+		return errors.New("redis store: neither a url nor addresses")
 	}
-	o.ForceSingleClient = true // else it asks for a cluster first; a URL with master_set still means Sentinel
-	o.DisableRetry = true
-	o.DisableCache = true
-	o.PipelineMultiplex = -1
-	o.RingScaleEachConn = ringScale
-	o.ReadBufferEachConn, o.WriteBufferEachConn = 64<<10, 64<<10
-	o.Dialer.Timeout = dialTimeout
-	o.ConnWriteTimeout = cutAfter
-	return o
+	d.user, d.password, d.tls = o.User, o.Password, o.TLS
+	if o.Sentinel.Master == "" {
+		s.cluster = true
+		s.finder = &nodes{store: s, seeds: o.Addresses}
+		return nil
+	}
+	f := &sentinels{store: s, addresses: o.Addresses, master: o.Sentinel.Master, dialler: *d}
+	f.dialler.user, f.dialler.password = o.Sentinel.User, o.Sentinel.Password
+	s.finder = f
+	return nil
 }
 
-// Close implements ticket.Store. Calls under way fail with ErrUnavailable. It returns when all goroutines have ended, which
-// a server that hangs delays by up to two seconds.
+var errURL = errors.New("redis store: url is not a valid redis://, rediss:// or unix:// address")
+
+func (s *Store) placeURL(o *Options) error {
+	option, err := rueidis.ParseURL(o.URL)
+	if err != nil {
+		return errURL // the library's own shows the URL, which may hold a password
+	}
+	u, err := url.Parse(o.URL)
+	if err != nil {
+		return errURL
+	}
+	for key := range u.Query() {
+		if key != "db" && key != "skip_verify" {
+			return errors.New("redis store: url may ask for db and skip_verify only; several servers are addresses")
+		}
+	}
+	d := &s.dialler
+	d.user, d.password, d.db, d.tls = option.Username, option.Password, option.SelectDB, option.TLSConfig
+	if u.Scheme == "unix" {
+		d.network = "unix"
+	}
+	if d.tls != nil && o.TLS != nil {
+		d.tls = o.TLS.Clone() // its own ServerName, or the host that is dialled
+	}
+	s.finder = single(option.InitAddress[0])
+	return nil
+}
+
+// Close implements ticket.Store. Calls under way fail with ErrUnavailable. It returns when all goroutines have ended.
 func (s *Store) Close() error {
-	s.close.Do(func() {
-		close(s.quit)
-		before := s.client.Load()
-		if before != nil {
-			(*before).Close() // ends the round trips that the lanes are in
-		}
+	s.closer.Do(func() {
+		s.end()
+		s.renewer.cut()
 		s.work.Wait()
-		if c := s.client.Load(); c != before { // a probe was just connecting
-			(*c).Close()
-		}
 	})
 	return nil
 }
 
-// probing connects, and finds out when the server answers again.
-func (s *Store) probing() {
-	tick := time.NewTicker(probeEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-s.quit:
-			return
-		case <-tick.C:
-			if !s.breaker.closed.Load() {
-				s.probe()
-			}
-		}
-	}
-}
-
-// probe closes the breaker if the server answers.
-func (s *Store) probe() {
-	if err := s.ping(); err != nil {
-		return
-	}
-	if s.breaker.close() {
-		s.log.Info("ticket store is up")
-	}
-}
-
-func (s *Store) ping() error {
-	if s.client.Load() == nil {
-		c, err := rueidis.NewClient(s.option)
-		if err != nil {
-			return err
-		}
-		s.client.Store(&c)
-	}
-	c := *s.client.Load()
-	ctx, cancel := context.WithTimeout(context.Background(), s.timeout)
-	defer cancel()
-	return c.Do(ctx, c.B().Ping().Build()).Error()
-}
-
-// failed tells the breaker.
-func (s *Store) failed(why error) {
-	if s.breaker.fail(s.clock.Now()) {
-		s.log.Warn("ticket store is down", "reason", why)
-	}
-}
-
-// A call is what one caller wants: up to laneMax commands.
-type call struct {
-	commands []command
-	results  []rueidis.RedisResult // written by the lane before done is closed
-	done     chan struct{}
-	state    atomic.Uint32
-}
-
-// The states of a call. Caller and lane race for a queued one.
-const (
-	callQueued uint32 = iota
-	callTaken         // by a lane: from here on it may have happened
-	callLeft          // by the caller: it never happened
-)
-
-// unavailable is an ErrUnavailable with its reason.
+// An unavailable is an ErrUnavailable with its reason.
 type unavailable struct {
-	reason string
-	sent   bool // it may have happened
+	reason   string
+	sent     bool      // it may have happened
+	server   bool      // a server said so
+	redirect *redirect // it has not happened here, and may there
 }
 
 func (u *unavailable) Error() string { return ticket.ErrUnavailable.Error() + ": " + u.reason }
 func (u *unavailable) Unwrap() error { return ticket.ErrUnavailable }
 
 var (
-	errBreaker = &unavailable{reason: "server does not answer"}
-	errQueue   = &unavailable{reason: "too many calls waiting"}
-	errClosed  = &unavailable{reason: "closed"}
-	errWaited  = &unavailable{reason: "timed out before it was sent"}
-	errTimeout = &unavailable{reason: "timed out", sent: true}
+	errBreaker  = &unavailable{reason: "server does not answer"}
+	errQueue    = &unavailable{reason: "too many calls waiting"}
+	errClosed   = &unavailable{reason: "closed"}
+	errLeaving  = &unavailable{reason: "the primary is being replaced"}
+	errWaited   = &unavailable{reason: "timed out before it was sent"}
+	errTimeout  = &unavailable{reason: "timed out", sent: true}
+	errBroken   = &unavailable{reason: "connection is gone"}
+	errUnknown  = &unavailable{reason: "the primary is not known yet"}
+	errUnserved = &unavailable{reason: "no primary serves the slot"}
 )
-
-// do runs commands and waits for their results, at most until the timeout or the end of ctx. The results are valid when the
-// error is nil; each may carry an error of its own. At most laneMax commands.
-func (s *Store) do(ctx context.Context, commands []command) ([]rueidis.RedisResult, *unavailable) {
-	if !s.breaker.closed.Load() {
-		return nil, errBreaker
-	}
-	c := &call{commands: commands, done: make(chan struct{})}
-	select {
-	case <-s.quit:
-		return nil, errClosed
-	case s.queue <- c:
-	default:
-		return nil, errQueue
-	}
-	start := s.clock.Now()
-	timer := time.NewTimer(s.timeout)
-	defer timer.Stop()
-	select {
-	case <-c.done:
-		return c.results, nil
-	case <-s.quit:
-		return nil, c.leave(errClosed)
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	if waited := s.clock.Now().Sub(start); waited >= s.timeout/2 { // a caller that had less time proves nothing
-		s.failed(errTimeout)
-	}
-	return nil, c.leave(errTimeout)
-}
-
-// leave is the caller going without an answer.
-func (c *call) leave(why *unavailable) *unavailable {
-	if c.state.CompareAndSwap(callQueued, callLeft) {
-		return errWaited
-	}
-	return &unavailable{reason: why.reason, sent: true}
-}
-
-// lane makes round trips until Close.
-func (s *Store) lane() {
-	b := batch{store: s}
-	for {
-		select {
-		case <-s.quit:
-			return
-		case c := <-s.queue:
-			b.fill(c)
-		}
-		b.run()
-	}
-}
-
-// batch is what one lane sends in one round trip. It is used again and again.
-type batch struct {
-	store    *Store
-	calls    []*call
-	commands []command
-	wire     []rueidis.Completed
-	over     *call // did not fit in the last batch
-}
-
-// fill takes first and what else waits.
-func (b *batch) fill(first *call) {
-	b.take(first)
-	for len(b.commands) < laneMax && b.over == nil {
-		select {
-		case c := <-b.store.queue:
-			b.take(c)
-		default:
-			return
-		}
-	}
-}
-
-// take adds c, unless its caller has left.
-func (b *batch) take(c *call) {
-	if len(b.commands)+len(c.commands) > laneMax {
-		b.over = c
-		return
-	}
-	if c.state.CompareAndSwap(callQueued, callTaken) {
-		b.calls = append(b.calls, c)
-		b.commands = append(b.commands, c.commands...)
-	}
-}
-
-// run sends the batch, and the call that did not fit after it.
-func (b *batch) run() {
-	for len(b.commands) > 0 {
-		b.deliver(b.send(b.commands))
-		b.calls, b.commands = b.calls[:0], b.commands[:0]
-		if c := b.over; c != nil {
-			b.over = nil
-			b.take(c)
-		}
-	}
-}
-
-// deliver hands each call its results. A broken connection counts once for the breaker, however many calls it hits.
-func (b *batch) deliver(results []rueidis.RedisResult) {
-	for i := range results {
-		if err := results[i].NonRedisError(); err != nil {
-			b.store.failed(err)
-			break
-		}
-	}
-	for i, c := range b.calls {
-		n := len(c.commands)
-		c.results, results = results[:n:n], results[n:]
-		close(c.done)
-		b.calls[i] = nil
-	}
-	clear(b.commands)
-}
-
-// send makes the round trip, and a second one for what the server had no script for. It has no deadline but cutAfter.
-func (b *batch) send(commands []command) []rueidis.RedisResult {
-	results := b.roundTrip(commands)
-	var again []command
-	var places []int
-	for i := range results {
-		if missing(results[i].Error()) {
-			again, places = append(again, commands[i]), append(places, i)
-		}
-	}
-	if len(again) == 0 {
-		return results
-	}
-	b.load()
-	for i, r := range b.roundTrip(again) {
-		results[places[i]] = r
-	}
-	return results
-}
-
-func missing(err error) bool {
-	e, ok := rueidis.IsRedisErr(err)
-	return ok && strings.HasPrefix(e.Error(), "NOSCRIPT")
-}
-
-func (b *batch) roundTrip(commands []command) []rueidis.RedisResult {
-	client := *b.store.client.Load() // set before the breaker first closed
-	b.wire = b.wire[:0]
-	for i := range commands {
-		c := &commands[i]
-		b.wire = append(b.wire, client.B().Evalsha().Sha1(c.script.sha).Numkeys(int64(len(c.keys))).Key(c.keys...).Arg(c.args...).Build())
-	}
-	results := client.DoMulti(context.Background(), b.wire...)
-	clear(b.wire)
-	return results
-}
-
-// load sends all scripts. What fails shows as NOSCRIPT in the round trip after it.
-func (b *batch) load() {
-	client := *b.store.client.Load()
-	b.wire = b.wire[:0]
-	for _, s := range scripts {
-		b.wire = append(b.wire, client.B().ScriptLoad().Script(s.text).Build())
-	}
-	client.DoMulti(context.Background(), b.wire...)
-	clear(b.wire)
-}

@@ -44,7 +44,9 @@ func answers(t testing.TB, s *redis.Store) (ticket.View, time.Duration) {
 	start := time.Now()
 	for time.Since(start) < 20*time.Second {
 		if v, err := renew(s); err == nil {
-			return v, time.Since(start)
+			if _, err := s.Used(context.Background(), 1, nil); err == nil { // renewals have a connection of their own
+				return v, time.Since(start)
+			}
 		}
 		runtime.Gosched()
 	}

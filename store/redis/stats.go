@@ -75,8 +75,8 @@ func redeemLabel(r ticket.RedeemResult) label {
 
 // Stats is the store's state at one moment.
 type Stats struct {
-	Up       bool // the server answers: the breaker is closed
-	Degraded bool // not up, or its last answer was an error, such as out of memory or read-only
+	Up       bool // all primaries answer
+	Degraded bool // not up, or a last answer was an error, such as out of memory or read-only
 	Ops      []OpStats
 }
 
@@ -89,7 +89,7 @@ type OpStats struct {
 
 // Stats returns all pairs of op and result, in a fixed order. Any goroutine may call it.
 func (s *Store) Stats() Stats {
-	up := s.breaker.closed.Load()
+	up := s.up()
 	out := Stats{Up: up, Degraded: !up || s.refused.Load()}
 	for o := range opCount {
 		for l := range labelCount {

@@ -78,13 +78,9 @@ func (s *Store) redeem(ctx context.Context, rs []ticket.RedeemRequest, as []tick
 	for i := range rs {
 		c.redeem(&rs[i])
 	}
-	results, down := s.do(ctx, c.build())
+	replies := s.do(ctx, c.build())
 	for i := range as {
-		if down == nil {
-			as[i] = s.redeemAnswer(&results[i])
-		} else {
-			as[i] = ticket.RedeemAnswer{Result: lost(down)}
-		}
+		as[i] = redeemAnswer(&replies[i])
 	}
 	took := s.clock.Now().Sub(start)
 	for i := range as {
@@ -113,11 +109,11 @@ func lost(u *unavailable) ticket.RedeemResult {
 	return ticket.RedeemUnsent
 }
 
-func (s *Store) redeemAnswer(r *rueidis.RedisResult) ticket.RedeemAnswer {
-	m, err := r.ToMessage()
-	if s.noted(err) != nil {
-		return ticket.RedeemAnswer{Result: ticket.RedeemDoubt}
+func redeemAnswer(r *reply) ticket.RedeemAnswer {
+	if r.err != nil {
+		return ticket.RedeemAnswer{Result: lost(r.err)}
 	}
+	m := &r.msg
 	if n, err := m.AsInt64(); m.IsInt64() && err == nil {
 		return ticket.RedeemAnswer{Result: ticket.RedeemResult(n)}
 	}
@@ -150,17 +146,12 @@ func (s *Store) assert(ctx context.Context, hs []ticket.Held) error {
 		c.held(&hs[i])
 		c.end()
 	}
-	results, down := s.do(ctx, c.build())
-	if down != nil {
-		return down
-	}
-	var first error
-	for i := range results {
-		if err := s.noted(results[i].Error()); err != nil && first == nil {
-			first = err
+	for _, r := range s.do(ctx, c.build()) {
+		if r.err != nil {
+			return r.err
 		}
 	}
-	return first
+	return nil
 }
 
 // Revoke implements ticket.Store.
@@ -215,7 +206,7 @@ func (s *Store) renew(ctx context.Context, r *ticket.RenewRequest) (ticket.View,
 	c.int(r.Lease.Milliseconds())
 	c.incarnations(r.Former)
 	c.end()
-	m, err := s.one(ctx, c)
+	m, _, err := s.renewal(ctx, c.build()[0], 0)
 	if err != nil {
 		return ticket.View{}, err
 	}
@@ -271,16 +262,6 @@ func incarnations(m *rueidis.RedisMessage) ([]ticket.Incarnation, error) {
 	return out, nil
 }
 
-// one runs the single command of c.
-func (s *Store) one(ctx context.Context, c *commands) (rueidis.RedisMessage, error) {
-	results, down := s.do(ctx, c.build())
-	if down != nil {
-		return rueidis.RedisMessage{}, down
-	}
-	m, err := results[0].ToMessage()
-	return m, s.noted(err)
-}
-
 func (s *Store) oneInt(ctx context.Context, c *commands) (int64, error) {
 	m, err := s.one(ctx, c)
 	if err != nil {
@@ -291,15 +272,4 @@ func (s *Store) oneInt(ctx context.Context, c *commands) (int64, error) {
 		return 0, errAnswer
 	}
 	return n, nil
-}
-
-// noted turns the error of one command into ours. One that the server sent shows that it lives, and not well.
-func (s *Store) noted(err error) error {
-	if _, answered := rueidis.IsRedisErr(err); err == nil || answered {
-		s.refused.Store(err != nil)
-	}
-	if err == nil {
-		return nil
-	}
-	return &unavailable{err.Error(), true}
 }
