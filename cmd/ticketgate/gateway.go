@@ -174,9 +174,13 @@ func (g *gateway) buildStore() error {
 	clk := mono.System
 	switch s := &g.c.Store; s.Kind {
 	case "redis":
-		r, err := redis.New(redis.Options{URL: s.URL.Reveal(), Prefix: s.Prefix, Timeout: s.Timeout, Clock: clk, Log: g.log})
+		r, err := redis.New(redis.Options{
+			URL: s.URL.Reveal(), Addresses: s.Addresses, User: s.User, Password: s.Password.Reveal(), TLS: s.TLS.Loaded,
+			Sentinel: redis.Sentinel{Master: s.Sentinel.Master, User: s.Sentinel.User, Password: s.Sentinel.Password.Reveal()},
+			Prefix:   s.Prefix, Timeout: s.Timeout, Clock: clk, Log: g.log,
+		})
 		if err != nil {
-			return fmt.Errorf("store.url: %w", err)
+			return fmt.Errorf("store: %w", err)
 		}
 		g.store, g.redis = r, r
 	default:

@@ -92,20 +92,6 @@ func isLoopback(address string) bool {
 	return err == nil && a.Addr().Unmap().IsLoopback()
 }
 
-func (l *loader) checkStore() {
-	s := &l.cfg.Store
-	redis := s.Kind == "redis"
-	l.rule(!redis || !s.URL.Empty(), []string{"store.url", "store.kind"}, "missing; a redis store needs one")
-	l.rule(redis || s.URL.Empty(), []string{"store.url", "store.kind"}, "a %s store has none; write kind: redis", s.Kind)
-	l.rule(!redis || !l.cfg.Secrets.TicketKeys.Empty(), []string{"secrets.ticket_keys", "store.kind"},
-		"missing; nodes that share a store need the same ticket keys")
-	l.rule(!redis || !l.cfg.Secrets.KeyHash.Empty(), []string{"secrets.key_hash", "store.kind"},
-		"missing; nodes that share a store need the same hash keys")
-	c := &l.cfg.Cluster
-	l.rule(c.Lease >= 3*c.Heartbeat, []string{"cluster.lease", "cluster.heartbeat"},
-		"%v is less than three heartbeats of %v: one lost answer would end it", c.Lease, c.Heartbeat)
-}
-
 func (l *loader) checkStreams() {
 	for name, s := range l.cfg.Streams {
 		at := "streams." + name

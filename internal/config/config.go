@@ -124,10 +124,22 @@ type Admin struct {
 
 // Store is where tickets and slots are.
 type Store struct {
-	Kind    string        `yaml:"kind" default:"memory" oneof:"memory redis" later:"local"`
-	URL     Secret        `yaml:"url" form:"redis-url"` // it may hold a password
-	Prefix  string        `yaml:"prefix" default:"tg:" form:"prefix"`
-	Timeout time.Duration `yaml:"timeout" default:"200ms" range:"10ms,10s"`
+	Kind      string        `yaml:"kind" default:"memory" oneof:"memory redis" later:"local"`
+	URL       Secret        `yaml:"url" form:"redis-url"`           // of one server; it may hold a password
+	Addresses []string      `yaml:"addresses" form:"redis-address"` // of sentinels, or of nodes of a Redis Cluster; instead of URL
+	Sentinel  Sentinel      `yaml:"sentinel"`
+	User      string        `yaml:"user"` // with Addresses
+	Password  Secret        `yaml:"password"`
+	TLS       StoreTLS      `yaml:"tls"`
+	Prefix    string        `yaml:"prefix" default:"tg:" form:"prefix"`
+	Timeout   time.Duration `yaml:"timeout" default:"200ms" range:"10ms,10s"`
+}
+
+// Sentinel is what Store.Addresses are asked, if it has a Master; else they are nodes of a Redis Cluster.
+type Sentinel struct {
+	Master   string `yaml:"master"` // what the sentinels call the primary
+	User     string `yaml:"user"`
+	Password Secret `yaml:"password"`
 }
 
 // Secrets are the key rings, a line "id:base64 of 32 bytes" each. Empty: made at start, which only one node can do.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"net/url"
 	"regexp"
@@ -98,6 +99,7 @@ var forms = map[string]func(string) error{
 	"origin-or-none": checkOriginOrNone,
 	"public-url":     checkPublicURL,
 	"redis-url":      checkRedisURL,
+	"redis-address":  checkRedisAddress,
 	"prefix":         checkPrefix,
 	"memory-limit":   checkMemoryLimit,
 	"target":         checkTarget,
@@ -228,6 +230,24 @@ func checkRedisURL(s string) error {
 	}
 	if u.Scheme != "redis" && u.Scheme != "rediss" || !isHost(u.Host) {
 		return errors.New(`is not a URL such as "redis://10.0.0.5:6379/0" (rediss:// with TLS)`)
+	}
+	if path := strings.TrimPrefix(u.Path, "/"); path != "" {
+		if _, err := strconv.ParseUint(path, 10, 16); err != nil {
+			return errors.New("ends with something else than the number of a database, such as /0")
+		}
+	}
+	for key := range u.Query() {
+		if key != "db" && key != "skip_verify" {
+			return errors.New(`has a setting that is not known behind "?"; sentinels and nodes of a cluster stand in store.addresses`)
+		}
+	}
+	return nil
+}
+
+func checkRedisAddress(s string) error {
+	host, port, err := net.SplitHostPort(s)
+	if n, wrong := strconv.ParseUint(port, 10, 16); err != nil || wrong != nil || n == 0 || host == "" || !isHost(s) {
+		return errors.New(`is not a host and a port such as "10.0.0.5:6379"`)
 	}
 	return nil
 }

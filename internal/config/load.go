@@ -89,6 +89,7 @@ func (l *loader) complete() {
 		}
 	}
 	l.placeTLS()
+	l.placeStoreTLS()
 	for i, path := range l.cfg.Auth.Keys.Source {
 		if at := fmt.Sprintf("auth.keys.source[%d]", i); l.sound(at) {
 			l.loadKeys(at, path)

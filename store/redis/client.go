@@ -177,7 +177,9 @@ func (s *Store) placeURL(o *Options) error {
 		d.network = "unix"
 	}
 	if d.tls != nil && o.TLS != nil {
+		skip := d.tls.InsecureSkipVerify
 		d.tls = o.TLS.Clone() // its own ServerName, or the host that is dialled
+		d.tls.InsecureSkipVerify = skip
 	}
 	s.finder = single(option.InitAddress[0])
 	return nil
