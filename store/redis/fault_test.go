@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -59,16 +60,24 @@ func (l *ledger) String() string {
 // ranAt is how often the commands of keys ran, as a server knows.
 func ranAt(t testing.TB, server *redistest.Server, keys []string) []int64 {
 	t.Helper()
-	v, err := server.Do(append([]string{"MGET"}, keys...)...)
-	if err != nil {
-		t.Fatal(err)
-	}
 	ran := make([]int64, len(keys))
-	for i, n := range v.([]any) {
-		if n != nil {
-			if _, err := fmt.Sscan(n.(string), &ran[i]); err != nil {
-				t.Fatal(err)
+	at := 0
+	for part := range slices.Chunk(keys, 1000) {
+		commands := make([][]string, len(part))
+		for i, key := range part {
+			commands[i] = []string{"GET", key}
+		}
+		answers, err := server.DoAll(commands...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range answers {
+			if v != nil {
+				if _, err := fmt.Sscan(fmt.Sprint(v), &ran[at]); err != nil {
+					t.Fatalf("%s: %v", keys[at], v)
+				}
 			}
+			at++
 		}
 	}
 	return ran

@@ -15,6 +15,18 @@ import (
 // Do sends one command on a connection of its own, as the user who may do everything, and returns the answer: a string, an
 // int64, nil or a []any of these. An error that the server answers is a Refusal.
 func (s *Server) Do(args ...string) (any, error) {
+	all, err := s.DoAll(args)
+	if err != nil {
+		return nil, err
+	}
+	if refusal, ok := all[0].(Refusal); ok {
+		return nil, refusal
+	}
+	return all[0], nil
+}
+
+// DoAll is Do for commands one after the other on one connection. What the server refuses has its Refusal for an answer.
+func (s *Server) DoAll(commands ...[]string) ([]any, error) {
 	c, err := net.DialTimeout("tcp", s.Addr(), time.Second)
 	if err != nil {
 		return nil, err
@@ -32,7 +44,19 @@ func (s *Server) Do(args ...string) (any, error) {
 			return nil, err
 		}
 	}
-	return exchange(c, r, args...)
+	answers := make([]any, len(commands))
+	for i, args := range commands {
+		v, err := exchange(c, r, args...)
+		var refusal Refusal
+		if errors.As(err, &refusal) {
+			v, err = refusal, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		answers[i] = v
+	}
+	return answers, nil
 }
 
 // doWait is how long an answer may take.
