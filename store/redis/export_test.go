@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"ticketgate/ticket"
@@ -46,7 +47,8 @@ func (s *Store) Count(ctx context.Context, keys ...string) []Outcome {
 func (s *Store) CountRenewed(ctx context.Context, key string, replicas int) (Outcome, int) {
 	m, acked, err := s.renewal(ctx, count(key), replicas)
 	if err != nil {
-		return Outcome{Err: err, Sent: err.(*unavailable).sent}, acked
+		var down *unavailable
+		return Outcome{Err: err, Sent: !errors.As(err, &down) || down.sent}, acked
 	}
 	n, err := m.AsInt64()
 	return Outcome{N: n, Err: err}, acked

@@ -35,19 +35,21 @@ func rules(t testing.TB) string {
 // A site is one way of running Redis.
 type site struct {
 	name  string
-	start func(t testing.TB, options ...redistest.Option) (redis.Options, *redistest.Cluster)
+	start func(t testing.TB, options ...redistest.Option) (redis.Options, []*redistest.Server, *redistest.Cluster)
 }
 
 var sites = []site{
-	{"single", func(t testing.TB, options ...redistest.Option) (redis.Options, *redistest.Cluster) {
-		return redis.Options{URL: redistest.Start(t, options...).URL()}, nil
+	{"single", func(t testing.TB, options ...redistest.Option) (redis.Options, []*redistest.Server, *redistest.Cluster) {
+		server := redistest.Start(t, options...)
+		return redis.Options{URL: server.URL()}, []*redistest.Server{server}, nil
 	}},
-	{"sentinel", func(t testing.TB, options ...redistest.Option) (redis.Options, *redistest.Cluster) {
-		return sentinelOptions(redistest.StartSentinel(t, options...)), nil
+	{"sentinel", func(t testing.TB, options ...redistest.Option) (redis.Options, []*redistest.Server, *redistest.Cluster) {
+		r := redistest.StartSentinel(t, options...)
+		return sentinelOptions(r), r.Servers, nil
 	}},
-	{"cluster", func(t testing.TB, options ...redistest.Option) (redis.Options, *redistest.Cluster) {
+	{"cluster", func(t testing.TB, options ...redistest.Option) (redis.Options, []*redistest.Server, *redistest.Cluster) {
 		c := redistest.StartCluster(t, options...)
-		return redis.Options{Addresses: c.Addrs()[:2]}, c
+		return redis.Options{Addresses: c.Addrs()[:2]}, c.Servers, c
 	}},
 }
 
@@ -68,11 +70,12 @@ func openAt(t testing.TB, o redis.Options) *redis.Store {
 
 // TestEverywhere: the same store, whichever way Redis is run, with TLS and as a user who may do no more than needed.
 func TestEverywhere(t *testing.T) {
-	clock := raw(t, redistest.Start(t)) // the servers' clocks are this host's
+	clock := raw(t, redistest.Start(t))     // the servers' clocks are this host's
+	used := map[string]bool{"asking": true} // that one TestSlotMoves needs
 	for _, site := range sites {
 		t.Run(site.name, func(t *testing.T) {
 			certs := redistest.NewCerts(t)
-			o, cluster := site.start(t, redistest.WithTLS(certs), redistest.WithACL(rules(t)))
+			o, servers, cluster := site.start(t, redistest.WithTLS(certs), redistest.WithACL(rules(t)))
 			o.TLS, o.Timeout = certs.Client, 5*time.Second
 			if o.URL == "" {
 				o.User, o.Password = redistest.User, redistest.Password
@@ -86,7 +89,35 @@ func TestEverywhere(t *testing.T) {
 				}
 				return storetest.Harness{Store: store, Advance: func(t testing.TB, d time.Duration) { pass(t, clock, d) }}
 			})
+			o.Prefix = "tg:"
+			s := ready(t, openAt(t, o))
+			listenAt(t, s, "revoked").want(t, "up true")
+			if o, _ := s.CountRenewed(context.Background(), "tg:{nodes}:n", 1); o.Err == nil || !strings.Contains(o.Err.Error(), "can't run this command") {
+				t.Errorf("a script that does what the user may not: %+v", o)
+			}
+			note(t, used, servers)
 		})
+	}
+	for _, rule := range strings.Fields(rules(t)) {
+		if command, ok := strings.CutPrefix(rule, "+"); ok && !used[command] {
+			t.Errorf("the user may run %s, which nothing needs", command)
+		}
+	}
+}
+
+// note adds the commands that were run to used.
+func note(t *testing.T, used map[string]bool, servers []*redistest.Server) {
+	t.Helper()
+	for _, server := range servers {
+		text, err := server.Do("INFO", "commandstats")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(text.(string)) {
+			if name, _, ok := strings.Cut(strings.TrimPrefix(line, "cmdstat_"), ":"); ok {
+				used[name] = true
+			}
+		}
 	}
 }
 

@@ -19,8 +19,10 @@ import (
 
 // The users of WithACL. The first is for what is tested, the second for servers among themselves and for Do.
 const (
-	User, Password           = "gw", "hunter2"
-	adminUser, adminPassword = "admin", "sesame"
+	User          = "gw"
+	Password      = "hunter2" //nolint:gosec // of servers that live for one test
+	adminUser     = "admin"
+	adminPassword = "sesame"
 )
 
 // WithACL adds the user User with rules, such as "~tg:*", "+ping". Nobody else may do anything, but for Do and replicas.
