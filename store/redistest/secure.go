@@ -20,7 +20,7 @@ import (
 // The users of WithACL. The first is for what is tested, the second for servers among themselves and for Do.
 const (
 	User          = "gw"
-	Password      = "hunter2" //nolint:gosec // of servers that live for one test
+	Password      = "hunter2"
 	adminUser     = "admin"
 	adminPassword = "sesame"
 )
