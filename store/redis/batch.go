@@ -144,7 +144,7 @@ func (b *batch) roundTrip(l *link, only []int, replies []reply) {
 		b.wire = append(b.wire, b.commands[i].wire(l.client))
 	}
 	results := l.run(b.primary.store.cutAfter(), b.wire...)
-	at := 0
+	at, whole := 0, true
 	for i := range b.commands {
 		if only != nil && !slices.Contains(only, i) {
 			continue
@@ -153,7 +153,12 @@ func (b *batch) roundTrip(l *link, only []int, replies []reply) {
 			at++
 		}
 		replies[i] = replyOf(&results[at])
+		whole = whole && (replies[i].err == nil || replies[i].err.server)
 		at++
+	}
+	if !whole {
+		b.wire = nil // rueidis may still be writing from it: its reader, which noticed that the connection is gone, does not wait for its writer
+		return
 	}
 	clear(b.wire)
 }
