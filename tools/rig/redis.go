@@ -53,20 +53,26 @@ func (r *Redis) Restart(ctx context.Context) (err error) {
 		r.ended = nil
 		return err
 	}
-	for {
+	if err := r.Answers(ctx); err != nil {
+		text, _ := os.ReadFile(log)
+		return fmt.Errorf("redis-server does not start: %w: %s", errors.Join(err, r.Stop()), text)
+	}
+	return nil
+}
+
+// Answers returns when the server answers.
+func (r *Redis) Answers(ctx context.Context) error {
+	for !r.ping() {
 		select {
 		case err := <-r.ended:
 			r.ended = nil
-			text, _ := os.ReadFile(log)
-			return fmt.Errorf("redis-server ended at its start: %w: %s", err, text)
+			return fmt.Errorf("redis-server has ended: %w", err)
 		case <-ctx.Done():
-			return errors.Join(ctx.Err(), r.Stop())
+			return ctx.Err()
 		default:
-			if r.ping() {
-				return nil
-			}
 		}
 	}
+	return nil
 }
 
 // Signal sends s to the server: SIGSTOP stops it in its tracks, SIGCONT lets it go on. Stop ends a stopped one, too.
@@ -85,7 +91,7 @@ func (r *Redis) ping() bool {
 		return false
 	}
 	line, err := bufio.NewReader(c).ReadString('\n')
-	return err == nil && strings.HasPrefix(line, "+PONG")
+	return err == nil && strings.HasPrefix(line, "+PONG") // else it is still reading its data
 }
 
 // Stop kills the server (SIGKILL), if it runs, and waits for it.
