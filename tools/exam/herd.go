@@ -222,7 +222,7 @@ type doorway struct{ handshake, gate string }
 // client's number, how many, key, handshake and gate of each node.
 func runHerd(args []string, hear func() (string, bool), say func(string, ...any)) error {
 	if len(args) < 6 || len(args)%2 != 0 {
-		return errors.New("want: seed, first, number, key, handshake, gate...")
+		return errors.New("want: seed, first, number, key, handshake and gate of each node")
 	}
 	seed, err1 := strconv.ParseUint(args[0], 10, 64)
 	first, err2 := strconv.Atoi(args[1])
