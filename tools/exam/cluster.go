@@ -151,7 +151,7 @@ func start(ctx context.Context, x *exam, o clusterOptions) (c *cluster, err erro
 		store = c.redis.Addr
 	}
 	if o.proxy {
-		if c.proxy, err = startProxy(ctx, x.rnd.Uint64(), store); err != nil {
+		if c.proxy, err = startProxy(ctx, x.rnd.Uint64(), store, x.pace(slowPeriod)); err != nil {
 			return c, err
 		}
 		store = c.proxy.address

@@ -34,7 +34,6 @@ const (
 	herdCallsSmall = 3.5  // a busy machine hears of a release only when the client is back, and then it is told again with the heartbeat
 	herdHeartbeat  = 10 * time.Second
 	herdIssuers    = 512 // connections of a process to the front end of a node: clients have their tickets from application servers
-	herdHeads      = "admit: {}"
 )
 
 // reconnectHerd opens sockets on all nodes, lets their clients reset them, and watches them come back.
@@ -43,7 +42,7 @@ func reconnectHerd(ctx context.Context, x *exam) error {
 	if x.size < 0.1 {
 		beat = time.Second
 	}
-	c, err := start(ctx, x, clusterOptions{nodes: herdNodes, gate: herdHeads, yaml: fmt.Sprintf("cluster: { heartbeat: %s }\n", beat)})
+	c, err := start(ctx, x, clusterOptions{nodes: herdNodes, gate: addressLimits, yaml: fmt.Sprintf("cluster: { heartbeat: %s }\n", beat)})
 	if err != nil {
 		return err
 	}
@@ -241,7 +240,11 @@ func runHerd(args []string, hear func() (string, bool), say func(string, ...any)
 	sockets := make([]*socket, n)
 	var failed atomic.Pointer[error]
 	each(sockets, openAtOnce, func(i int, _ *socket) {
-		s, err := h.open(first+i, h.nodes[(first+i)*len(h.nodes)/(n*len(h.nodes))%len(h.nodes)])
+		var s *socket
+		err := patiently(func() (err error) {
+			s, err = h.open(first+i, h.nodes[first/n%len(h.nodes)]) // each herd at a node of its own
+			return err
+		})
 		if err != nil {
 			failed.CompareAndSwap(nil, &err)
 			return

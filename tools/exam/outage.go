@@ -8,6 +8,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"ticketgate/tools/rig"
 )
 
 func init() {
@@ -40,8 +42,11 @@ func redisGone(ctx context.Context, x *exam) error {
 	lease := 45 * time.Second
 	o := clusterOptions{nodes: outageNodes, backend: url, redis: []string{"--appendonly", "yes"}, store: 200 * time.Millisecond,
 		yaml: fmt.Sprintf("tickets: { ttl: %s }\n", outageTicket)}
-	if x.size < 0.1 { // on a busy machine Redis is slow when nothing is wrong
-		lease, o.store = 10*time.Second, 500*time.Millisecond
+	if x.size < 1 { // on a busy machine Redis is slow when nothing is wrong
+		o.store = 500 * time.Millisecond
+	}
+	if x.size < 0.1 {
+		lease = 10 * time.Second
 		o.yaml += fmt.Sprintf("cluster: { heartbeat: 1s, lease: %s }\n", lease)
 	}
 	c, err := start(ctx, x, o)
@@ -142,7 +147,11 @@ func (u *outage) play(ctx context.Context, x *exam, name string, leave, back fun
 // hold gets tickets.
 func (u *outage) hold(ctx context.Context, n int, name string) (held []*spending, err error) {
 	for i := range n {
-		t, err := u.issue(ctx, i%len(u.nodes), request{Stream: "echo", Client: "held-" + name + strconv.Itoa(i)})
+		var t *rig.Ticket
+		err := patiently(func() (err error) {
+			t, err = u.issue(ctx, i%len(u.nodes), request{Stream: "echo", Client: "held-" + name + strconv.Itoa(i)})
+			return err
+		})
 		if err != nil {
 			return nil, err
 		}

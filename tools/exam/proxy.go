@@ -22,9 +22,9 @@ type proxy struct {
 	address string // host:port
 }
 
-// startProxy runs one in front of target, host:port.
-func startProxy(ctx context.Context, seed uint64, target string) (*proxy, error) {
-	h, err := startRole("proxy", nil, strconv.FormatUint(seed, 10), target)
+// startProxy runs one in front of target, host:port, that cuts one of twenty connections each so often when it is slow.
+func startProxy(ctx context.Context, seed uint64, target string, every time.Duration) (*proxy, error) {
+	h, err := startRole("proxy", nil, strconv.FormatUint(seed, 10), target, every.String())
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,8 @@ func (p *proxy) be(ctx context.Context, how string) (s passing, err error) {
 
 const (
 	slowMean   = 200 * time.Millisecond
-	slowCut    = 0.05                   // of all connections are cut each second, and so many new ones at once
+	slowCut    = 0.05                   // of all connections are cut each slowPeriod, and so many new ones at once
+	slowPeriod = 5 * time.Second        // nodes have one each, which they keep: 6 times in 5 minutes on the average
 	cutEvery   = 100 * time.Millisecond // chance is asked about each so often
 	proxyChunk = 32 << 10
 	proxyHolds = 1024 // chunks a connection and direction, before its sender has to wait
@@ -66,6 +67,7 @@ const (
 // middleman is the proxy's own process.
 type middleman struct {
 	target string
+	every  time.Duration // in which slowCut of all connections are cut
 
 	mu    sync.Mutex
 	rnd   *rand.Rand
@@ -87,20 +89,21 @@ func (p *pair) cut() {
 }
 
 // runProxy takes connections and says where, then reads "pass", "slow" and "stall" and answers each with what it has seen. args:
-// seed, target.
+// seed, target, and in which time slowCut of all connections are cut.
 func runProxy(args []string, hear func() (string, bool), say func(string, ...any)) error {
-	if len(args) != 2 {
-		return errors.New("want: seed, target")
+	if len(args) != 3 {
+		return errors.New("want: seed, target, interval")
 	}
-	seed, err := strconv.ParseUint(args[0], 10, 64)
-	if err != nil {
+	seed, err1 := strconv.ParseUint(args[0], 10, 64)
+	every, err2 := time.ParseDuration(args[2])
+	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	m := &middleman{target: args[1], rnd: rand.New(rand.NewPCG(seed, 46)), open: make(chan struct{}), conns: map[*pair]struct{}{}}
+	m := &middleman{target: args[1], every: every, rnd: rand.New(rand.NewPCG(seed, 46)), open: make(chan struct{}), conns: map[*pair]struct{}{}}
 	close(m.open)
 	say("%s", ln.Addr())
 	go m.accept(ln) // these two end with the process
@@ -198,7 +201,7 @@ func (m *middleman) cutting() {
 	for range time.Tick(cutEvery) {
 		m.mu.Lock()
 		for p := range m.conns {
-			if m.slow && m.rnd.Float64() < slowCut*cutEvery.Seconds() {
+			if m.slow && m.rnd.Float64() < slowCut*float64(cutEvery)/float64(m.every) {
 				delete(m.conns, p)
 				m.seen.cut++
 				go p.cut()

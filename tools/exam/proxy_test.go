@@ -30,7 +30,7 @@ func dialThrough(t *testing.T, seed string) (be func(string) string, dial func()
 	}()
 	in, out, done := make(chan string), make(chan string), make(chan error, 1)
 	go func() {
-		done <- runProxy([]string{seed, server.Addr().String()}, func() (string, bool) { s, ok := <-in; return s, ok },
+		done <- runProxy([]string{seed, server.Addr().String(), time.Second.String()}, func() (string, bool) { s, ok := <-in; return s, ok },
 			func(format string, args ...any) { out <- strings.TrimSpace(fmt.Sprintf(format, args...)) })
 	}()
 	t.Cleanup(func() {

@@ -118,11 +118,14 @@ func (r *residence) grow(n int) error {
 	var failed atomic.Pointer[error]
 	each(make([]struct{}, max(0, n-r.have)), openAtOnce, func(i int, _ struct{}) {
 		i += r.have
-		t, err := rig.Issue(context.Background(), web, r.handshake, r.key, request{Stream: r.stream, Client: "resident" + strconv.Itoa(r.first+i)})
 		var s *socket
-		if err == nil {
-			s, err = dialRaw(context.Background(), r.gate, t)
-		}
+		err := patiently(func() error {
+			t, err := rig.Issue(context.Background(), web, r.handshake, r.key, request{Stream: r.stream, Client: "resident" + strconv.Itoa(r.first+i)})
+			if err == nil {
+				s, err = dialRaw(context.Background(), r.gate, t)
+			}
+			return err
+		})
 		if err != nil {
 			err = fmt.Errorf("resident %d: %w", r.first+i, err)
 			failed.CompareAndSwap(nil, &err)
@@ -135,6 +138,16 @@ func (r *residence) grow(n int) error {
 		return *err
 	}
 	return nil
+}
+
+// patiently does f again while it is turned away with 503, as a busy machine does without any other reason, for a while.
+func patiently(f func() error) error {
+	for until := time.Now().Add(2 * answerWithin); ; {
+		err := f()
+		if !turnedAway(err) || time.Now().After(until) || rest(context.Background(), sampleEvery) != nil {
+			return err
+		}
+	}
 }
 
 // talk says who it is, and then something each second, until all is over.
