@@ -23,6 +23,7 @@ import (
 type cluster struct {
 	nodes []*rig.Node
 	redis *rig.Redis
+	proxy *proxy // nil: none
 	ring  string
 	key   rig.Key
 	http  *http.Client
@@ -47,6 +48,9 @@ type clusterOptions struct {
 	address string            // of the gate; "": a free port of 127.0.0.1
 	tags    []string          // of the build
 	env     []string          // beside the process's own
+	redis   []string          // further arguments of redis-server
+	store   time.Duration     // store.timeout; 0: 2 s
+	proxy   bool              // between the nodes and Redis there is a proxy
 	log     io.Writer         // gets all that the nodes log; nil: nobody
 }
 
@@ -78,7 +82,11 @@ plans:
 store: %s
 %s`
 
-func (o *clusterOptions) config(redis *rig.Redis) string {
+// storeTimeout is longer than the default: most tests are not about a slow Redis, but may run on a busy machine.
+const storeTimeout = 2 * time.Second
+
+// config is the configuration of a node with the store at redis, host:port; "": in memory.
+func (o *clusterOptions) config(redis string) string {
 	relays := maps.Clone(o.relays)
 	if o.backend != "" {
 		relays = map[string]string{"relay": o.backend}
@@ -90,9 +98,8 @@ func (o *clusterOptions) config(redis *rig.Redis) string {
 		backend += fmt.Sprintf("  pool-%s: { targets: [%q] }\n", name, relays[name])
 	}
 	store := "{ kind: memory }"
-	if redis != nil {
-		// Longer than the default: these tests are not about a slow Redis, but may run on a busy machine.
-		store = fmt.Sprintf("{ kind: redis, url: \"redis://%s\", timeout: 2s }", redis.Addr)
+	if redis != "" {
+		store = fmt.Sprintf("{ kind: redis, url: \"redis://%s\", timeout: %v }", redis, cmp.Or(o.store, storeTimeout))
 	}
 	count := o.count
 	if count == 0 {
@@ -136,17 +143,25 @@ func start(ctx context.Context, x *exam, o clusterOptions) (c *cluster, err erro
 	if c.key, err = rig.NewKey(c.ring, "exam", "exam", "all", "p", "delegate"); err != nil {
 		return c, err
 	}
+	store := ""
 	if !o.memory {
-		if c.redis, err = rig.StartRedis(ctx, c.dir); err != nil {
+		if c.redis, err = rig.StartRedis(ctx, c.dir, o.redis...); err != nil {
 			return c, err
 		}
+		store = c.redis.Addr
+	}
+	if o.proxy {
+		if c.proxy, err = startProxy(ctx, x.rnd.Uint64(), store, x.pace(slowPeriod)); err != nil {
+			return c, err
+		}
+		store = c.proxy.address
 	}
 	for i := range max(1, o.nodes) {
 		dir := filepath.Join(x.dir, "node"+strconv.Itoa(i))
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			return c, err
 		}
-		n, err := rig.Start(ctx, &rig.StartOptions{Binary: bin, Dir: dir, Config: o.config(c.redis), Limit: o.limit, Env: o.env, Log: o.log,
+		n, err := rig.Start(ctx, &rig.StartOptions{Binary: bin, Dir: dir, Config: o.config(store), Limit: o.limit, Env: o.env, Log: o.log,
 			Files: map[string]string{"ring": c.ring, "keys.yaml": c.key.Entry}})
 		if err != nil {
 			return c, err
@@ -161,6 +176,9 @@ func (c *cluster) close() error {
 	for _, n := range c.nodes {
 		errs = append(errs, n.Stop())
 	}
+	if c.proxy != nil {
+		errs = append(errs, c.proxy.Kill())
+	}
 	if c.redis != nil {
 		errs = append(errs, c.redis.Stop())
 	}
@@ -172,6 +190,7 @@ func (c *cluster) close() error {
 type request struct {
 	Stream string `json:"stream"`
 	Client string `json:"client,omitempty"`
+	Origin string `json:"origin,omitempty"`
 }
 
 // metric reads one sample, named as it stands in the text, from node 0; 0 if it is not there.
@@ -182,7 +201,12 @@ func (c *cluster) metric(ctx context.Context, name string) (int, error) {
 
 // metrics reads all samples of node 0, by their names as they stand in the text.
 func (c *cluster) metrics(ctx context.Context) (map[string]float64, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.nodes[0].Admin+"/metrics", nil)
+	return c.metricsOf(ctx, 0)
+}
+
+// metricsOf is metrics of node i.
+func (c *cluster) metricsOf(ctx context.Context, i int) (map[string]float64, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.nodes[i].Admin+"/metrics", nil)
 	if err != nil {
 		return nil, err
 	}

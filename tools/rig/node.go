@@ -88,7 +88,7 @@ type StartOptions struct {
 	Files  map[string]string // further files beside the configuration, by name
 	Env    []string          // beside the process's own
 	Limit  uint64            // RLIMIT_NOFILE of the node, 0: inherited
-	Log    io.Writer         // gets all that the node logs, line by line; nil: only its end is kept
+	Log    io.Writer         // gets all that the node logs, a whole line a call; nil: only its end is kept
 }
 
 // Start runs a node and returns when it takes connections.
@@ -139,11 +139,6 @@ type follower struct {
 
 // Write implements io.Writer, for one goroutine.
 func (f *follower) Write(b []byte) (int, error) {
-	if f.copy != nil {
-		if _, err := f.copy.Write(b); err != nil {
-			return 0, err
-		}
-	}
 	f.part = append(f.part, b...)
 	for {
 		line, rest, whole := bytes.Cut(f.part, []byte("\n"))
@@ -151,6 +146,11 @@ func (f *follower) Write(b []byte) (int, error) {
 			return len(b), nil
 		}
 		f.line(line)
+		if f.copy != nil {
+			if _, err := f.copy.Write(f.part[:len(line)+1]); err != nil {
+				return 0, err
+			}
+		}
 		f.part = bytes.Clone(rest)
 	}
 }
