@@ -160,6 +160,7 @@ var scenarios = []scenario{
 	{"admissions", admissions},
 	{"tickets", tickets},
 	{"pings", pings},
+	{"flood", flood},
 	{"growth", growth},
 	{"slow", slow},
 }
