@@ -145,7 +145,7 @@ func flood(r *runner) (_ *section, err error) {
 	if err != nil {
 		return nil, err
 	}
-	g, err := r.gatewayWith(setup{store: redisStore(url)})
+	g, err := r.gatewayWith(setup{store: patientStore(url)})
 	if err != nil {
 		return nil, err
 	}
