@@ -88,6 +88,7 @@ type setup struct {
 	pong    time.Duration // how long the answer may take; 0: 10 s, or half of ping
 	tls     bool          // on the gate
 	tickets string        // of its section tickets, besides what all have; "": nothing
+	clients int           // whom tickets are for; 0: as many as always
 	beside  bool          // on the client's core, where the server's is its Redis's
 }
 
@@ -140,7 +141,7 @@ func (r *runner) gatewayWith(s setup) (*gateway, error) {
 	}
 	g := &gateway{host: fmt.Sprintf("127.0.0.1:%d", ports[1]), port: ports[1]}
 	api := fmt.Sprintf("127.0.0.1:%d", ports[0])
-	g.mint = bench.NewMint(api, key, "load", clients)
+	g.mint = bench.NewMint(api, key, "load", cmp.Or(s.clients, clients))
 	if g.api, err = bench.NewTarget(api); err != nil {
 		return nil, err
 	}

@@ -163,6 +163,7 @@ var scenarios = []scenario{
 	{"pings", pings},
 	{"flood", flood},
 	{"store", storeCosts},
+	{"scale", scale},
 	{"growth", growth},
 	{"slow", slow},
 }
