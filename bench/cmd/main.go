@@ -164,6 +164,7 @@ var scenarios = []scenario{
 	{"flood", flood},
 	{"store", storeCosts},
 	{"scale", scale},
+	{"replicas", replicas},
 	{"growth", growth},
 	{"slow", slow},
 }

@@ -29,6 +29,8 @@ const (
 	spenderLife  = time.Hour       // longer than any scenario: no ticket lapses under it
 	spenderLease = 2 * time.Hour   // nor its lease
 	spenderWait  = 5 * time.Second // for one call
+	spenderEnter = 20 * time.Second
+	spenderAgain = 20 * time.Millisecond
 )
 
 // newSpender enters a node in s.
@@ -40,7 +42,26 @@ func newSpender(ctx context.Context, s ticket.Store, clients int) (*spender, err
 		ID: "tkt_01HZX3V7Q2W8N4K6M9T5B1C0D2", Client: "user-1234567", Key: "key_01HZX3V7Q2", Product: "load", Plan: "load", Stream: "load",
 		IssuedAt: time.Now(), SessionEnd: time.Now().Add(time.Hour), Limit: 100_000,
 	})
-	return p, p.renew(ctx)
+	return p, p.enter(ctx)
+}
+
+// enter renews until the store answers: it may still be connecting.
+func (p *spender) enter(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, spenderEnter)
+	defer cancel()
+	again := time.NewTicker(spenderAgain)
+	defer again.Stop()
+	for {
+		err := p.renew(ctx)
+		if !errors.Is(err, ticket.ErrUnavailable) {
+			return err
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // renew prolongs the node's lease, and learns the epoch.
