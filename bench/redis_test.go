@@ -80,6 +80,10 @@ func TestRedisStats(t *testing.T) {
 	if err != nil || last.Scripts != 5 || last.Reads-two.Reads != 2 { // both together, and the question
 		t.Errorf("%+v after %+v, %v", last, two, err)
 	}
+	text := "used_memory:5\r\ntotal_reads_processed:7\r\ntotal_writes_processed:9\r\ncmdstat_evalsha:calls=3,usec=12\r\n"
+	if got, err := bench.ParseRedisStats(text); err != nil || got != (bench.RedisStats{Scripts: 3, Reads: 7, Memory: 5}) {
+		t.Errorf("%+v, %v", got, err)
+	}
 	if _, err := bench.ParseRedisStats("total_reads_processed:1\r\ncmdstat_evalsha:calls=2,usec=1\r\n"); err == nil {
 		t.Error("no memory, and no error")
 	}

@@ -106,6 +106,23 @@ func TestWaiterFails(t *testing.T) {
 	}
 }
 
+// What Redis pushes unasked, here what a client is not to keep any more, is passed on and is no answer.
+func TestWaiterPasses(t *testing.T) {
+	address := serve(t, func(c net.Conn) {
+		_, _ = c.Read(make([]byte, 1<<10))
+		_, _ = fmt.Fprint(c, ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n+OK\r\n:1\r\n")
+		_, _ = c.Read(make([]byte, 1<<10)) // until the other side hangs up
+	})
+	w := waiter(t, address, 1)
+	got, err := dialRedis(t, w.Address()).All(bench.AppendCommand(nil, "SET", "k", "v"), 2)
+	if err != nil || got[1] != "OK" {
+		t.Errorf("%v, %v", got, err)
+	}
+	if n, err := w.Waits(); n != 1 || err != nil {
+		t.Errorf("waited %d times, %v", n, err)
+	}
+}
+
 // A client that leaves is no failure, and neither is the end.
 func TestWaiterEnds(t *testing.T) {
 	w := waiter(t, redistest.Start(t).Addr(), 0)
