@@ -18,7 +18,7 @@ func dialRedis(t *testing.T, address string) *bench.Redis {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { r.Close() })
+	t.Cleanup(func() { _ = r.Close() }) // some close it themselves
 	return r
 }
 

@@ -146,9 +146,12 @@ func (w *Waiter) serve(client net.Conn) {
 	back.Wait()
 }
 
-// ended says that err is the end of a connection, which either side may come to at any time.
-func ended(err error) bool {
-	return err == io.EOF || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
+// unlessEnded is err with what it is about, or nil if it is the end of a connection, which either side may come to at any time.
+func unlessEnded(err error, what string) error {
+	if err == nil || err == io.EOF || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		return nil
+	}
+	return fmt.Errorf("bench: redis: %s: %w", what, err)
 }
 
 // commands passes what a client sends, and tells how many commands each group has.
@@ -161,10 +164,7 @@ func (w *Waiter) commands(client io.Reader, server io.Writer, groups chan<- int)
 		n := 0
 		for n == 0 || in.Buffered() > 0 && n < waitGroup {
 			if _, err := readValue(in, &raw, 0); err != nil {
-				if ended(err) {
-					return nil
-				}
-				return fmt.Errorf("bench: redis: a client's command: %w", err)
+				return unlessEnded(err, "a client's command")
 			}
 			n++
 		}
@@ -173,7 +173,7 @@ func (w *Waiter) commands(client io.Reader, server io.Writer, groups chan<- int)
 		}
 		groups <- n
 		if _, err := server.Write(raw); err != nil {
-			return nil // it is gone, and the answers say so
+			return unlessEnded(err, "a command on its way")
 		}
 	}
 }
@@ -187,10 +187,7 @@ func (w *Waiter) answers(server io.Reader, client io.Writer, groups <-chan int) 
 		for n > 0 {
 			v, err := readValue(out, &held, 0)
 			if err != nil {
-				if ended(err) {
-					return nil
-				}
-				return fmt.Errorf("bench: redis: an answer: %w", err)
+				return unlessEnded(err, "an answer")
 			}
 			if _, unasked := v.(pushed); !unasked {
 				n--
@@ -199,7 +196,7 @@ func (w *Waiter) answers(server io.Reader, client io.Writer, groups <-chan int) 
 		if w.replicas > 0 {
 			v, err := readValue(out, nil, 0)
 			if err != nil {
-				return nil
+				return unlessEnded(err, "how many replicas have it")
 			}
 			if have, ok := v.(int64); !ok || have < int64(w.replicas) {
 				return fmt.Errorf("bench: redis: %v of %d replicas have it after %s", v, w.replicas, waitMax)
@@ -209,7 +206,7 @@ func (w *Waiter) answers(server io.Reader, client io.Writer, groups <-chan int) 
 			w.mu.Unlock()
 		}
 		if _, err := client.Write(held); err != nil {
-			return nil
+			return unlessEnded(err, "an answer on its way")
 		}
 	}
 	return nil

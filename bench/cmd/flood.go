@@ -85,7 +85,7 @@ func (f *forgery) check(text []byte) error {
 func (f *forgery) refuse(head []byte) error {
 	var scan upgrade.Scan
 	if n, p := upgrade.Parse(head, &scan, &f.req); n != len(head) || p != nil {
-		return fmt.Errorf("%w: not a request: %v", errUnmeasured, p)
+		return fmt.Errorf("%w: of %d bytes %d are a request", errUnmeasured, len(head), n)
 	}
 	return f.check(f.req.Path[len("/t/"):])
 }

@@ -47,7 +47,7 @@ func (r *runner) redisSizes() []int {
 // A row of the bare array is as long as a bucket, and found by a number that is found first: as few places as a look-up by hash can do with.
 type bareRow struct {
 	word atomic.Uint64
-	rest [3]uint64
+	_    [3]uint64
 }
 
 // A population is n clients in the tables of a gateway, each with a socket.

@@ -117,7 +117,7 @@ func (r *runner) admitThrough(name, setting string) (admitted, error) {
 
 // told waits until the gateway of c has told Redis all that it has to.
 func (r *runner) told(c *costed) error {
-	for step := 0; step < quietSteps; step++ {
+	for range quietSteps {
 		one, err := c.stats()
 		if err == nil {
 			err = errors.Join(r.quiet(*c.server), r.quiet(c.redis))

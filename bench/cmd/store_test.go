@@ -29,7 +29,11 @@ func TestCosted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
+	defer func() {
+		if err := log.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	sha, err := log.Do("SCRIPT", "LOAD", "return 1")
 	if err != nil {
 		t.Fatal(err)
