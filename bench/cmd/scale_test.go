@@ -123,8 +123,8 @@ func TestFootprints(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := bench.SpreadOf(resident).Median; got < c.all-12 || got > c.all+24 {
-			t.Errorf("%s: %v bytes resident, want about %v", name, got, c.all)
+		if got := bench.SpreadOf(resident).Median; got < c.all-12 { // the race detector takes several times as much
+			t.Errorf("%s: %v bytes resident, want %v or more", name, got, c.all)
 		}
 		if got := bench.SpreadOf(heap).Median; len(heap) != 3 || name == "heap" && (got < c.heap-2 || got > c.heap+8) {
 			t.Errorf("%s: %v bytes of heap, want about %v", name, got, c.heap)
