@@ -45,7 +45,7 @@ tls:
 {{- end}}
 store: {{.Store}}
 secrets: { ticket_keys: "${file:{{.Dir}}/ticket.keys}", key_hash: "${file:{{.Dir}}/key.hash}" }
-tickets: { ttl: {{.TTL}}, outstanding: 1000 }
+tickets: { ttl: {{.TTL}}, outstanding: 1000{{with .Tickets}}, {{.}}{{end}} }
 auth: { keys: { source: ["{{.Dir}}/keys.yaml"] } }
 products:
   load: { streams: [load], plans: [load] }
@@ -87,6 +87,9 @@ type setup struct {
 	ping    time.Duration // 0: 25 s
 	pong    time.Duration // how long the answer may take; 0: 10 s, or half of ping
 	tls     bool          // on the gate
+	tickets string        // of its section tickets, besides what all have; "": nothing
+	clients int           // whom tickets are for; 0: as many as always
+	beside  bool          // on the client's core, where the server's is its Redis's
 }
 
 // configure writes the configuration of a gateway with this name into the temporary folder. ports are those of handshake, gate and
@@ -96,11 +99,12 @@ func (r *runner) configure(s setup, node string, ports ...int) (file string, err
 	values := struct {
 		Ports                                                                   []int
 		Node, Dir, Store, Stream, Backend, Ping, PongWait, FeedEvery, Cert, Key string
+		Tickets                                                                 string
 		Pad                                                                     int
 		TTL                                                                     time.Duration
 	}{
 		Ports: ports, Node: node, Dir: r.dir, Store: cmp.Or(s.store, "{ kind: memory, timeout: 5s }"), Stream: "{ backend: load }", Backend: "{ kind: echo }",
-		TTL: ticketTTL, Pad: s.feed, FeedEvery: cmp.Or(s.every, 10*time.Millisecond).String(), Ping: every.String(), PongWait: cmp.Or(s.pong, min(10*time.Second, every/2)).String(), // a pong is awaited before the next ping
+		Tickets: s.tickets, TTL: ticketTTL, Pad: s.feed, FeedEvery: cmp.Or(s.every, 10*time.Millisecond).String(), Ping: every.String(), PongWait: cmp.Or(s.pong, min(10*time.Second, every/2)).String(), // a pong is awaited before the next ping
 	}
 	if s.backend != "" {
 		values.Backend = fmt.Sprintf("{ targets: [%q] }", "ws://"+s.backend+"/")
@@ -137,17 +141,26 @@ func (r *runner) gatewayWith(s setup) (*gateway, error) {
 	}
 	g := &gateway{host: fmt.Sprintf("127.0.0.1:%d", ports[1]), port: ports[1]}
 	api := fmt.Sprintf("127.0.0.1:%d", ports[0])
-	g.mint = bench.NewMint(api, key, "load", clients)
+	g.mint = bench.NewMint(api, key, "load", cmp.Or(s.clients, clients))
 	if g.api, err = bench.NewTarget(api); err != nil {
 		return nil, err
 	}
 	if g.gate, err = bench.NewTarget(g.host); err != nil {
 		return nil, err
 	}
-	if g.Child, err = r.start(r.serverCore, r.program, "serve", "--config", file); err != nil {
+	core := r.serverCore
+	if s.beside {
+		core = r.clientCore
+	}
+	if g.Child, err = r.start(core, r.program, "serve", "--config", file); err != nil {
 		return nil, err
 	}
 	return g, g.Ready(r.ctx, func(ctx context.Context) error { return get(ctx, "http://"+api+"/readyz") })
+}
+
+// patientStore is a Redis that shares its core with others: what it costs is measured, and a busy moment is no fault of it.
+func patientStore(url string) string {
+	return fmt.Sprintf("{ kind: redis, url: %q, timeout: 5s }", url)
 }
 
 func redisStore(url string) string { return fmt.Sprintf("{ kind: redis, url: %q }", url) }

@@ -83,6 +83,7 @@ type options struct {
 
 	// What only tests set: a million of 600 sockets has several gateways too.
 	perProcess int           // descriptors that a process is taken to have; 0: as many as it may
+	each       int           // tickets, clients or calls of a round in the scenarios about the store and the tables; 0: as many as the page says
 	rest       time.Duration // how long the gateways of -million are watched without a socket; 0: millionRest
 }
 
@@ -160,6 +161,10 @@ var scenarios = []scenario{
 	{"admissions", admissions},
 	{"tickets", tickets},
 	{"pings", pings},
+	{"flood", flood},
+	{"store", storeCosts},
+	{"scale", scale},
+	{"replicas", replicas},
 	{"growth", growth},
 	{"slow", slow},
 }

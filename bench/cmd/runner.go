@@ -117,17 +117,32 @@ func (r *runner) peer(core int, name string, args ...string) (*bench.Child, stri
 
 // redis starts a Redis without persistence on the client's core, so that the gateway has its own for itself.
 func (r *runner) redis() (child *bench.Child, url string, err error) {
+	child, at, err := r.redisOn(r.clientCore)
+	return child, "redis://" + at, err
+}
+
+// redisOn starts a Redis without persistence on a core, with these arguments besides, and returns its address.
+func (r *runner) redisOn(core int, args ...string) (child *bench.Child, address string, err error) {
 	ports, err := freePorts(1)
 	if err != nil {
 		return nil, "", err
 	}
 	at := fmt.Sprintf("127.0.0.1:%d", ports[0])
-	child, err = r.start(r.clientCore, "redis-server", "--port", fmt.Sprint(ports[0]), "--bind", "127.0.0.1", "--save", "",
-		"--appendonly", "no", "--maxmemory-policy", "noeviction", "--dir", r.dir)
+	child, err = r.start(core, "redis-server", append([]string{"--port", fmt.Sprint(ports[0]), "--bind", "127.0.0.1", "--save", "",
+		"--appendonly", "no", "--maxmemory-policy", "noeviction", "--dir", r.dir}, args...)...)
 	if err != nil {
 		return nil, "", err
 	}
-	return child, "redis://" + at, child.Ready(r.ctx, func(ctx context.Context) error { return ping(ctx, at) })
+	return child, at, child.Ready(r.ctx, func(ctx context.Context) error { return ping(ctx, at) })
+}
+
+// ask connects to the Redis at address until the scenario ends, to see what it does.
+func (r *runner) ask(address string) (*bench.Redis, error) {
+	c, err := bench.DialRedis(r.ctx, address)
+	if err == nil {
+		r.closers = append(r.closers, c.Close)
+	}
+	return c, err
 }
 
 func ping(ctx context.Context, address string) error {

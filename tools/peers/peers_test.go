@@ -223,6 +223,23 @@ func TestAccept(t *testing.T) {
 	}
 }
 
+// With -refuse each request, whole or in pieces, gets those bytes and the end.
+func TestRefuse(t *testing.T) {
+	const answer = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\n{}"
+	address := start(t, "epollaccept", "-refuse", answer)
+	for _, pieces := range [][]string{{"GET / HTTP/1.1\r\n\r\n"}, {"GET / HT", "TP/1.1\r\n\r\n"}} {
+		c := dial(t, address)
+		for _, piece := range pieces {
+			if _, err := io.WriteString(c, piece); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if all, err := io.ReadAll(c); string(all) != answer || err != nil {
+			t.Errorf("%q, %v", all, err)
+		}
+	}
+}
+
 // Every socket is pinged once in the time that -ping says; a pong ends nothing.
 func TestPing(t *testing.T) {
 	c := dial(t, start(t, "epollaccept", "-ping", "1s", "-calm"))

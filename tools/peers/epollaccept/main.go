@@ -1,7 +1,8 @@
 // Command epollaccept answers a request with a fixed 101 and keeps the socket; the next bytes, the client's close frame,
 // get a close frame and the end of the connection. It checks nothing: what the gateway's admission costs is compared
 // with it. With -ping it also pings every socket once in that time, and reads the pongs: what the gateway's pings cost is
-// compared with that. It prints its address and ends on SIGTERM.
+// compared with that. With -refuse it answers every request with those bytes instead, and ends the connection: what the
+// gateway's refusals cost is compared with that. It prints its address and ends on SIGTERM.
 package main
 
 import (
@@ -30,10 +31,11 @@ func main() {
 	address := flag.String("address", "127.0.0.1:0", "where to listen")
 	every := flag.Duration("ping", 0, "how often each socket is pinged; 0: never")
 	bursts := flag.Int("bursts", 0, "in how many bursts, evenly spread over that time; 0: one in 2,048 ms")
+	refusal := flag.String("refuse", "", "what every request is answered with before its connection ends; empty: the 101, and it stays")
 	calm := flag.Bool("calm", false, "sleep undisturbed between pings, at a price for each wake: for few of them a second")
 	flag.Parse()
 	newGate := func(l *loop.Loop) loop.Peer {
-		g := &gate{Loop: l, heads: make(map[int][]byte), switching: []byte(switching), goodbye: []byte(goodbye), ping: []byte(ping)}
+		g := &gate{Loop: l, heads: make(map[int][]byte), switching: []byte(switching), goodbye: []byte(goodbye), ping: []byte(ping), refusal: []byte(*refusal)}
 		if *calm {
 			l.Calm()
 		}
@@ -63,6 +65,8 @@ func steps(every time.Duration, bursts int) int {
 type gate struct {
 	*loop.Loop
 	switching, goodbye, ping []byte
+
+	refusal []byte // instead of switching; empty: nobody is refused
 
 	open  []bool         // by descriptor: has its 101
 	heads map[int][]byte // parts of heads that came in pieces
@@ -104,6 +108,10 @@ func (g *gate) Data(fd int, b []byte) bool {
 	if !bytes.HasSuffix(b, []byte("\r\n\r\n")) {
 		g.heads[fd] = bytes.Clone(b)
 		return len(b) < 16<<10
+	}
+	if len(g.refusal) > 0 {
+		g.Write(fd, fd, g.refusal)
+		return false
 	}
 	g.open[fd] = true
 	g.Write(fd, fd, g.switching)
