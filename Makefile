@@ -14,7 +14,7 @@ GOLANGCI_LINT := .tools/golangci-lint-$(GOLANGCI_LINT_VERSION)/golangci-lint
 MODULES       := . tools/peers
 
 .DEFAULT_GOAL := help
-.PHONY: exam-race bench-idle-programs ktls pgo million bench-peers bench-check bench-million bench-million-guest help run build test check lint bench fuzz fuzz-heads exam clean needs
+.PHONY: simulate simulate-long exam-race bench-idle-programs ktls pgo million bench-peers bench-check bench-million bench-million-guest help run build test check lint bench fuzz fuzz-heads exam clean needs
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +85,12 @@ fuzz-heads: ## Fuzz the accept path against net/http for HEADS executions (50,00
 
 exam: ## Run the exam's programs (N=18 runs one, ARGS for its flags)
 	go run ./tools/exam $(if $(N),-n $(N)) $(ARGS)
+
+simulate: ## Play the admission protocol through 10,000 seeds of crashes, partitions and failovers (SEEDS=, ARGS="-seed 7 -v")
+	go run ./tools/simulate -seeds $(or $(SEEDS),10000) $(ARGS)
+
+simulate-long: ## The same for 1,000,000 seeds that "make simulate" does not play (2 hours on 2 cores)
+	go run ./tools/simulate -from 1000001 -seeds 1000000 $(ARGS)
 
 exam-race: ## Run it at a tenth of its load, with gateways that the race detector watches; it judges no times and no memory
 	go run ./tools/exam -race -size 0.1 -duration 15s $(if $(N),-n $(N)) $(ARGS)

@@ -96,7 +96,7 @@ func (w *worker) admit(id reactor.ID, s *session, early bool) *Refusal {
 		return errExtensions
 	}
 	now := w.storeTime()
-	loc, err := w.checker.Check(text, now, e.o.Redeemer.Epoch())
+	loc, err := w.checker.Check(text, now, e.o.Redeemer)
 	if err != nil {
 		return locatorRefusal(err)
 	}
@@ -171,6 +171,7 @@ func (w *worker) hand() {
 			h := &b.Reqs[i].Held
 			h.Count, h.Number = w.e.o.Count.Add(h.Subject)
 		}
+		b.Life = w.life
 		w.flying = append(w.flying, b)
 		if p, ok := w.e.o.Redeemer.(Prompter); ok && p.RedeemNow(b) {
 			w.answers(b)
@@ -209,6 +210,9 @@ func (w *worker) answers(b *ticket.Batch) {
 	w.flying = slices.Delete(w.flying, i, i+1)
 	w.asking -= len(b.Reqs)
 	took := w.l.Now().Sub(b.Since)
+	if w.e.o.Life != nil && (b.Life != w.life || w.life == 0) {
+		doubt(b.Answers)
+	}
 	for i := range b.Answers {
 		w.stats.redeem(b.Answers[i].Result, took)
 		w.answer(reactor.ID(b.IDs[i]), &b.Reqs[i], &b.Answers[i], b.Expiry[i])
@@ -216,6 +220,15 @@ func (w *worker) answers(b *ticket.Batch) {
 	if len(w.batches) < batchesKept && cap(b.Reqs) <= 1024 {
 		b.Reset()
 		w.batches = append(w.batches, b)
+	}
+}
+
+// doubt makes a yes that was given in another life of the node one that is not: as that life it holds no slot any more.
+func doubt(as []ticket.RedeemAnswer) {
+	for i := range as {
+		if as[i].Result == ticket.RedeemOK {
+			as[i] = ticket.RedeemAnswer{Result: ticket.RedeemDoubt}
+		}
 	}
 }
 
@@ -234,7 +247,8 @@ func (w *worker) answer(id reactor.ID, q *ticket.RedeemRequest, a *ticket.Redeem
 		w.refuse(id, s, r)
 		return
 	}
-	s.state, s.flags = stateJoining, s.flags|flagSlot
+	s.state, s.flags, s.life = stateJoining, s.flags|flagSlot, w.life
+	w.stats.slots[s.plan].taken.Add(1)
 	w.l.Rerun(id) // Data comes with the head, and joins
 }
 
@@ -242,6 +256,7 @@ func (w *worker) answer(id reactor.ID, q *ticket.RedeemRequest, a *ticket.Redeem
 func (w *worker) releaseSlot(s *session) {
 	if s.flags&flagSlot != 0 {
 		s.flags &^= flagSlot
+		w.stats.slots[s.plan].given.Add(1)
 		w.release(s.subject)
 	}
 }

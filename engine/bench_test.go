@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"ticketgate/engine"
 	"ticketgate/engine/frame"
 	"ticketgate/engine/reactor"
 	"ticketgate/internal/mono"
@@ -27,12 +28,14 @@ func BenchmarkEcho(b *testing.B) {
 }
 
 func benchmarkGate(b *testing.B, wire []byte, per int) {
+	l := new(lease)
 	r := newRig(b, map[string]limiter.Options{
 		"messages-in":  {Rate: rate(b, "1000000000/1second"), Per: limiter.PerClient},
 		"bytes-in":     {Rate: rate(b, "4GiB/1second"), Per: limiter.PerConnection},
 		"messages-out": {Rate: rate(b, "1000000000/1second"), Per: limiter.PerConnection},
 		"bytes-out":    {Rate: rate(b, "4GiB/1second"), Per: limiter.PerConnection},
-	}, nil)
+	}, func(o *engine.Options) { o.Life = l.life })
+	l.begin(r.clock.Now(), 1<<60)
 	p := r.open(ticket.Claims{})
 	p.Window(1 << 20)
 	b.ReportAllocs()

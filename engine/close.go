@@ -20,17 +20,32 @@ func (w *worker) end(id reactor.ID, s *session, code frame.Code, reason string, 
 	if s.state != stateOpen {
 		return
 	}
+	if w.lost(s) {
+		w.lose(id, s)
+		return
+	}
 	if reason == "" && by != ByBackend {
 		reason = code.Reason()
 	}
+	w.lastWord(id, s, End{By: by, Code: code, Reason: reason})
+	w.l.Close(id)
+	w.parted(id)
+}
+
+// endWithin ends a socket that is lost, with no more than d for the client to take it.
+func (w *worker) endWithin(id reactor.ID, s *session, d time.Duration) {
+	w.lastWord(id, s, End{By: ByGateway, Code: frame.CloseOverloaded, Reason: frame.CloseOverloaded.Reason()})
+	w.l.CloseWithin(id, d)
+	w.parted(id)
+}
+
+// lastWord sends the close frame of how and tells everybody of the end.
+func (w *worker) lastWord(id reactor.ID, s *session, how End) {
 	s.state = stateClosing
-	how := End{By: by, Code: code, Reason: reason}
-	w.scratch = frame.AppendClose(w.scratch[:0], code, reason)
+	w.scratch = frame.AppendClose(w.scratch[:0], how.Code, how.Reason)
 	_ = w.l.WriteLast(id, w.scratch) // a peer that is gone does not miss it
 	w.leave(id, s, how)
 	w.closed(id, s, how)
-	w.l.Close(id)
-	w.parted(id)
 }
 
 // refusalFor is what a socket hears that is closed before its upgrade was answered.

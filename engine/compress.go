@@ -257,7 +257,7 @@ func (c Conn) Compresses(n int64) bool {
 // allowed it. Send, Frame, Pass and PassBody do so by themselves with a message that is one frame.
 func (c Conn) Compress(op frame.Op, b []byte) (sent Sent, ok bool) {
 	s := c.row()
-	if s == nil || s.state != stateOpen || !c.leased() {
+	if s == nil || s.state != stateOpen || c.w.lost(s) {
 		return SentGone, true
 	}
 	return c.compressed(s, &frame.Header{Fin: true, Op: op}, b)

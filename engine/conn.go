@@ -59,7 +59,7 @@ func (c Conn) row() *session {
 // Open reports whether messages may be sent.
 func (c Conn) Open() bool {
 	s := c.row()
-	return s != nil && s.state == stateOpen
+	return s != nil && s.state == stateOpen && !c.w.lost(s)
 }
 
 // Word is 8 bytes that the stream may keep beside the socket: 0 at Join, valid until Gone returns.
@@ -92,14 +92,11 @@ func (c Conn) Refuse(r *Refusal) {
 	}
 }
 
-// leased is asked once in the socket's own turn: at its beginning.
-func (c Conn) leased() bool { return c.w.turn.id == c.id || c.w.leased() }
-
 // Expect says that the callback under way, a backend's Data, brings n messages with bytes payload bytes in all to c: no more
 // than really follow. Their limits are then asked once, and BeginRun may let them pass together: true says so. Settle ends it,
 // in the same callback.
 func (c Conn) Expect(n, bytes int64) bool {
-	if s := c.row(); s != nil && s.state == stateOpen && c.w.leased() {
+	if s := c.row(); s != nil && s.state == stateOpen && !c.w.lost(s) {
 		c.w.expect(c.id, s, n, bytes)
 		return c.w.turn.id == c.id && c.w.turn.runs[limiter.Out].On()
 	}
@@ -117,7 +114,7 @@ func (c Conn) Settle() {
 // one; n is the payload length of the frame. SentOK and SentHold: pass the frame on with Frame or Body.
 func (c Conn) Begin(first bool, n int64) Outbound {
 	s := c.row()
-	if s == nil || s.state != stateOpen || !c.leased() {
+	if s == nil || s.state != stateOpen || c.w.lost(s) {
 		return Outbound{Sent: SentGone}
 	}
 	return c.w.allowOut(c.id, s, first, n)
@@ -127,7 +124,7 @@ func (c Conn) Begin(first bool, n int64) Outbound {
 // finds no room is not queued in part, so the engine's own pings and close frames never land inside a frame.
 func (c Conn) Frame(h frame.Header, b []byte) Sent {
 	s := c.row()
-	if s == nil || s.state != stateOpen || !c.leased() {
+	if s == nil || s.state != stateOpen || c.w.lost(s) {
 		return SentGone
 	}
 	if sent, ok := c.compressed(s, &h, b); ok {
@@ -163,7 +160,7 @@ func (c Conn) Pass(h frame.Header, ev *frame.Event) Sent {
 // PassBody is Body for a part of the bytes that the Data callback under way was given, which nobody changes any more.
 func (c Conn) PassBody(b []byte) Sent {
 	s := c.row()
-	if s == nil || s.state != stateOpen || !c.leased() {
+	if s == nil || s.state != stateOpen || c.w.lost(s) {
 		return SentGone
 	}
 	if s.window() != deflate.NoWindow {
@@ -182,7 +179,7 @@ func (c Conn) PassBody(b []byte) Sent {
 // after Begin allowed it.
 func (c Conn) Body(b []byte) Sent {
 	s := c.row()
-	if s == nil || s.state != stateOpen || !c.leased() {
+	if s == nil || s.state != stateOpen || c.w.lost(s) {
 		return SentGone
 	}
 	if err := c.w.l.Write(c.id, b); err != nil {

@@ -3,6 +3,7 @@ package engine_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"ticketgate/engine"
 	"ticketgate/engine/frame"
@@ -18,7 +19,9 @@ func TestEchoDoesNotAllocate(t *testing.T) {
 		"bytes-in":    {Rate: rate(t, "1GiB/1second"), Per: limiter.PerConnection},
 		"bytes-out":   {Rate: rate(t, "1GiB/1second"), Per: limiter.PerConnection},
 	}
-	r := newRig(t, limits, nil)
+	l := new(lease)
+	r := newRig(t, limits, func(o *engine.Options) { o.Life = l.life })
+	l.begin(r.clock.Now(), time.Minute)
 	p := r.open(ticket.Claims{})
 	for name, frames := range map[string][]byte{
 		"text":            client(frame.Text, true, strings.Repeat("x", 100)),

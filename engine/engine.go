@@ -30,8 +30,8 @@ type Redeemer interface {
 	Redeem(b *ticket.Batch)
 	// Touch says that the count of sockets of s has changed and must be asserted.
 	Touch(s ticket.Subject)
-	// Epoch is the store's history that tickets must name.
-	Epoch() ticket.Epoch
+	// Epoch is the history of the store that tickets whose slot is s's must name; 0: not known.
+	Epoch(s ticket.Subject) ticket.Epoch
 	// StoreTime is the store's clock, which decides on expiry.
 	StoreTime() time.Time
 	// Ready is nil while tickets can be spent.
@@ -81,8 +81,13 @@ type Options struct {
 	HeadsMax     int           // sockets whose head is not complete, a loop, 8 or more; beyond: see perimeter.go. 0: 16,384
 	Overloaded   func() bool   // memory runs out: newcomers are answered 503. Any goroutine may ask. nil: never
 	Log          func(msg string, args ...any)
-	Leased       func() bool // the slots of open sockets are this node's own; asked after a loop stood still. nil: they always are
-	Event        func(Event) // opened, closed, refused: called on the loop, must not wait
+
+	// Life is the generation of the node's life at now, by which it holds the slots of its sockets; 0: it holds none. Each loop
+	// asks before it does anything for a socket, so it is quick. A socket ends with the life in which it was let in. nil: no
+	// socket ends for that.
+	Life func(now mono.Time) uint32
+
+	Event func(Event) // opened, closed, refused: called on the loop, must not wait
 
 	Proxy proxy.Policy    // who may say whose socket it is
 	TLS   *secure.Options // TLS on all listeners; Do and Done are the engine's. nil: none
@@ -205,6 +210,9 @@ func (e *Engine) reactorOptions() reactor.Options {
 		Single:       e.o.Single,
 		Clock:        e.o.Clock,
 		Work:         e.work,
+		Turn:         e.turn(),
+		Sends:        func(l *reactor.Loop, id reactor.ID) bool { return !e.workers[l.Index()].lost(e.rows.At(id.Slot())) },
+		Again:        func(l *reactor.Loop) { (*handler)(e).worker(l).shed() },
 		Full:         func(l *reactor.Loop) bool { return (*handler)(e).worker(l).full() },
 		Log:          e.o.Log,
 	}
@@ -280,10 +288,10 @@ func (e *Engine) Drain(ctx context.Context, over time.Duration) error {
 	return nil
 }
 
-// Shed closes all open sockets with 1013: the node no longer holds their slots.
-func (e *Engine) Shed(over time.Duration) {
-	for i, w := range e.workers {
-		e.Do(i, func(*reactor.Loop) { w.endAll(over, frame.CloseOverloaded) })
+// AskLife has every loop ask Options.Life now, also those whose sockets are silent. It may wait when a loop is far behind.
+func (e *Engine) AskLife() {
+	for i := range e.workers {
+		e.Do(i, func(*reactor.Loop) {}) // it asks before
 	}
 }
 

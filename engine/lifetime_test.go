@@ -131,37 +131,6 @@ func TestDrainOnRealLoops(t *testing.T) {
 	}
 }
 
-// TestShed: 1013 for all within the time given; the node goes on.
-func TestShed(t *testing.T) {
-	r := newRig(t, nil, quiet)
-	all := []*reactor.Pipe{r.open(ticket.Claims{}), r.open(ticket.Claims{}), r.open(ticket.Claims{})}
-	r.stream.hold = true
-	joining, _ := r.send(head(r.issue(ticket.Claims{})))
-	r.stream.hold = false
-	r.engine.Shed(2 * time.Second)
-	r.mem.Run()
-	if got := string(joining.Read()); !strings.HasPrefix(got, "HTTP/1.1 503 ") || !strings.Contains(got, "/overloaded") {
-		t.Errorf("joining: %q", got)
-	}
-	joining.CloseWrite()
-	r.mem.Advance(2040 * time.Millisecond)
-	for _, p := range all {
-		if got := r.heard(p); got != "close 1013 overloaded" {
-			t.Errorf("%q", got)
-		}
-		p.CloseWrite()
-	}
-	r.mem.Run()
-	p := r.open(ticket.Claims{})
-	r.mem.Advance(5 * time.Second)
-	if got := r.say(p, client(frame.Text, true, "new")); got != "new" {
-		t.Errorf("a socket that opened later: %q", got)
-	}
-	p.Reset()
-	r.mem.Run()
-	r.gone()
-}
-
 // TestDrainKeepsAnEarlierEnd: whoever has less time than the drain gives ends then.
 func TestDrainKeepsAnEarlierEnd(t *testing.T) {
 	r := newRig(t, nil, quiet)
@@ -378,79 +347,6 @@ func TestBoundAddress(t *testing.T) {
 	r.mem.Run()
 	if got := string(p.Read()); !strings.HasPrefix(got, "HTTP/1.1 401 ") {
 		t.Errorf("no address: %q", got)
-	}
-}
-
-// TestStoodStill: a process that was stopped for longer than its lease takes no message from its sockets and gives them none.
-func TestStoodStill(t *testing.T) {
-	leased, asked := true, 0
-	r := newRig(t, nil, func(o *engine.Options) {
-		quiet(o)
-		o.Leased = func() bool { asked++; return leased }
-	})
-	one, two := r.open(ticket.Claims{}), r.open(ticket.Claims{})
-	r.stream.hold = true
-	joining, _ := r.send(head(r.issue(ticket.Claims{})))
-	r.stream.hold = false
-	if asked > 1 {
-		t.Errorf("asked %d times of a loop that is busy", asked)
-	}
-	r.clock.Advance(400 * time.Millisecond)
-	leased = false
-	if got := r.say(one, client(frame.Text, true, "x")); got != "x" {
-		t.Errorf("after 0.4 s: %q", got)
-	}
-	leased = true
-	r.clock.Advance(time.Minute) // and no timer has come yet
-	if got := r.say(one, client(frame.Text, true, "x")); got != "x" {
-		t.Errorf("a pause shorter than the lease: %q", got)
-	}
-	r.clock.Advance(time.Minute)
-	leased = false
-	parts := r.stream.parts
-	if got := r.say(one, client(frame.Text, true, "x")); got != "close 1013 overloaded" || r.stream.parts != parts {
-		t.Errorf("a pause longer than the lease: %q", got)
-	}
-	r.onLoop(func(*reactor.Loop) {
-		c := r.stream.joined[1]
-		if c.Send(frame.Text, nil).Sent != engine.SentGone || c.Body([]byte("\x81\x00")) != engine.SentGone || c.Frame(frame.Header{Op: frame.Text}, nil) != engine.SentGone {
-			t.Error("a message was taken for a client")
-		}
-	})
-	if got := string(joining.Read()); !strings.HasPrefix(got, "HTTP/1.1 503 ") {
-		t.Errorf("joining: %q", got)
-	}
-	r.mem.Advance(1040 * time.Millisecond)
-	if got := r.heard(two); got != "close 1013 overloaded" {
-		t.Errorf("a socket that was silent: %q", got)
-	}
-	leased = true
-	again := r.open(ticket.Claims{})
-	if got := r.say(again, client(frame.Text, true, "x")); got != "x" {
-		t.Errorf("under the next lease: %q", got)
-	}
-	for _, p := range []*reactor.Pipe{one, two, joining, again} {
-		p.Reset()
-	}
-	r.mem.Run()
-	r.gone()
-}
-
-// TestStoodStillAndTheStreamSpeaksFirst: what a backend or a feed sends after the pause goes nowhere either.
-func TestStoodStillAndTheStreamSpeaksFirst(t *testing.T) {
-	leased := true
-	r := newRig(t, nil, func(o *engine.Options) { quiet(o); o.Leased = func() bool { return leased } })
-	p := r.open(ticket.Claims{})
-	r.clock.Advance(time.Minute)
-	leased = false
-	r.onLoop(func(*reactor.Loop) {
-		if v := r.stream.joined[0].Send(frame.Text, []byte("late")); v.Sent != engine.SentGone {
-			t.Errorf("%+v", v)
-		}
-	})
-	r.mem.Advance(1040 * time.Millisecond)
-	if got := r.heard(p); got != "close 1013 overloaded" {
-		t.Errorf("%q", got)
 	}
 }
 

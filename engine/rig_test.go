@@ -46,9 +46,10 @@ type desk struct {
 	store   ticket.Store
 	clock   mono.Clock
 	epoch   ticket.Epoch
-	down    bool // not ready
-	doubt   bool // answers are lost
-	keep    bool // answers wait for release
+	asked   []ticket.Subject // for their epoch
+	down    bool             // not ready
+	doubt   bool             // answers are lost
+	keep    bool             // answers wait for release
 	kept    []*ticket.Batch
 	touched []ticket.Subject
 }
@@ -71,8 +72,11 @@ func (d *desk) Redeem(b *ticket.Batch) {
 }
 
 func (d *desk) Touch(s ticket.Subject) { d.touched = append(d.touched, s) }
-func (d *desk) Epoch() ticket.Epoch    { return d.epoch }
-func (d *desk) StoreTime() time.Time   { return d.clock.Wall() }
+func (d *desk) Epoch(s ticket.Subject) ticket.Epoch {
+	d.asked = append(d.asked, s)
+	return d.epoch
+}
+func (d *desk) StoreTime() time.Time { return d.clock.Wall() }
 func (d *desk) Ready() error {
 	if d.down {
 		return errors.New("down")
@@ -147,11 +151,11 @@ func newRig(t testing.TB, limits map[string]limiter.Options, change func(*engine
 	if r.store, err = memory.New(memory.Options{Clock: r.clock, Rand: rand.Reader}); err != nil {
 		t.Fatal(err)
 	}
-	view, err := r.store.Renew(t.Context(), &ticket.RenewRequest{Incarnation: 1, Name: "rig", Lease: 24 * time.Hour})
+	view, err := r.store.Renew(t.Context(), &ticket.RenewRequest{Incarnation: 1, Name: "rig", Lease: 24 * time.Hour, Number: 1, Enter: true, Topology: ticket.One.ID})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.desk = &desk{store: r.store, clock: r.clock, epoch: view.Epoch}
+	r.desk = &desk{store: r.store, clock: r.clock, epoch: view.Seen.Epoch}
 	r.count = limiter.NewCount(r.clock, time.Minute)
 	plan, problems := limiter.Compile("plan", limits, limiter.Defaults{})
 	if len(problems) > 0 {

@@ -52,6 +52,7 @@ type session struct {
 	who     uint32 // number in Engine.names
 	side    uint32 // number in worker.begun or worker.messages
 	flow    uint32 // number in worker.flows
+	life    uint32 // of the node, in which it was let in: see life.go. 0: it holds no slot, or Options.Life is nil
 
 	opened tick // accepted, then opened
 	last   tick // head: when the stage began; open: last message in either direction; closing: when it was over

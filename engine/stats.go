@@ -18,6 +18,7 @@ import (
 type stats struct {
 	streams []streamStats         // by stream index
 	limits  [][]limiter.Decisions // by plan and limit index
+	slots   []slotStats           // by plan index
 	results [ticket.RedeemUnsent + 1]stat.Counter
 	took    [ticket.RedeemUnsent + 1]stat.Histogram // by result: from the first of a batch to its answer
 
@@ -30,6 +31,9 @@ type stats struct {
 	rejected map[string]uint64
 	ended    map[Ended]uint64
 }
+
+// slotStats are the slots of one plan that open and joining sockets of the loop have taken and given back.
+type slotStats struct{ taken, given stat.Counter }
 
 type streamStats struct {
 	openedTotal, closedTotal, slowTotal stat.Counter
@@ -48,6 +52,7 @@ type Ended struct {
 func newStats(p *Policy) *stats {
 	s := &stats{rejected: map[string]uint64{}, ended: map[Ended]uint64{}}
 	s.streams = make([]streamStats, len(p.streams))
+	s.slots = make([]slotStats, len(p.plans))
 	s.limits = make([][]limiter.Decisions, len(p.plans))
 	for i, plan := range p.plans {
 		s.limits[i] = make([]limiter.Decisions, len(plan.Limits()))
@@ -102,6 +107,7 @@ type Stats struct {
 	Reactor  reactor.Stats
 	Streams  []StreamStats
 	Limits   []LimitStats
+	Slots    []SlotStats
 	Rejected map[string]uint64 // by Refusal.Reason
 	Ended    map[Ended]uint64
 	Redeemed map[ticket.RedeemResult]uint64
@@ -124,6 +130,12 @@ type StreamStats struct {
 	Messages     [2]uint64 // by limiter.Direction
 	Bytes        [2]uint64
 	Lasted       stat.Snapshot
+}
+
+// SlotStats are the slots that one plan's sockets hold, over all loops.
+type SlotStats struct {
+	Plan string
+	Held int64
 }
 
 // LimitStats are one limit's decisions, over all loops.
@@ -149,6 +161,7 @@ func (e *Engine) Stats() *Stats {
 		t.Streams = append(t.Streams, e.streamStats(i, p.streams[i].Name))
 	}
 	for i, plan := range p.plans {
+		t.Slots = append(t.Slots, e.slotStats(i, plan.Name))
 		for j, l := range plan.Limits() {
 			t.Limits = append(t.Limits, e.limitStats(i, j, plan.Name, l.Name))
 		}
@@ -175,6 +188,16 @@ func (e *Engine) streamStats(i int, name string) StreamStats {
 			t.Bytes[d] += s.bytes[d].Load()
 		}
 		s.lasted.Snapshot(&t.Lasted)
+	}
+	return t
+}
+
+func (e *Engine) slotStats(plan int, name string) SlotStats {
+	t := SlotStats{Plan: name}
+	for _, w := range e.workers {
+		s := &w.stats.slots[plan]
+		given := s.given.Load() // first: what is given was taken before
+		t.Held += int64(s.taken.Load() - given)
 	}
 	return t
 }

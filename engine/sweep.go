@@ -8,32 +8,8 @@ import (
 	"ticketgate/engine/reactor"
 )
 
-// stoodStill is after how long without anything to do a loop takes it for possible that the process was stopped (SIGSTOP, a
-// frozen machine, a debugger) and others have its sockets' slots by now. The node gives its lease up 2 s early.
-const stoodStill = 500 * time.Millisecond
-
 // lateTurn is how long a message may go on behind a turn that comes after its time.
 const lateTurn = time.Second
-
-// lostOver spreads the ends of sockets that carry nothing any more.
-const lostOver = time.Second
-
-// leased is asked before a message is taken from a client or given to one. False: the node's slots may be others' by now, so
-// all of the loop's sockets end without a message more: at once who sends one, the others within lostOver.
-func (w *worker) leased() bool {
-	now, ask := w.l.Now(), w.e.o.Leased
-	if ask == nil {
-		return true
-	}
-	if gap := now.Sub(w.looked); gap >= stoodStill || w.lost {
-		was := w.lost
-		if w.lost = !ask(); w.lost && !was {
-			w.endAll(lostOver, frame.CloseOverloaded)
-		}
-	}
-	w.looked = now
-	return !w.lost
-}
 
 // due is the next moment at which time alone changes s; 0: never.
 func (w *worker) due(s *session) tick {
@@ -104,6 +80,10 @@ func (w *worker) timer(id reactor.ID, s *session) {
 			w.refuse(id, s, ErrBackendTimeout)
 		}
 	case stateOpen:
+		if w.lost(s) {
+			w.lostTimer(id, s)
+			return
+		}
 		w.openTimer(id, s, now)
 	}
 	if s.state != stateClosing {

@@ -31,8 +31,9 @@ type worker struct {
 	closing  reactor.ID          // whose Closed is on the stack: the reactor has buried it, the stream may still ask for its word
 	joining  reactor.ID          // whose Stream.Join is on the stack
 
-	looked mono.Time // when leased was called last
-	lost   bool      // the lease was over then
+	life     uint32    // of the node, as the loop knows it; see life.go
+	lostAt   mono.Time // when one ended last
+	shedFrom uint32    // slot that shed looks at next
 
 	batch    *ticket.Batch   // redemptions of this round
 	flying   []*ticket.Batch // handed over and not answered yet
@@ -99,7 +100,7 @@ func (h *handler) Open(l *reactor.Loop, id reactor.ID) {
 func (h *handler) Data(l *reactor.Loop, id reactor.ID, in []byte) int {
 	w := h.worker(l)
 	s := h.rows.At(id.Slot())
-	if s.state > stateHead && !w.leased() {
+	if w.lost(s) {
 		w.end(id, s, frame.CloseOverloaded, "", ByGateway)
 		return len(in)
 	}
@@ -127,6 +128,9 @@ func (h *handler) Data(l *reactor.Loop, id reactor.ID, in []byte) int {
 func (h *handler) Drained(l *reactor.Loop, id reactor.ID) {
 	w := h.worker(l)
 	s := h.rows.At(id.Slot())
+	if w.lost(s) {
+		return
+	}
 	w.payPong(id, s)
 	if s.state == stateOpen {
 		w.entry(s).Stream.Drained(Conn{w, id})

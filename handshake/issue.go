@@ -150,7 +150,7 @@ func (r *request) rate(g *grant) bool {
 // issue mints a ticket and puts it in the store, under the epoch of now: once more if the node learns of a new one.
 func (s *Server) issue(g *grant) (*ticket.Minted, uint32, *problem) {
 	for try := 0; ; try++ {
-		epoch := s.o.Node.Epoch()
+		epoch := s.o.Node.Epoch(g.subject)
 		if epoch == 0 {
 			return nil, 0, s.later(storeDown)
 		}
@@ -165,7 +165,7 @@ func (s *Server) issue(g *grant) (*ticket.Minted, uint32, *problem) {
 			}
 			return nil, 0, s.later(storeDown)
 		}
-		if a.Result == ticket.IssueEpoch && try == 0 && s.o.Node.Epoch() != epoch {
+		if a.Result == ticket.IssueEpoch && try == 0 && s.o.Node.Epoch(g.subject) != epoch {
 			continue
 		}
 		return t, a.Used, s.verdict(a.Result)
@@ -189,11 +189,11 @@ func (s *Server) mint(g *grant, epoch ticket.Epoch) (*ticket.Minted, *problem) {
 func (s *Server) put(g *grant, t *ticket.Minted) (ticket.IssueAnswer, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), storeMax)
 	defer cancel()
-	return s.o.Store.Issue(ctx, &ticket.IssueRequest{
+	return s.o.Node.Issue(ctx, &ticket.IssueRequest{
 		Ticket: t.Hash, Secret: t.SecretHash, Subject: g.subject,
 		Limit: g.plan.Connections.Count, Outstanding: uint32(s.o.Outstanding), Life: s.o.TTL,
 		Owner: g.claims.Key, Grant: ticket.AppendClaims(nil, &g.claims),
-		Epoch: t.Locator.Epoch, Dead: s.o.Node.Dead(),
+		Epoch: t.Locator.Epoch,
 	})
 }
 

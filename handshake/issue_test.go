@@ -47,7 +47,7 @@ func TestIssue(t *testing.T) {
 	}
 
 	check := g.ring.NewChecker()
-	l, err := check.Check(locator, noon, g.node.Epoch())
+	l, err := check.Check(locator, noon, g.node)
 	g.must(err)
 	if l.Subject != g.ring.Subject("client", "user-42") || int64(l.Expiry) != noon.Add(30*time.Second).Unix() {
 		t.Errorf("locator %+v", l)
@@ -75,7 +75,7 @@ func TestBoundToTheAddress(t *testing.T) {
 	var grant []byte
 	g := start(t, func(g *rig, o *handshake.Options) {
 		o.BindIP = true
-		o.Store = &spy{g.store, &grant}
+		o.Node = &spy{g.node, &grant}
 	})
 	g.issue("u")
 	if c, err := ticket.ParseClaims(grant); err != nil || c.Addr.String() != "127.0.0.1" {
@@ -85,13 +85,13 @@ func TestBoundToTheAddress(t *testing.T) {
 
 // spy keeps the last grant.
 type spy struct {
-	ticket.Store
+	*node
 	grant *[]byte
 }
 
 func (s *spy) Issue(ctx context.Context, r *ticket.IssueRequest) (ticket.IssueAnswer, error) {
 	*s.grant = bytes.Clone(r.Grant)
-	return s.Store.Issue(ctx, r)
+	return s.node.Issue(ctx, r)
 }
 
 // Every refusal that a well-formed request can get: one row a problem.
@@ -99,6 +99,7 @@ func TestRefusals(t *testing.T) {
 	const echo = "zq9marker" // sent wherever there is room for it, and never to come back
 	chat := `{"stream":"chat"}`
 	down, lost := ticket.ErrUnavailable, ticket.ErrLeaseLost
+	closed := fmt.Errorf("node 10.9.8.7 has not registered: %w", ticket.ErrUnavailable)
 	odd := errors.New("redis 10.9.8.7:6379 says no")
 	type row struct {
 		name   string
@@ -152,6 +153,7 @@ func TestRefusals(t *testing.T) {
 		{"short of memory is not ready", call{method: "GET", path: "/readyz"}, func(g *rig) { g.short.Store(true) }, 503, "overloaded", "memory", ""},
 		{"draining is not ready", call{method: "GET", path: "/readyz"}, func(g *rig) { g.draining.Store(true) }, 503, "draining", "draining", ""},
 		{"store down", call{key: "KEY", body: chat}, func(g *rig) { g.store.fault.Store(&down) }, 503, "store-unavailable", "store", ""},
+		{"issue closed", call{key: "KEY", body: chat}, func(g *rig) { g.store.fault.Store(&closed) }, 503, "store-unavailable", "store", ""},
 		{"store at odds", call{key: "KEY", body: chat}, func(g *rig) { g.store.fault.Store(&odd) }, 503, "store-unavailable", "store", ""},
 		{"store down for limits", call{method: "GET", path: "/v1/limits", key: "KEY"}, func(g *rig) { g.store.fault.Store(&down) }, 503, "store-unavailable", "store", ""},
 		{"store down for revoke", call{method: "DELETE", path: "/v1/tickets/ID", key: "KEY"}, func(g *rig) { g.store.fault.Store(&down) }, 503, "store-unavailable", "store", ""},
@@ -374,6 +376,9 @@ func TestIssueFollowsTheEpoch(t *testing.T) {
 	g.issue("u")
 	if n := g.store.issues.Load(); n != 2 {
 		t.Errorf("%d calls, want one under each epoch", n)
+	}
+	if s := ticket.Subject(g.node.asked.Load()); s != g.ring.Subject("client", "u") {
+		t.Errorf("asked for the epoch of %x", s)
 	}
 	g.node.next.Store(0)
 	g.node.epoch.Store(0)

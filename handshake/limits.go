@@ -121,7 +121,7 @@ func clientOf(query string) (client string, ok bool) {
 func (r *request) sockets(plan *limiter.Plan) (uint32, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), storeMax)
 	defer cancel()
-	return r.s.o.Store.Used(ctx, r.s.o.Keys.Subject(r.counted(plan.Connections.Per)), r.s.o.Node.Dead())
+	return r.s.o.Node.Used(ctx, r.s.o.Keys.Subject(r.counted(plan.Connections.Per)), nil)
 }
 
 func (r *request) appendRate(dst []byte, name string, per limiter.Per, rate limiter.Rate, burst uint64) []byte {

@@ -22,7 +22,7 @@ func (r *request) revoke() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), storeMax)
 	defer cancel()
-	revoked, err := r.s.o.Store.Revoke(ctx, &ticket.RevokeRequest{Ticket: hash, Subject: subject, Owner: r.who.Key})
+	revoked, err := r.s.o.Node.Revoke(ctx, &ticket.RevokeRequest{Ticket: hash, Subject: subject, Owner: r.who.Key})
 	switch {
 	case err != nil:
 		r.refuse(r.s.later(storeDown))

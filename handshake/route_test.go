@@ -270,7 +270,7 @@ func TestOptionsAreChecked(t *testing.T) {
 		"long life":      func(o *handshake.Options) { o.TTL = time.Hour },
 		"outstanding":    func(o *handshake.Options) { o.Outstanding = -1 },
 		"key header":     func(o *handshake.Options) { o.KeyHeader = "X API" },
-		"no store":       func(o *handshake.Options) { o.Store = nil },
+		"no node":        func(o *handshake.Options) { o.Node = nil },
 		"no randomness":  func(o *handshake.Options) { g.rnd.dry(); o.Rand = g.rnd },
 		"no connections": func(o *handshake.Options) { o.Connections = -1 },
 	} {

@@ -36,12 +36,20 @@ import (
 // Handler answers one request of a further path. It keeps nothing of ctx.
 type Handler = func(ctx *fasthttp.RequestCtx)
 
-// A Node is what the front end has to know of the node's place in the cluster. Any goroutine may call it.
+// A Node is the ticket store as this node sees it: store/node. Any goroutine may call it. What it does not do at all, because it
+// may not or the store is away, is ticket.ErrUnavailable.
 type Node interface {
-	Epoch() ticket.Epoch        // of the store; 0: not known yet
-	Dead() []ticket.Incarnation // whose slots no longer count; not written to afterwards
-	StoreTime() time.Time       // the store's clock
-	Ready() error               // nil, or why no ticket would work now
+	// Epoch is the history of the store that a ticket of s must name; 0: not known yet.
+	Epoch(s ticket.Subject) ticket.Epoch
+	// Issue is that of ticket.Store; the node names the dead. ErrUnavailable also while a slot that is counted may be somebody's
+	// who is not known yet, so that issue is closed.
+	Issue(ctx context.Context, r *ticket.IssueRequest) (ticket.IssueAnswer, error)
+	// Revoke is that of ticket.Store.
+	Revoke(ctx context.Context, r *ticket.RevokeRequest) (bool, error)
+	// Used is how many slots of s are taken, in the cluster. dead is nil: the node names them.
+	Used(ctx context.Context, s ticket.Subject, dead []ticket.Incarnation) (uint32, error)
+	StoreTime() time.Time // the store's clock
+	Ready() error         // nil, or why no ticket would work now
 }
 
 // Options configure a Server. What has a default may be zero.
@@ -62,7 +70,6 @@ type Options struct {
 	BindIP      bool          // only the address that asked may redeem
 	Outstanding int           // unused tickets of a subject: 20
 
-	Store      ticket.Store
 	Keys       *ticket.KeyRing
 	Node       Node
 	Policy     func() *Policy     // the current one; never nil
@@ -187,8 +194,8 @@ func (o *Options) check() error {
 		return errors.New("unused tickets, session length and connections are at least 1")
 	case !isToken(o.KeyHeader):
 		return errors.New("the key's header has no valid name")
-	case o.Store == nil || o.Keys == nil || o.Node == nil || o.Policy == nil || o.Clock == nil || o.Rand == nil || o.Log == nil:
-		return errors.New("needed, all of them: Store, Keys, Node, Policy, Clock, Rand and Log")
+	case o.Keys == nil || o.Node == nil || o.Policy == nil || o.Clock == nil || o.Rand == nil || o.Log == nil:
+		return errors.New("needed, all of them: Keys, Node, Policy, Clock, Rand and Log")
 	}
 	return nil
 }

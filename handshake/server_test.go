@@ -61,23 +61,25 @@ func (s *source) dry() {
 	s.broken = true
 }
 
-// node is what the front end knows of the cluster.
+// node is the store and what the front end knows of the cluster.
 type node struct {
+	*store
 	epoch atomic.Uint32
+	asked atomic.Uint64 // whose epoch was asked for last
 	next  atomic.Uint32 // what epoch becomes when it is asked for once more
 	clock mono.Clock
 	err   atomic.Pointer[error]
 }
 
-func (n *node) Epoch() ticket.Epoch {
+func (n *node) Epoch(s ticket.Subject) ticket.Epoch {
+	n.asked.Store(uint64(s))
 	e := n.epoch.Load()
 	if next := n.next.Load(); next != 0 {
 		n.epoch.Store(next)
 	}
 	return ticket.Epoch(e)
 }
-func (n *node) Dead() []ticket.Incarnation { return nil }
-func (n *node) StoreTime() time.Time       { return n.clock.Wall() }
+func (n *node) StoreTime() time.Time { return n.clock.Wall() }
 func (n *node) Ready() error {
 	if err := n.err.Load(); err != nil {
 		return *err
@@ -173,17 +175,17 @@ func start(t testing.TB, change func(*rig, *handshake.Options)) *rig {
 	g := &rig{t: t, clock: mono.NewManual(noon), rnd: &source{r: rand.NewChaCha8([32]byte{1})}, log: new(syncBuffer), done: make(chan error, 1)}
 	kept, err := memory.New(memory.Options{Clock: g.clock, Rand: g.rnd})
 	g.must(err)
-	view, err := kept.Renew(context.Background(), &ticket.RenewRequest{Incarnation: 1, Name: "test", Lease: 45 * time.Second})
+	view, err := kept.Renew(context.Background(), &ticket.RenewRequest{Incarnation: 1, Name: "test", Lease: 45 * time.Second, Number: 1, Enter: true, Topology: ticket.One.ID})
 	g.must(err)
 	g.store = &store{Store: kept}
-	g.node = &node{clock: g.clock}
-	g.node.epoch.Store(uint32(view.Epoch))
+	g.node = &node{store: g.store, clock: g.clock}
+	g.node.epoch.Store(uint32(view.Seen.Epoch))
 	g.ring, err = ticket.ParseKeyRing("a:" + keyOfBytes)
 	g.must(err)
 	policy := g.policy()
 	o := handshake.Options{
 		Address: "127.0.0.1:0", GateURL: "ws://127.0.0.1:8081",
-		Store: g.store, Keys: g.ring, Node: g.node, Clock: g.clock, Rand: g.rnd,
+		Keys: g.ring, Node: g.node, Clock: g.clock, Rand: g.rnd,
 		Log:      slog.New(slog.NewTextHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Policy:   func() *handshake.Policy { return policy },
 		Messages: limiter.NewTable(64, 1, g.clock),

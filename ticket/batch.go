@@ -11,6 +11,7 @@ type Batch struct {
 	IDs     []uint64        // the asker's name for each of Reqs
 	Expiry  []uint32        // the asker's note of each ticket's expiry, unix seconds
 	Since   mono.Time       // when the first of Reqs was added
+	Life    uint32          // the asker's note of the node's life when it handed b over
 	Done    func(*Batch)    // called once, on a goroutine of the store; it may wait
 }
 

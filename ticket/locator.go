@@ -113,10 +113,10 @@ func (k *KeyRing) NewChecker() *Checker {
 	}
 }
 
-// Check verifies the text of a locator against now, the store's clock, and the store's epoch. The MAC is checked before
-// anything else in it is believed, in constant time. The error is ErrMalformed, ErrForged, ErrExpired or ErrEpoch, and the
+// Check verifies the text of a locator against now, the store's clock, and the epoch of its subject's shard. The MAC is
+// checked before anything else in it is believed, in constant time. The error is ErrMalformed, ErrForged, ErrExpired or ErrEpoch, and the
 // Locator is then zero. text is not kept.
-func (c *Checker) Check(text []byte, now time.Time, epoch Epoch) (Locator, error) {
+func (c *Checker) Check(text []byte, now time.Time, epochs Epochs) (Locator, error) {
 	if len(text) != LocatorLen {
 		return Locator{}, ErrMalformed
 	}
@@ -127,6 +127,7 @@ func (c *Checker) Check(text []byte, now time.Time, epoch Epoch) (Locator, error
 	l.get(&c.raw)
 	// All verdicts are reached before one is given, and by arithmetic: a branch for each would tell by its time which it was.
 	expired := uint64(int64(l.Expiry)-now.Unix()-1) >> 63 // 1 if now >= expiry
+	epoch := epochs.Epoch(l.Subject)
 	diff := uint64(l.Epoch ^ epoch)
 	foreign := (diff | -diff) >> 63 // 1 if they differ
 	genuine := c.genuine()

@@ -47,6 +47,11 @@ const (
 	subject ticket.Subject = 0x0123456789abcdef
 )
 
+// all is a store with the same epoch for every subject.
+type all ticket.Epoch
+
+func (a all) Epoch(ticket.Subject) ticket.Epoch { return ticket.Epoch(a) }
+
 var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
 // keyLine is a line of a key file with a key made of b.
@@ -79,7 +84,7 @@ func TestMintThenCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := k.NewChecker()
-	l, err := c.Check(m.Text[:], noon, epoch)
+	l, err := c.Check(m.Text[:], noon, all(epoch))
 	if err != nil || l != m.Locator {
 		t.Fatalf("check: %+v, %v, want %+v", l, err, m.Locator)
 	}
@@ -148,7 +153,7 @@ func TestCheckRefuses(t *testing.T) {
 	good := string(mint(t, k).Text[:])
 	c := k.NewChecker()
 	for _, r := range refused {
-		l, err := c.Check([]byte(r.change(good)), noon, epoch)
+		l, err := c.Check([]byte(r.change(good)), noon, all(epoch))
 		if !errors.Is(err, r.want) || l != (ticket.Locator{}) {
 			t.Errorf("%s: %+v, %v, want %v", r.name, l, err, r.want)
 		}
@@ -165,7 +170,7 @@ func TestCheckRefuses(t *testing.T) {
 		{"another epoch", noon, epoch + 1, ticket.ErrEpoch},
 		{"epoch not known", noon, 0, ticket.ErrEpoch},
 	} {
-		if _, err := c.Check([]byte(good), r.now, r.epoch); !errors.Is(err, r.want) {
+		if _, err := c.Check([]byte(good), r.now, all(r.epoch)); !errors.Is(err, r.want) {
 			t.Errorf("%s: %v, want %v", r.name, err, r.want)
 		}
 	}
@@ -173,7 +178,7 @@ func TestCheckRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Check(zero.Text[:], noon, 0); !errors.Is(err, ticket.ErrEpoch) {
+	if _, err := c.Check(zero.Text[:], noon, all(0)); !errors.Is(err, ticket.ErrEpoch) {
 		t.Errorf("epoch 0 matches itself: %v", err)
 	}
 }
@@ -185,11 +190,11 @@ func TestLineFeedForTheLastCharacter(t *testing.T) {
 	c := k.NewChecker()
 	for range 64 {
 		m := mint(t, k)
-		if _, err := c.Check(m.Text[:], noon, epoch); err != nil {
+		if _, err := c.Check(m.Text[:], noon, all(epoch)); err != nil {
 			t.Fatal(err)
 		}
 		m.Text[ticket.LocatorLen-1] = '\n'
-		if _, err := c.Check(m.Text[:], noon, epoch); !errors.Is(err, ticket.ErrMalformed) {
+		if _, err := c.Check(m.Text[:], noon, all(epoch)); !errors.Is(err, ticket.ErrMalformed) {
 			t.Fatalf("locator %q: %v", m.Text, err)
 		}
 		if _, ok := c.SecretHash(m.Secret[:]); !ok {
@@ -217,7 +222,7 @@ func TestEveryBitCounts(t *testing.T) {
 		if bit >= 4 && bit < 8 {
 			want = ticket.ErrMalformed // the version
 		}
-		if _, err := c.Check([]byte(base64.RawURLEncoding.EncodeToString(raw)), noon, epoch); !errors.Is(err, want) {
+		if _, err := c.Check([]byte(base64.RawURLEncoding.EncodeToString(raw)), noon, all(epoch)); !errors.Is(err, want) {
 			t.Errorf("bit %d: %v, want %v", bit, err, want)
 		}
 		raw[bit/8] ^= 1 << (bit % 8)
@@ -240,7 +245,7 @@ func TestRotation(t *testing.T) {
 		{"old ticket, new key only", after, m.Text[:], ticket.ErrForged},
 		{"new ticket, new key only", after, n.Text[:], nil},
 	} {
-		if _, err := c.by.NewChecker().Check(c.text, noon, epoch); !errors.Is(err, c.want) {
+		if _, err := c.by.NewChecker().Check(c.text, noon, all(epoch)); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", c.name, err, c.want)
 		}
 	}
@@ -266,7 +271,7 @@ func TestSameNumber(t *testing.T) {
 		first, second := keyLine("a", 1), keyLine(fmt.Sprint("key-", i), 2)
 		for _, k := range []*ticket.KeyRing{ring(t, first), ring(t, second)} {
 			m := mint(t, k)
-			if _, err := ring(t, first, second).NewChecker().Check(m.Text[:], noon, epoch); err != nil {
+			if _, err := ring(t, first, second).NewChecker().Check(m.Text[:], noon, all(epoch)); err != nil {
 				t.Errorf("key-%d: %v", i, err)
 			}
 		}
@@ -388,7 +393,7 @@ func TestMintConcurrently(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				l, err := c.Check(m.Text[:], noon, epoch)
+				l, err := c.Check(m.Text[:], noon, all(epoch))
 				if err != nil || c.Hash(&l) != m.Hash {
 					t.Errorf("check: %v", err)
 				}
@@ -413,10 +418,10 @@ func TestNothingAllocates(t *testing.T) {
 	garbage := bytes.Repeat([]byte{0xff}, ticket.LocatorLen)
 	var l ticket.Locator
 	for name, f := range map[string]func(){
-		"check good":    func() { l, _ = c.Check(m.Text[:], noon, epoch) },
-		"check forged":  func() { _, _ = c.Check(forged, noon, epoch) },
-		"check short":   func() { _, _ = c.Check(forged[:9], noon, epoch) },
-		"check garbage": func() { _, _ = c.Check(garbage, noon, epoch) },
+		"check good":    func() { l, _ = c.Check(m.Text[:], noon, all(epoch)) },
+		"check forged":  func() { _, _ = c.Check(forged, noon, all(epoch)) },
+		"check short":   func() { _, _ = c.Check(forged[:9], noon, all(epoch)) },
+		"check garbage": func() { _, _ = c.Check(garbage, noon, all(epoch)) },
 		"hash":          func() { c.Hash(&l) },
 		"secret hash":   func() { c.SecretHash(m.Secret[:]) },
 	} {
@@ -439,7 +444,7 @@ func FuzzCheck(f *testing.F) {
 	}
 	c := k.NewChecker()
 	f.Fuzz(func(t *testing.T, text []byte) {
-		l, err := c.Check(text, noon, epoch)
+		l, err := c.Check(text, noon, all(epoch))
 		if (err == nil) != (string(text) == good) {
 			t.Fatalf("%q: %+v, %v", text, l, err)
 		}
@@ -481,12 +486,12 @@ func benchmarkCheck(b *testing.B, change func(text []byte)) {
 	m := mint(b, k)
 	change(m.Text[:])
 	c := k.NewChecker()
-	if _, err := c.Check(m.Text[:], noon, epoch); errors.Is(err, ticket.ErrMalformed) {
+	if _, err := c.Check(m.Text[:], noon, all(epoch)); errors.Is(err, ticket.ErrMalformed) {
 		b.Fatal("measures a text that is not read to its end")
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		_, _ = c.Check(m.Text[:], noon, epoch)
+		_, _ = c.Check(m.Text[:], noon, all(epoch))
 	}
 }
 

@@ -152,7 +152,7 @@ func (r *runner) gatewayWith(s setup) (*gateway, error) {
 	if s.beside {
 		core = r.clientCore
 	}
-	if g.Child, err = r.start(core, r.program, "serve", "--config", file); err != nil {
+	if g.Child, err = r.start(core, r.program, "serve", "--config", file, "--new-store"); err != nil {
 		return nil, err
 	}
 	return g, g.Ready(r.ctx, func(ctx context.Context) error { return get(ctx, "http://"+api+"/readyz") })

@@ -224,7 +224,7 @@ func (r *runner) nodes(count int) (*gatewaySet, error) {
 		if err != nil {
 			return nil, err
 		}
-		c, err := r.start(cores[i%len(cores)], r.program, "serve", "--config", file)
+		c, err := r.start(cores[i%len(cores)], r.program, "serve", "--config", file, "--new-store")
 		if err != nil {
 			return nil, err
 		}

@@ -22,7 +22,8 @@ type spender struct {
 	incarnation ticket.Incarnation
 	epoch       ticket.Epoch
 	grant       []byte
-	number      atomic.Uint64 // of the last reading
+	number      atomic.Uint64 // of the last reading or renewal
+	acked       uint64        // of the last renewal that had an answer
 }
 
 const (
@@ -66,8 +67,12 @@ func (p *spender) enter(ctx context.Context) error {
 
 // renew prolongs the node's lease, and learns the epoch.
 func (p *spender) renew(ctx context.Context) error {
-	v, err := p.store.Renew(ctx, &ticket.RenewRequest{Incarnation: p.incarnation, Name: "bench", Lease: spenderLease})
-	p.epoch = v.Epoch
+	r := &ticket.RenewRequest{Incarnation: p.incarnation, Name: "bench", Lease: spenderLease, Number: p.number.Add(1), Acked: p.acked,
+		Enter: p.acked == 0}
+	v, err := p.store.Renew(ctx, r)
+	if err == nil {
+		p.epoch, p.acked = v.Seen.Epoch, r.Number
+	}
 	return err
 }
 

@@ -306,6 +306,8 @@ func TestTicketOpensOnce(t *testing.T) {
 	if !strings.HasPrefix(want, "HTTP/1.1 401 ") {
 		t.Fatalf("wrong secret: %q", want)
 	}
+	// Before the replays: while one is looked at it counts, and a busy store may see it.
+	silent := c.issue(c.a, c.app, request{Stream: "echo", Client: "cy"})
 	flip := "A"
 	if strings.HasSuffix(k.Path(), "A") {
 		flip = "Q"
@@ -314,7 +316,7 @@ func TestTicketOpensOnce(t *testing.T) {
 		"replay at the node that opened": c.refused(c.b, k.Path(), k.Secret()),
 		"replay at the other node":       c.refused(c.a, k.Path(), k.Secret()),
 		"after a wrong secret":           c.refused(c.a, burnt.Path(), burnt.Secret()),
-		"no secret":                      c.refused(c.a, c.issue(c.a, c.app, request{Stream: "echo", Client: "cy"}).Path(), ""),
+		"no secret":                      c.refused(c.a, silent.Path(), ""),
 		"forged":                         c.refused(c.a, k.Path()[:len(k.Path())-1]+flip, k.Secret()),
 		"unknown":                        c.refused(c.a, c.minted(c.a, time.Minute), wrong),
 		"expired":                        c.refused(c.a, c.minted(c.a, -time.Minute), wrong),

@@ -41,15 +41,15 @@ import (
 	"ticketgate/limiter"
 	"ticketgate/store/memory"
 	"ticketgate/store/node"
+	"ticketgate/store/node/lives"
 	"ticketgate/store/redis"
 	"ticketgate/ticket"
 )
 
 // Sizes of a node's shared tables.
 const (
-	cacheEntries  = 1 << 16     // tickets remembered as spent or refused: one node's redemptions of 30 s at 2,000 a second
-	sharedBuckets = 1 << 20     // message limits per client or key; 40 bytes each once used
-	lostSlotsOver = time.Second // half of what the node keeps in reserve of its lease: the rest is for getting there
+	cacheEntries  = 1 << 16 // tickets remembered as spent or refused: one node's redemptions of 30 s at 2,000 a second
+	sharedBuckets = 1 << 20 // message limits per client or key; 40 bytes each once used
 
 	// The part of memory.outbound that is left to the allocator: resident memory is more than the buffers in use.
 	allocatorShare = 8
@@ -75,6 +75,7 @@ type gateway struct {
 	memory    *pressure.Watch
 	certs     map[string]*certs.Store // by name of the tls entry, those that a listener uses
 	node      *node.Node
+	lives     *lives.File // nil: node.state_dir is not set
 	relays    []*relay.Relay
 	feeds     []*clock.Clock
 	plans     []*limiter.Plan
@@ -96,6 +97,8 @@ type extras struct {
 	keyRing *auth.Ring                   // instead of the configuration's
 	paths   map[string]handshake.Handler // further paths of the handshake listener
 	sockets sockets                      // stand in for configured addresses; newGateway closes them
+
+	newStore bool // nobody has used the store before
 }
 
 // newGateway builds all rooms and opens their listeners, so that every address is known and every mistake told before
@@ -116,7 +119,7 @@ func (g *gateway) build(x extras) error {
 	if err := g.buildSecrets(x.keyRing); err != nil {
 		return err
 	}
-	if err := g.buildStore(); err != nil {
+	if err := g.buildStore(x.newStore); err != nil {
 		return err
 	}
 	streams, handlers, err := g.buildStreams()
@@ -170,7 +173,7 @@ func keyRing(text string) (*auth.Ring, error) {
 	return auth.ParseRing(text)
 }
 
-func (g *gateway) buildStore() error {
+func (g *gateway) buildStore(isNew bool) error {
 	clk := mono.System
 	switch s := &g.c.Store; s.Kind {
 	case "redis":
@@ -191,11 +194,15 @@ func (g *gateway) buildStore() error {
 		g.store = m
 	}
 	g.count = limiter.NewCount(clk, g.c.Cluster.Lease)
-	g.node = node.New(node.Options{
+	o := node.Options{
 		Store: g.store, Name: g.c.Node.Name, Heartbeat: g.c.Cluster.Heartbeat, Lease: g.c.Cluster.Lease,
-		Timeout: g.c.Store.Timeout, Clock: mono.Boot, Rand: rand.Reader, Counts: g.count, Subjects: g.subjects(),
-		OnLeaseLost: g.leaseLost, Log: g.log,
-	})
+		Timeout: g.c.Store.Timeout, Replicas: g.c.Store.RenewalReplicas(), Available: g.available(), First: isNew,
+		Clock: mono.Boot, Rand: rand.Reader, Counts: g.count, Subjects: g.subjects(), OnLeaseLost: g.leaseLost, Log: g.log,
+	}
+	if err := g.identify(&o); err != nil {
+		return err
+	}
+	g.node = node.New(o)
 	return nil
 }
 
@@ -206,12 +213,27 @@ func (g *gateway) subjects() iter.Seq[ticket.Subject] {
 	}
 }
 
-// leaseLost closes all sockets before the store can give their slots to others (mode: strict).
+// available says that sockets outlive the node's lease.
+func (g *gateway) available() bool { return g.c.Cluster.Mode == "available" }
+
+// leaseLost wakes loops whose sockets are silent: in mode strict all end before the store can give their slots to others.
 func (g *gateway) leaseLost() {
+	if g.available() {
+		g.log.Warn("slot lease lost: sockets are kept, and limits on connections may be exceeded by as many")
+		return
+	}
 	g.log.Error("slot lease lost: closing all sockets with 1013")
 	if e := g.engine; e != nil {
-		go e.Shed(lostSlotsOver)
+		go e.AskLife()
 	}
+}
+
+// life is engine.Options.Life.
+func (g *gateway) life() func(mono.Time) uint32 {
+	if g.available() {
+		return nil
+	}
+	return g.node.Life
 }
 
 // buildStreams makes what feeds sockets. A relay's sockets are a kind of their own in the reactor.
@@ -298,7 +320,7 @@ func (g *gateway) buildEngine(streams []engine.StreamEntry, handlers []reactor.H
 		AdmitConns: admitConns(), AdmitRate: c.Listen.Gate.Admit.Rate, HeadsMax: headsMax, Addresses: limits, Overloaded: g.memory.Refuses,
 		Log: func(msg string, args ...any) { g.log.Warn(msg, args...) }, Event: g.events.hook(),
 		Proxy: c.Listen.Gate.ProxyProtocol.Policy(), TLS: tls,
-		Leased: func() bool { return g.node.Leased(mono.Boot.Now()) },
+		Life: g.life(),
 	})
 	if err != nil {
 		return err
@@ -399,7 +421,7 @@ func (g *gateway) buildHandshake(paths map[string]handshake.Handler) (err error)
 	}
 	g.handshake, err = handshake.New(handshake.Options{
 		Listener: ln, GateURL: g.publicURL, TTL: c.Tickets.TTL, SessionMax: c.Tickets.SessionMax,
-		BindIP: c.Tickets.BindIP, Outstanding: c.Tickets.Outstanding, Store: g.node.Store(), Keys: g.ring, Node: g.node,
+		BindIP: c.Tickets.BindIP, Outstanding: c.Tickets.Outstanding, Keys: g.ring, Node: g.node,
 		Policy: func() *handshake.Policy { return g.policy }, Messages: g.messages, Draining: g.draining.Load, Overloaded: g.memory.Refuses, Extra: paths,
 		Clock: mono.System, Rand: rand.Reader, Log: g.log,
 	})
@@ -423,11 +445,12 @@ func (g *gateway) buildAdmin() (err error) {
 		Version: version, Name: g.c.Node.Name, StoreKind: g.c.Store.Kind, Connections: int64(g.c.Listen.Gate.Admit.Connections),
 		Uptime: func() time.Duration { return mono.Boot.Now().Sub(begun) },
 		Engine: g.engine.Stats, StoreReady: g.node.Ready, Draining: g.draining.Load, Memory: g.memory.Stats,
+		Mode: g.c.Cluster.Mode, Cluster: g.node.Status,
 	}}
 	if g.c.Telemetry.Metrics {
 		o.Metrics = &admin.Metrics{
 			Version: version, Engine: g.engine.Stats, Handshake: g.handshake.Stats, Plans: g.plans, Relays: g.relays,
-			Redis: g.redis, Ready: g.node.Ready, Draining: g.draining.Load, Memory: g.memory.Stats, Certs: g.certEnds(),
+			Redis: g.redis, Ready: g.node.Ready, Cluster: g.node.Status, Draining: g.draining.Load, Memory: g.memory.Stats, Certs: g.certEnds(),
 		}
 	}
 	g.admin, err = admin.New(o)
@@ -448,6 +471,11 @@ func (g *gateway) ready() error {
 // run serves until ctx ends, drains, and closes everything. It is called once.
 func (g *gateway) run(ctx context.Context, serving func()) error {
 	g.node.Start(ctx)
+	if err := g.onlyOne(ctx); err != nil || ctx.Err() != nil {
+		over, cancel := context.WithTimeout(context.Background(), max(g.c.Drain.Grace, time.Second))
+		defer cancel()
+		return errors.Join(err, g.close(over))
+	}
 	g.engine.Start()
 	failed := make(chan error, 2)
 	go func() { failed <- g.handshake.Serve() }() // ends in close, as does the next
@@ -523,6 +551,9 @@ func (g *gateway) close(ctx context.Context) error {
 	}
 	if g.store != nil {
 		errs = append(errs, g.store.Close())
+	}
+	if g.lives != nil { // not before the last socket is closed
+		errs = append(errs, g.lives.Close())
 	}
 	if g.admin != nil {
 		errs = append(errs, g.admin.Shutdown(ctx))

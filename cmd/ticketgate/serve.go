@@ -17,11 +17,16 @@ func init() { commands = append(commands, serveCmd) }
 
 func serveCmd(e *env) *cobra.Command {
 	var file string
+	var newStore bool
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Run a gateway",
 		Long: `serve runs a gateway as its configuration says, until SIGTERM or SIGINT: then it takes nothing new, sends its sockets
-away over drain.over with close code 1012, and ends. A second signal ends it at once.`,
+away over drain.over with close code 1012, and ends. A second signal ends it at once.
+
+A Redis that knows of no node may have lost everything while other nodes hold sockets. So for a lease and 5 s (cluster.lease) after
+the first node came to it no tickets are issued, unless --new-store says that no gateway has ever used it: for the first start of a
+cluster. It is no setting to keep.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := config.Load(file, e.environ, nil)
@@ -33,7 +38,7 @@ away over drain.over with close code 1012, and ends. A second signal ends it at 
 				return err
 			}
 			log := newLog(e.stderr, cfg.Log)
-			g, err := newGateway(cfg, log, extras{sockets: passed})
+			g, err := newGateway(cfg, log, extras{sockets: passed, newStore: newStore})
 			if err != nil {
 				return portHint(err, "stop it, or change the address in "+file)
 			}
@@ -41,6 +46,7 @@ away over drain.over with close code 1012, and ends. A second signal ends it at 
 		},
 	}
 	c.Flags().StringVar(&file, "config", configFile, "configuration file")
+	c.Flags().BoolVar(&newStore, "new-store", false, "no gateway has ever used this Redis and prefix: issue tickets at once")
 	_ = c.MarkFlagFilename("config", "yaml", "yml") // fails only for a flag that is not there
 	return c
 }

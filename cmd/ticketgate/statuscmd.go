@@ -252,6 +252,9 @@ func printStatus(w io.Writer, s *admin.Status) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "node %s  %s  up %v  connections %d/%d  store %s %s  version %s\n", printable(s.Node), ready, time.Duration(s.Uptime)*time.Second,
 		s.Connections.Used, s.Connections.Limit, printable(s.Store.Kind), store, printable(s.Version))
+	if s.Cluster != nil {
+		fmt.Fprint(t, clusterText(s.Cluster))
+	}
 	fmt.Fprintf(t, "memory  %s  %s of %s\n", printable(s.Memory.State), bytesText(s.Memory.Used), bytesText(s.Memory.Limit))
 	fmt.Fprintf(t, "tls     %s\n", tlsText(&s.TLS))
 	fmt.Fprintln(t, "loop\tconnections\tbusy\tqueue\tbatched")
@@ -264,6 +267,35 @@ func printStatus(w io.Writer, s *admin.Status) error {
 		fmt.Fprintf(t, "%d\t%d\t%.0f%%\t%s\t%s\n", l.Loop, l.Connections, 100*l.Busy, bytesText(l.Queue), batched)
 	}
 	return t.Flush()
+}
+
+func clusterText(c *admin.Cluster) string {
+	var b strings.Builder
+	alive := 0
+	for i := range c.Nodes {
+		if c.Nodes[i].State == "alive" {
+			alive++
+		}
+	}
+	fmt.Fprintf(&b, "lease   %.1f s  mode %s  nodes %d  tickets spent by the %s (%s)", c.Lease, printable(c.Mode), alive, printable(c.Authority), printable(c.Reason))
+	if c.Failures > 0 {
+		fmt.Fprintf(&b, "  renewals failed %d: %s", c.Failures, printable(c.Failure))
+	}
+	if c.Grace {
+		b.WriteString("  grace: the store may have lost nodes")
+	}
+	fmt.Fprintf(&b, "\nissue   %s", printable(c.Issue))
+	for i := range c.Epochs {
+		e, registered := &c.Epochs[i], "not registered"
+		if e.Registered {
+			registered = "registered"
+		}
+		fmt.Fprintf(&b, "  shard %d epoch %s %s", e.Shard, printable(e.Epoch), registered)
+	}
+	if c.Excess > 0 {
+		fmt.Fprintf(&b, "  limits may be exceeded by %d", c.Excess)
+	}
+	return b.String() + "\n"
 }
 
 func tlsText(s *admin.TLS) string {

@@ -70,7 +70,7 @@ func TestStatus(t *testing.T) {
 	}
 	defer stranger.Close()
 	loops := fmt.Sprintf(`loop  connections  busy +queue +batched\n(\d+ +\d +\d+%% +0 B +(yes|no)\n){%d}\z`, g.engine.Loops())
-	const memory = `memory  calm  [0-9.]+ ([KMGT]i)?B of [0-9.]+ ([KMGT]i)?B\ntls     off\n`
+	const memory = `lease   \d+\.\d s  mode strict  nodes 1  tickets spent by the store \([a-z, ]+\)\nissue   open  shard 0 epoch [0-9a-f]{8} registered\nmemory  calm  [0-9.]+ ([KMGT]i)?B of [0-9.]+ ([KMGT]i)?B\ntls     off\n`
 	table := func(state string) *regexp.Regexp {
 		return regexp.MustCompile(`\Anode gw-test  ` + state + `  up \d+s  connections 0/5000  store memory ok  version \d+\.\d+\.\d+\n` + memory + loops)
 	}
@@ -344,10 +344,15 @@ func TestStatusAsItCame(t *testing.T) {
 func TestStatusTable(t *testing.T) {
 	url := peer(t, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"+`{"version":"0.1.0","node":"gw-1","ready":false,"reason":"ticket store does not answer",
 		"uptime_seconds":3725,"draining":false,"connections":{"used":12,"limit":1000000},"store":{"kind":"redis","up":false},
+		"cluster":{"mode":"available","authority":"store","authority_reason":"so it is","incarnation":"00000000000000ff","lease_seconds":0,"failures":3,
+		"failure":"no \u001b answer","grace":true,"issue":"the lease is over","excess":12,"epochs":[{"shard":0,"epoch":"0badcafe","registered":true},{"shard":5461,"epoch":"00000001","registered":false}],
+		"nodes":[{"node":"gw-1","incarnation":"00000000000000ff","state":"alive","lease_seconds":0.5},{"node":"gw-2","incarnation":"0000000000000001","state":"dead","lease_seconds":-60}]},
 		"memory":{"state":"refuse","used_bytes":1288490189,"limit_bytes":2147483648},
 		"tls":{"mode":"process","reason":"no such module","kernel_connections":2,"process_connections":10},
 		"loops":[{"loop":0,"connections":5,"busy_ratio":0.256,"queue_bytes":2048,"batched":true},{"loop":1,"connections":12345,"busy_ratio":1,"queue_bytes":0,"batched":false}]}`)
 	const want = `node gw-1  not ready: ticket store does not answer  up 1h2m5s  connections 12/1000000  store redis down  version 0.1.0
+lease   0.0 s  mode available  nodes 1  tickets spent by the store (so it is)  renewals failed 3: no \u001b answer  grace: the store may have lost nodes
+issue   the lease is over  shard 0 epoch 0badcafe registered  shard 5461 epoch 00000001 not registered  limits may be exceeded by 12
 memory  refuse  1.2 GiB of 2.0 GiB
 tls     process  connections: kernel 2, process 10  (no such module)  see: ticketgate doctor --explain ktls
 loop  connections  busy  queue    batched

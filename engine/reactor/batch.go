@@ -124,14 +124,15 @@ func (l *Loop) serveBatch() {
 		}
 		return
 	}
-	begun := l.o.Clock.Now()
+	l.begin()
+	begun := l.Now()
 	l.sys.readMany(b.reads)
 	since := begun
 	b.open = true
 	for i := range b.reads {
 		x := &b.reads[i]
 		if i%nowEvery == 0 {
-			if l.now = 0; l.Now().Sub(since) > lateMax {
+			if l.begin(); l.Now().Sub(since) > lateMax {
 				l.submit()
 				since = l.Now()
 			}
@@ -223,6 +224,12 @@ func (l *Loop) submit() {
 	}
 	outs := b.outs
 	b.outs, b.off = b.outs[:0], 0 // sent puts nothing off
+	if l.begin() {
+		outs = l.unlost(outs)
+	}
+	if len(outs) == 0 {
+		return
+	}
 	if x := &outs[0]; len(outs) < batchMin {
 		x.came(l.sys.write(int(x.fd), x.p))
 	} else {
@@ -237,6 +244,19 @@ func (l *Loop) submit() {
 	if l.burst.off = 0; l.burst.row == nil {
 		l.burst.stage = l.burst.stage[:0]
 	}
+}
+
+// unlost are those of outs that may be sent; the others end.
+func (l *Loop) unlost(outs []transfer) []transfer {
+	kept := outs[:0]
+	for _, x := range outs {
+		if r := l.rows.At(uint32(x.fd)); l.sends(x.id, r) {
+			kept = append(kept, x)
+		} else {
+			r.flags &^= flagDeferred
+		}
+	}
+	return kept
 }
 
 // sent draws the consequences of a write that was put off, as flush does of one on the spot.

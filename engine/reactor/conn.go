@@ -3,9 +3,11 @@ package reactor
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // The life of a socket:
@@ -204,13 +206,23 @@ func (l *Loop) Peer(id ID) netip.AddrPort {
 
 // Each calls f for every socket of this loop that is dialing, open or closing. f may close any of them. On the loop only.
 func (l *Loop) Each(f func(id ID)) {
-	for slot := uint32(0); slot <= l.top; slot++ {
+	l.EachFrom(0, math.MaxInt, f)
+}
+
+// EachFrom is Each for n slots from from on. next is where to go on; 0: those were the last. On the loop only.
+func (l *Loop) EachFrom(from uint32, n int, f func(id ID)) (next uint32) {
+	end := min(uint64(from)+uint64(n), uint64(l.top)+1)
+	for slot := from; uint64(slot) < end; slot++ {
 		r := l.rows.At(slot)
 		id := ID(r.id.Load())
 		if id != 0 && id.Loop() == l.index && r.state >= stateDialing && r.state <= stateClosing {
 			f(id)
 		}
 	}
+	if end > uint64(l.top) {
+		return 0
+	}
+	return uint32(end)
 }
 
 // Close ends id in order: no callback but Closed comes any more, what is queued is sent, then FIN; then up to Linger for the
@@ -223,6 +235,19 @@ func (l *Loop) Close(id ID) {
 	case r.state == stateOpen:
 		l.hangUp(id, r, CauseLocal)
 	}
+}
+
+// CloseWithin is Close for who has no more than d to end: what the peer has not taken then is lost to it, also what lies in our
+// kernel, and it gets RST. On the loop only.
+func (l *Loop) CloseWithin(id ID, d time.Duration) {
+	r := l.row(id)
+	if r == nil || r.state != stateOpen {
+		l.Close(id)
+		return
+	}
+	r.flags |= flagReset // which is nothing to a connection that both sides have ended
+	l.hangUp(id, r, CauseLocal)
+	l.setTimer(id.Slot(), r, &r.inner, l.tickAt(l.Now().Add(d)))
 }
 
 // Abort ends id at once: what is queued is lost and the peer gets RST. Closed follows after the current callback. On the

@@ -57,6 +57,7 @@ type Loop struct {
 	top        uint32 // highest slot used
 	stopping   bool
 	unfinished bool // Later has put work into the ring
+	asksAgain  bool // Again was called
 
 	// Any goroutine.
 	ring     *ring
@@ -86,6 +87,29 @@ func (l *Loop) Now() mono.Time {
 	return l.now
 }
 
+// begin reads the clock anew and lets Options.Turn see it.
+func (l *Loop) begin() (lost bool) {
+	l.now = 0
+	return l.o.Turn != nil && l.o.Turn(l)
+}
+
+// sends reports whether what waits for id may be sent; if not, it ends.
+func (l *Loop) sends(id ID, r *row) bool {
+	if r.kind != 0 || l.o.Sends == nil || l.o.Sends(l, id) {
+		return true
+	}
+	r.flags |= flagReset
+	l.end(id, r, CauseLocal, 0)
+	return false
+}
+
+// Again has Options.Again called at the end of this round, or of the next one if this one is at its end already: for work that
+// is done in parts. On the loop only.
+func (l *Loop) Again() {
+	l.asksAgain = true
+	l.wake()
+}
+
 // Readiness as epoll reports it.
 const (
 	readyRead  = syscall.EPOLLIN | syscall.EPOLLPRI | syscall.EPOLLERR | syscall.EPOLLHUP
@@ -99,7 +123,7 @@ func (l *Loop) dispatch(fd int, ready uint32) {
 	if id == 0 || id.Loop() != l.index {
 		return
 	}
-	l.now = 0
+	l.begin()
 	switch r.state {
 	case stateOpen, stateClosing:
 		l.serve(id, r, ready)
@@ -138,8 +162,8 @@ func (l *Loop) serve(id ID, r *row, ready uint32) {
 
 // onWake does what other goroutines, or an earlier round that was cut short, have asked for.
 func (l *Loop) onWake() {
-	l.now = 0
 	l.woken.Store(false) // before looking: whoever comes later wakes again
+	l.begin()
 	l.stat.wakes.Add(1)
 	l.runCommands()
 	l.drain(workBatch)

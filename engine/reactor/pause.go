@@ -75,7 +75,7 @@ func (l *Loop) putOffTurns() {
 	for served < n && !l.stopping {
 		l.soon = append(l.soon, l.later[served])
 		l.rounds++
-		l.now = 0
+		l.begin()
 		l.settle()
 		if served++; l.o.Clock.Now().Sub(begun) > laterMax {
 			break

@@ -66,6 +66,16 @@ type Options struct {
 	Single       bool          // one read or write a system call, also where the kernel takes many (io_uring)
 	Clock        mono.Clock    // mono.System
 
+	// Turn is called on the loop before anything is done for a socket, with the clock just read: before each event, each few
+	// sockets of a batch, work, what has yielded, what is due, and what was put off. true: sockets have
+	// been lost since it was called last, of which Sends knows. It may be called inside of other callbacks, so it ends none
+	// itself. May be nil.
+	Turn func(l *Loop) (lost bool)
+	// Sends is asked before what has waited for a socket of kind 0 is sent after a Turn. false: it is not sent, and the socket
+	// ends with RST. May be nil.
+	Sends func(l *Loop, id ID) bool
+	// Again is what Loop.Again asks for. It may end sockets. May be nil if nobody does.
+	Again func(l *Loop)
 	// Work does a unit that Post brought, on the loop. w is good until it returns. May be nil.
 	Work func(l *Loop, w *Work)
 	// Full is called on the loop when it stops accepting for want of descriptors, and may Abort whom nobody needs. true: it did,

@@ -92,8 +92,14 @@ func (l *Loop) Later(w Work) bool {
 func (l *Loop) endRound() {
 	if l.unfinished {
 		l.unfinished = false
-		l.now = 0
+		l.begin()
 		l.drain(workBatch)
+		l.settle()
+	}
+	if l.asksAgain {
+		l.asksAgain = false
+		l.begin()
+		l.o.Again(l)
 		l.settle()
 	}
 }

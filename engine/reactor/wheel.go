@@ -197,7 +197,7 @@ func (l *Loop) timeOf(tick uint32) mono.Time {
 
 // onTick does what has fallen due. The clock decides, not the timer.
 func (l *Loop) onTick() {
-	l.now = 0
+	l.begin()
 	l.alarmed = false
 	l.fire()
 	if l.acceptAt != 0 && passed(l.acceptAt, uint32(l.ticks())) {

@@ -467,6 +467,9 @@ func (l *Loop) account(id ID, r *row) {
 
 // writable goes on with a blocked queue.
 func (l *Loop) writable(id ID, r *row) {
+	if r.state != stateDialing && !l.sends(id, r) {
+		return
+	}
 	r.flags &^= flagBlocked
 	l.flush(id, r)
 	if r.state == stateOpen && r.out == 0 {

@@ -224,7 +224,7 @@ func (s *store) Redeem(b *ticket.Batch) {
 
 func (s *store) Touch(ticket.Subject) {}
 
-func (s *store) Epoch() ticket.Epoch { return 1 }
+func (s *store) Epoch(ticket.Subject) ticket.Epoch { return 1 }
 
 func (s *store) StoreTime() time.Time { return s.clk.Wall() }
 

@@ -20,6 +20,7 @@ import (
 	"ticketgate/internal/pressure"
 	"ticketgate/internal/stat"
 	"ticketgate/limiter"
+	"ticketgate/store/node"
 	"ticketgate/store/redis"
 	"ticketgate/ticket"
 )
@@ -34,6 +35,7 @@ type Metrics struct {
 	Relays    []*relay.Relay
 	Redis     *redis.Store // nil: the store is in memory
 	Ready     func() error // of the store's side of the node
+	Cluster   func() node.Status
 	Draining  func() bool
 	Certs     map[string]func() time.Time // when the first of each name's certificates ends
 	Memory    func(*pressure.Stats)
@@ -62,6 +64,7 @@ var (
 	lasted         = family("connection_duration_seconds", "How long sockets were open.", "stream")
 	decisions      = family("limit_decisions_total", "What limits said.", "limit", "plan", "decision")
 	configured     = family("limit_configured", "A limit as configured: sockets, or events a second.", "limit", "plan")
+	limitSlots     = family("limit_slots", "Slots that this node's sockets hold; stale: without a lease, so that others may hold them too.", "limit", "plan", "state")
 	slowConsumers  = family("slow_consumer_total", "Sockets that did not take what was sent to them.", "stream", "action")
 	queueBytes     = family("send_queue_bytes", "Bytes that wait for slow sockets.")
 	backendUp      = family("backend_up", "1 while the last attempt to reach the target succeeded.", "backend", "target")
@@ -70,6 +73,12 @@ var (
 	storeUp        = family("store_up", "1 while tickets can be issued and redeemed.")
 	storeDegraded  = family("store_degraded", "1 while the store refuses some operations or does not answer.")
 	storeOps       = family("store_op_seconds", "Operations on the store.", "op", "result")
+	storeLease     = family("store_lease_seconds", "What is left of the node's lease; 0: it has none.")
+	storeFailures  = family("store_renewal_failures", "Renewals of the lease without an answer that counts, in a row.")
+	storeIssue     = family("store_issue_open", "1 while tickets are issued: all nodes have told the store what they hold.")
+	storeGrace     = family("store_grace", "1 while the store may have lost nodes, so that none is taken for dead.")
+	storeExcess    = family("store_excess_slots", "Sockets by which limits may be exceeded now: those without a lease, or not told to the store.")
+	storeNodes     = family("store_nodes", "Lives of nodes that the store knows.", "state")
 	openFiles      = family("open_files", "Descriptors in use.")
 	openFilesLimit = family("open_files_limit", "Descriptors that the process may have.")
 	goroutines     = family("goroutines", "Goroutines of the process.")
@@ -97,7 +106,7 @@ var (
 var all = []*prometheus.Desc{
 	buildInfo, connections, opened, closed, acceptErrors, rejected, issued, ticketsRefused, redeemed, issueSeconds,
 	redeemSeconds, redeemAge, messages, messageBytes, lasted, decisions, configured, slowConsumers, queueBytes, backendUp,
-	backendConns, backendDial, storeUp, storeDegraded, storeOps, openFiles, openFilesLimit, goroutines, loopConns, loopQueue, loopBusy, loopStall, loopBatched, panics, draining, memoryUsed, memoryLimit,
+	backendConns, backendDial, storeUp, storeDegraded, storeOps, storeLease, storeFailures, storeIssue, storeGrace, storeExcess, storeNodes, limitSlots, openFiles, openFilesLimit, goroutines, loopConns, loopQueue, loopBusy, loopStall, loopBatched, panics, draining, memoryUsed, memoryLimit,
 	memoryState, memoryCut, tlsHandshakes, tlsResumed, tlsRunning, tlsProcess, tlsKernel, tlsOffloaded, tlsOffload, certNotAfter,
 }
 
@@ -163,6 +172,9 @@ var directions = [2]string{limiter.In: "in", limiter.Out: "out"}
 
 func (m *Metrics) engine(s *sink) {
 	e := m.Engine()
+	if m.Cluster != nil {
+		m.cluster(s, e)
+	}
 	for i := range e.Streams {
 		t := &e.Streams[i]
 		s.gauge(connections, float64(t.Open), t.Name)
@@ -301,6 +313,32 @@ func (s *sink) relay(r *relay.Relay) {
 	}
 	for result, h := range dials {
 		s.histogram(backendDial, h, t.Name, result)
+	}
+}
+
+// cluster tells the node's place in its cluster, and the slots of e's sockets.
+func (m *Metrics) cluster(s *sink, e *engine.Stats) {
+	n := m.Cluster()
+	s.gauge(storeLease, n.Lease.Seconds())
+	s.gauge(storeFailures, float64(n.Failures))
+	s.gauge(storeIssue, flag(n.Closed == nil))
+	s.gauge(storeGrace, flag(n.Grace))
+	s.gauge(storeExcess, float64(n.Excess))
+	dead := 0
+	for i := range n.Nodes {
+		if n.Nodes[i].Dead {
+			dead++
+		}
+	}
+	s.gauge(storeNodes, float64(len(n.Nodes)-dead), "alive")
+	s.gauge(storeNodes, float64(dead), "dead")
+	for _, p := range e.Slots {
+		used, stale := float64(p.Held), 0.0
+		if n.Lease == 0 {
+			used, stale = 0, used
+		}
+		s.gauge(limitSlots, used, "connections", p.Plan, "used")
+		s.gauge(limitSlots, stale, "connections", p.Plan, "stale")
 	}
 }
 

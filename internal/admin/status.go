@@ -7,6 +7,7 @@ import (
 
 	"ticketgate/engine"
 	"ticketgate/internal/pressure"
+	"ticketgate/store/node"
 )
 
 // Status is a node at a glance: the answer of /v1/status. What it counts, the metrics count too.
@@ -19,6 +20,7 @@ type Status struct {
 	Draining    bool        `json:"draining"`
 	Connections Connections `json:"connections"`
 	Store       Store       `json:"store"`
+	Cluster     *Cluster    `json:"cluster,omitempty"`
 	Memory      Memory      `json:"memory"`
 	TLS         TLS         `json:"tls"`
 	Loops       []Loop      `json:"loops"`
@@ -77,6 +79,8 @@ type Node struct {
 	Uptime      func() time.Duration
 	Engine      func() *engine.Stats
 	StoreReady  func() error // of the store's side of the node
+	Mode        string       // cluster.mode
+	Cluster     func() node.Status
 	Draining    func() bool
 	Memory      func(*pressure.Stats)
 }
@@ -93,6 +97,10 @@ func (n *Node) status(ready error) *Status {
 		Memory:      Memory{p.State.String(), p.Used, p.Limit},
 		TLS:         tlsOf(e),
 		Loops:       make([]Loop, len(e.Reactor.PerLoop)),
+	}
+	if n.Cluster != nil {
+		c := n.Cluster()
+		s.Cluster = clusterOf(n.Mode, &c)
 	}
 	if ready != nil {
 		s.Reason = ready.Error()

@@ -50,9 +50,10 @@ type Config struct {
 
 // Node says who this process is.
 type Node struct {
-	Name    string   `yaml:"name" form:"node"`                         // the host's name if the file has none
-	IOUring string   `yaml:"io_uring" default:"auto" oneof:"auto off"` // many sockets a system call, where the kernel lets us
-	_       struct{} `later:"region"`
+	Name     string   `yaml:"name" form:"node"`                         // the host's name if the file has none
+	StateDir string   `yaml:"state_dir"`                                // where the lock file is that proves a former process gone; empty: nowhere
+	IOUring  string   `yaml:"io_uring" default:"auto" oneof:"auto off"` // many sockets a system call, where the kernel lets us
+	_        struct{} `later:"region"`
 }
 
 // Listen is where the gateway listens.
@@ -133,6 +134,7 @@ type Store struct {
 	TLS       StoreTLS      `yaml:"tls"`
 	Prefix    string        `yaml:"prefix" default:"tg:" form:"prefix"`
 	Timeout   time.Duration `yaml:"timeout" default:"200ms" range:"10ms,10s"`
+	Replicas  Replicas      `yaml:"replicas" default:"auto"` // that must have a renewal before it counts; auto: see RenewalReplicas
 }
 
 // Sentinel is what Store.Addresses are asked, if it has a Master; else they are nodes of a Redis Cluster.
@@ -152,7 +154,7 @@ type Secrets struct {
 type Cluster struct {
 	Heartbeat time.Duration `yaml:"heartbeat" default:"10s" range:"100ms,1m"`
 	Lease     time.Duration `yaml:"lease" default:"45s" range:"5s,10m"`
-	Mode      string        `yaml:"mode" default:"strict" oneof:"strict" later:"available"`
+	Mode      string        `yaml:"mode" default:"strict" oneof:"strict available"` // what becomes of sockets without a lease: closed, or kept
 }
 
 // WebSocket is what one socket may do and hold.

@@ -222,6 +222,7 @@ var examples = map[reflect.Type]string{
 	reflect.TypeFor[limiter.Size](): "a number or a size such as 64KiB",
 	reflect.TypeFor[Pattern]():      "a regular expression",
 	reflect.TypeFor[Secret]():       "text",
+	reflect.TypeFor[Replicas]():     "auto or a number from 0 to 8",
 }
 
 func want(t reflect.Type) string {

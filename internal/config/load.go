@@ -88,6 +88,9 @@ func (l *loader) complete() {
 			l.cfg.Streams[name] = s
 		}
 	}
+	if d := &l.cfg.Node.StateDir; *d != "" {
+		*d = l.path(*d)
+	}
 	l.placeTLS()
 	l.placeStoreTLS()
 	for i, path := range l.cfg.Auth.Keys.Source {

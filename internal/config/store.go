@@ -37,7 +37,7 @@ func (l *loader) checkStore() {
 	l.rule(!redis || !s.URL.Empty() || len(s.Addresses) > 0, []string{"store.url", "store.kind", "store.addresses"},
 		"missing; a redis store needs one, or addresses")
 	if !redis {
-		for _, key := range l.setOf("store.url", "store.addresses", "store.sentinel", "store.user", "store.password", "store.tls") {
+		for _, key := range l.setOf("store.url", "store.addresses", "store.sentinel", "store.user", "store.password", "store.tls", "store.replicas") {
 			l.rule(false, []string{key, "store.kind"}, "a %s store has none; write kind: redis", s.Kind)
 		}
 	}

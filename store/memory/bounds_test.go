@@ -25,11 +25,11 @@ func numbered(i uint64, u ticket.Subject, epoch ticket.Epoch) *ticket.IssueReque
 
 func epochOf(t testing.TB, s *memory.Store) ticket.Epoch {
 	t.Helper()
-	v, err := s.Renew(context.Background(), &ticket.RenewRequest{Incarnation: me, Lease: time.Hour})
+	seen, err := s.Ask(context.Background(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return v.Epoch
+	return seen.Epoch
 }
 
 func issue(t testing.TB, s *memory.Store, r *ticket.IssueRequest) {
@@ -101,8 +101,10 @@ func TestNothingIsLeftBehind(t *testing.T) {
 			switch n % 3 {
 			case 0: // opened and closed
 				s.Redeem(context.Background(), []ticket.RedeemRequest{{Ticket: r.Ticket, Epoch: epoch, Held: ticket.Held{Subject: r.Subject, Incarnation: me, Count: 1, Number: 1}}}, as)
-				if err := s.Assert(context.Background(), []ticket.Held{{Subject: r.Subject, Incarnation: me, Number: 2}}); err != nil {
-					t.Fatal(err)
+				aa := make([]ticket.AssertAnswer, 1)
+				s.Assert(context.Background(), []ticket.Assertion{{Held: ticket.Held{Subject: r.Subject, Incarnation: me, Number: 2}, Epoch: epoch}}, aa)
+				if !aa[0].OK {
+					t.Fatal("assert refused")
 				}
 			case 1: // wrong secret
 				s.Redeem(context.Background(), []ticket.RedeemRequest{{Ticket: r.Ticket, Secret: ticket.SecretHash{1}, Epoch: epoch, Held: ticket.Held{Subject: r.Subject, Incarnation: me, Count: 1, Number: 1}}}, as)
@@ -207,11 +209,55 @@ func TestUse(t *testing.T) {
 	}
 }
 
+// TestUseOfReservation: what outlives a ticket has no grant, and goes when it ends, is asserted or asked for.
+func TestUseOfReservation(t *testing.T) {
+	s, clock := open(t, 4)
+	epoch := epochOf(t, s)
+	var made []*ticket.IssueRequest
+	for i := range uint64(4) {
+		r := numbered(i, 7, epoch)
+		r.Grant, r.Reserve = make([]byte, 100), time.Duration(2+i)*time.Minute
+		issue(t, s, r)
+		made = append(made, r)
+	}
+	step := func(what string, want memory.Use) {
+		t.Helper()
+		if _, err := s.Used(context.Background(), 7, nil); err != nil { // its stripe notices the time
+			t.Fatal(err)
+		}
+		got := s.Use()
+		if got.Made = 0; got != want {
+			t.Errorf("%s: %+v, want %+v", what, got, want)
+		}
+	}
+	step("four tickets", memory.Use{Tickets: 4, Blocks: 8, Accounts: 1})
+	clock.Advance(time.Minute)
+	step("expired", memory.Use{Tickets: 4, Accounts: 1})
+	if _, err := s.Issue(context.Background(), numbered(9, 7, epoch)); !errors.Is(err, ticket.ErrUnavailable) {
+		t.Errorf("room for a fifth: %v", err)
+	}
+	s.Assert(context.Background(), []ticket.Assertion{{Held: ticket.Held{Subject: 7, Incarnation: me, Count: 1, Number: 1}, Epoch: epoch,
+		Spent: []ticket.Hash{made[3].Ticket}}}, make([]ticket.AssertAnswer, 1))
+	step("one is a socket", memory.Use{Tickets: 3, Accounts: 1})
+	s.Redeem(context.Background(), []ticket.RedeemRequest{{Ticket: made[2].Ticket, Epoch: epoch, Held: ticket.Held{Subject: 7, Incarnation: me, Number: 2}}},
+		make([]ticket.RedeemAnswer, 1))
+	step("one came too late", memory.Use{Tickets: 2, Accounts: 1})
+	clock.Advance(time.Minute)
+	step("one has ended", memory.Use{Tickets: 1, Accounts: 1})
+	clock.Advance(time.Minute)
+	step("all have", memory.Use{Accounts: 1})
+	for i := range uint64(4) {
+		issue(t, s, numbered(10+i, 7, epoch))
+	}
+}
+
 // TestClockDoesNotStep: the store's time follows the monotonic clock, whatever is done to the wall clock.
 func TestClockDoesNotStep(t *testing.T) {
 	s, clock := open(t, 0)
+	number := uint64(0)
 	at := func() time.Time {
-		v, err := s.Renew(context.Background(), &ticket.RenewRequest{Incarnation: me, Lease: time.Hour})
+		number++
+		v, err := s.Renew(context.Background(), &ticket.RenewRequest{Incarnation: me, Lease: time.Hour, Number: number, Enter: true})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,11 +12,13 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"ticketgate/internal/mono"
 	"ticketgate/internal/offheap"
+	"ticketgate/store/model"
 	"ticketgate/ticket"
 )
 
@@ -33,7 +35,6 @@ const (
 	golden         = 0x9e3779b97f4a7c15 // Fibonacci hashing
 	ticketsDefault = 1 << 21
 	ticketsMax     = offheap.MaxRows - 2 // all may be in one stripe, with its bait
-	deadKept       = time.Hour           // how long the end of an incarnation is told
 )
 
 var errFull = fmt.Errorf("%w: no room for another ticket", ticket.ErrUnavailable)
@@ -48,8 +49,10 @@ type Store struct {
 	epoch   ticket.Epoch
 	room    atomic.Int64 // tickets that may still be put
 	closed  atomic.Bool
-	nodes   nodes
 	stripes [stripeCount]stripe
+
+	nodesLock sync.Mutex
+	nodes     *model.Nodes
 }
 
 var _ ticket.NearStore = (*Store)(nil)
@@ -71,7 +74,7 @@ func New(o Options) (*Store, error) {
 	}
 	s := &Store{clock: o.Clock, start: o.Clock.Now(), wall: o.Clock.Wall(), epoch: max(1, ticket.Epoch(binary.BigEndian.Uint32(b[:])))}
 	s.room.Store(int64(o.Tickets))
-	s.nodes.init()
+	s.nodes = model.NewNodes(s.epoch) // nobody was here before: its views are never young
 	for i := range s.stripes {
 		s.stripes[i].init(&s.room)
 	}
@@ -87,17 +90,38 @@ func (s *Store) locked(u ticket.Subject) (*stripe, mono.Time) {
 	return t, now
 }
 
+// seen is the only shard, which has one epoch for life.
+func (s *Store) seen() ticket.ShardEpoch { return ticket.ShardEpoch{Epoch: s.epoch} }
+
+// Topology implements ticket.Store.
+func (*Store) Topology() *ticket.Topology { return ticket.One }
+
+// Ask implements ticket.Store.
+func (s *Store) Ask(_ context.Context, shard ticket.Shard) (ticket.ShardEpoch, error) {
+	switch {
+	case s.closed.Load():
+		return ticket.ShardEpoch{}, errClosed
+	case shard != ticket.One.Shards[0]:
+		return ticket.ShardEpoch{}, fmt.Errorf("%w: no shard %d", ticket.ErrUnavailable, shard)
+	}
+	return s.seen(), nil
+}
+
 // Issue implements ticket.Store.
 func (s *Store) Issue(_ context.Context, r *ticket.IssueRequest) (ticket.IssueAnswer, error) {
 	if s.closed.Load() {
 		return ticket.IssueAnswer{}, errClosed
 	}
 	if r.Epoch != s.epoch {
-		return ticket.IssueAnswer{Result: ticket.IssueEpoch}, nil
+		return ticket.IssueAnswer{Result: ticket.IssueEpoch, Seen: s.seen()}, nil
 	}
 	t, now := s.locked(r.Subject)
 	defer t.mu.Unlock()
-	return t.issue(r, now)
+	a, err := t.issue(r, now)
+	if err == nil {
+		a.Seen = s.seen()
+	}
+	return a, err
 }
 
 // Redeem implements ticket.Store.
@@ -109,26 +133,33 @@ func (s *Store) Redeem(_ context.Context, rs []ticket.RedeemRequest, as []ticket
 		case closed:
 			as[i] = ticket.RedeemAnswer{Result: ticket.RedeemUnsent}
 		case r.Epoch != s.epoch:
-			as[i] = ticket.RedeemAnswer{Result: ticket.RedeemEpoch}
+			as[i] = ticket.RedeemAnswer{Result: ticket.RedeemEpoch, Seen: s.seen()}
 		default:
 			t, now := s.locked(r.Held.Subject)
 			as[i] = t.redeem(r, now)
 			t.mu.Unlock()
+			as[i].Seen = s.seen()
 		}
 	}
 }
 
 // Assert implements ticket.Store.
-func (s *Store) Assert(_ context.Context, hs []ticket.Held) error {
-	if s.closed.Load() {
-		return errClosed
+func (s *Store) Assert(_ context.Context, rs []ticket.Assertion, as []ticket.AssertAnswer) {
+	closed := s.closed.Load()
+	for i := range rs {
+		r := &rs[i]
+		switch {
+		case closed:
+			as[i] = ticket.AssertAnswer{}
+		case r.Epoch != s.epoch:
+			as[i] = ticket.AssertAnswer{Seen: s.seen()}
+		default:
+			t, now := s.locked(r.Subject)
+			t.settled(r.Subject, r.Spent, now)
+			as[i] = ticket.AssertAnswer{OK: t.assert(&r.Held, now), Seen: s.seen()}
+			t.mu.Unlock()
+		}
 	}
-	for i := range hs {
-		t, now := s.locked(hs[i].Subject)
-		t.assert(&hs[i], now)
-		t.mu.Unlock()
-	}
-	return nil
 }
 
 // Revoke implements ticket.Store.
@@ -159,10 +190,10 @@ func (s *Store) Renew(_ context.Context, r *ticket.RenewRequest) (ticket.View, e
 	if s.closed.Load() {
 		return ticket.View{}, errClosed
 	}
-	now := s.clock.Now()
-	v, err := s.nodes.renew(r, now)
-	v.Epoch, v.Time = s.epoch, s.wall.Add(now.Sub(s.start))
-	return v, err
+	s.nodesLock.Lock()
+	defer s.nodesLock.Unlock()
+	now := s.wall.Add(s.clock.Now().Sub(s.start))
+	return s.nodes.Renew(s.seen(), false, r, now)
 }
 
 // Close implements ticket.Store: every later call is ErrUnavailable, and nothing was started that would have to end.

@@ -1,13 +1,16 @@
 package memory_test
 
 import (
+	"context"
 	"crypto/rand"
 	"testing"
 	"time"
 
 	"ticketgate/internal/mono"
 	"ticketgate/store/memory"
+	"ticketgate/store/model"
 	"ticketgate/store/storetest"
+	"ticketgate/ticket"
 )
 
 func open(t testing.TB, tickets int) (*memory.Store, *mono.Manual) {
@@ -23,6 +26,24 @@ func open(t testing.TB, tickets int) (*memory.Store, *mono.Manual) {
 func TestStore(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) storetest.Harness {
 		s, clock := open(t, 0)
-		return storetest.Harness{Store: s, Advance: func(_ testing.TB, d time.Duration) { clock.Advance(d) }}
+		seen, err := s.Ask(context.Background(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return storetest.Harness{
+			Store:   s,
+			Model:   &model.Primary{State: model.NewStateOf(model.NewNodes(seen.Epoch))},
+			Now:     func(testing.TB) time.Time { return clock.Wall() },
+			Advance: func(_ testing.TB, d time.Duration) { clock.Advance(d) },
+		}
 	})
+}
+
+// TestNobodyMissing: nobody was here before this store, so its first view can be relied on.
+func TestNobodyMissing(t *testing.T) {
+	s, _ := open(t, 0)
+	v, err := s.Renew(context.Background(), &ticket.RenewRequest{Incarnation: me, Lease: time.Minute, Number: 1, Enter: true})
+	if err != nil || v.Young || v.Grace || len(v.Nodes) != 1 {
+		t.Errorf("%+v, %v", v, err)
+	}
 }

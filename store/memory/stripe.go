@@ -50,14 +50,16 @@ func (t *stripe) issue(r *ticket.IssueRequest, now mono.Time) (ticket.IssueAnswe
 	defer t.settle(i, now)
 	a := t.accounts.rows.At(i)
 	t.accounts.bury(a, r.Dead)
-	used := t.accounts.used(a, nil)
+	used, twice := t.accounts.used(a, nil), t.tickets.find(&r.Ticket, t.bait)
 	switch {
-	case t.tickets.find(&r.Ticket, t.bait) != 0:
+	case twice != 0 && !t.tickets.rows.At(twice).expired:
 		return ticket.IssueAnswer{Result: ticket.IssueDuplicate, Used: used}, nil
 	case r.Limit != ticket.NoLimit && used >= r.Limit:
-		return ticket.IssueAnswer{Result: ticket.IssueFull, Used: used}, nil
+		return ticket.IssueAnswer{Result: ticket.IssueFull, Used: used, Counted: t.accounts.counted(a)}, nil
 	case a.reserved >= r.Outstanding:
 		return ticket.IssueAnswer{Result: ticket.IssueOutstanding, Used: used}, nil
+	case twice != 0:
+		return ticket.IssueAnswer{Result: ticket.IssueDuplicate, Used: used}, nil
 	}
 	if t.room.Add(-1) < 0 || !t.put(r, i, now) {
 		t.room.Add(1)
@@ -68,6 +70,9 @@ func (t *stripe) issue(r *ticket.IssueRequest, now mono.Time) (ticket.IssueAnswe
 
 func (t *stripe) put(r *ticket.IssueRequest, account uint32, now mono.Time) bool {
 	u := record{hash: r.Ticket, secret: r.Secret, owner: ownerOf(r.Owner), account: account, expiry: now.Add(r.Life)}
+	if more := r.Reserve - r.Life; more > 0 {
+		u.more = uint32(min(more.Milliseconds(), math.MaxUint32))
+	}
 	if t.tickets.put(&u, r.Grant) == 0 {
 		return false
 	}
@@ -75,21 +80,23 @@ func (t *stripe) put(r *ticket.IssueRequest, account uint32, now mono.Time) bool
 	return true
 }
 
-func ownerOf(name string) [16]byte {
+func ownerOf(name string) (owner [11]byte) {
 	sum := sha256.Sum256([]byte(name))
-	return [16]byte(sum[:])
+	copy(owner[:], sum[:])
+	return owner
 }
 
 // redeem spends the ticket, whatever the secret. One that is not there, or is another subject's, is refused by spending the
 // bait, so that all refusals do the same work; the next call puts it back.
 func (t *stripe) redeem(r *ticket.RedeemRequest, now mono.Time) ticket.RedeemAnswer {
 	i := t.tickets.find(&r.Ticket, t.bait)
-	known := i != 0 && t.accounts.rows.At(t.tickets.rows.At(i).account).subject == r.Held.Subject
+	ours := t.belongs(i, r.Held.Subject)
 	freed := int64(1)
-	if !known {
+	if !ours {
 		i, t.bait, freed = t.bait, 0, 0
 	}
 	u := t.tickets.rows.At(i)
+	known := ours && !u.expired
 	right := subtle.ConstantTimeCompare(u.secret[:], r.Secret[:]) == 1
 	var grant []byte
 	if known && right {
@@ -107,26 +114,41 @@ func (t *stripe) redeem(r *ticket.RedeemRequest, now mono.Time) ticket.RedeemAns
 	return ticket.RedeemAnswer{Result: ticket.RedeemOK, Grant: grant}
 }
 
+// belongs tells whether i is a ticket, and of u.
+func (t *stripe) belongs(i uint32, u ticket.Subject) bool {
+	return i != 0 && t.accounts.rows.At(t.tickets.rows.At(i).account).subject == u
+}
+
+// settled forgets tickets of u that are counted as sockets from now on.
+func (t *stripe) settled(u ticket.Subject, spent []ticket.Hash, now mono.Time) {
+	for k := range spent {
+		if i := t.tickets.find(&spent[k], t.bait); t.belongs(i, u) {
+			t.spend(i, now)
+		}
+	}
+}
+
 // assert writes a held count unless a later reading stands there. A zero stays, with its number, until the account goes.
-func (t *stripe) assert(h *ticket.Held, now mono.Time) {
+// false: there is no room.
+func (t *stripe) assert(h *ticket.Held, now mono.Time) bool {
 	i := t.accounts.open(h.Subject)
 	if i == 0 {
-		return // 2^24 subjects in one stripe: more than a process has descriptors
+		return false // 2^24 subjects in one stripe: more than a process has descriptors
 	}
 	row := t.accounts.heldBy(t.accounts.rows.At(i), h.Incarnation)
 	if row != nil && (h.Number > row.number || row.number == 0) {
 		row.number, row.count = h.Number, h.Count
 	}
 	t.settle(i, now)
+	return row != nil
 }
 
 func (t *stripe) revoke(r *ticket.RevokeRequest, now mono.Time) bool {
 	i := t.tickets.find(&r.Ticket, t.bait)
-	if i == 0 {
+	if !t.belongs(i, r.Subject) {
 		return false
 	}
-	u := t.tickets.rows.At(i)
-	if t.accounts.rows.At(u.account).subject != r.Subject || u.owner != ownerOf(r.Owner) {
+	if u := t.tickets.rows.At(i); u.expired || u.owner != ownerOf(r.Owner) {
 		return false
 	}
 	t.spend(i, now)
@@ -147,11 +169,20 @@ func (t *stripe) drop(i uint32, now mono.Time) {
 	t.settle(a, now)
 }
 
+// expire ends the life of ticket i, and its reservation unless that is to outlive it.
+func (t *stripe) expire(i uint32, now mono.Time) {
+	if t.tickets.rows.At(i).more == 0 {
+		t.spend(i, now)
+		return
+	}
+	t.tickets.retain(i)
+}
+
 // sweep forgets tickets that have expired and accounts that have been empty for zeroKept. Each is paid for by the call
 // that made it.
 func (t *stripe) sweep(now mono.Time) {
 	for i := t.tickets.oldest; i != 0 && t.tickets.rows.At(i).expiry <= now; i = t.tickets.oldest {
-		t.spend(i, now)
+		t.expire(i, now)
 	}
 	for i := t.accounts.first; i != 0 && emptyFor(t.accounts.rows.At(i), now) >= zeroKept; i = t.accounts.first {
 		t.accounts.dequeue()

@@ -3,6 +3,7 @@ package memory
 import (
 	"encoding/binary"
 	"slices"
+	"time"
 
 	"ticketgate/internal/mono"
 	"ticketgate/internal/offheap"
@@ -29,10 +30,12 @@ type record struct {
 	account      uint32 // counts it in reserved
 	grant        uint32 // its first block
 	size         uint32 // of the grant
+	more         uint32 // ms by which the reservation outlives the ticket
 	hash         ticket.Hash
 	secret       ticket.SecretHash
-	owner        [16]byte // the first half of its SHA-256
-	expiry       mono.Time
+	owner        [11]byte  // of its SHA-256
+	expired      bool      // only its reservation is left
+	expiry       mono.Time // of the ticket, then of the reservation
 }
 
 // A block is a part of a grant.
@@ -88,6 +91,21 @@ func (t *tickets) sort(i uint32, row *record) {
 	*t.newerOf(row.older), *t.olderOf(row.newer) = i, i
 }
 
+// retain keeps of ticket i, which has expired, its reservation.
+func (t *tickets) retain(i uint32) {
+	row := t.rows.At(i)
+	t.freeGrant(row.grant)
+	row.grant, row.size = 0, 0
+	row.expired, row.expiry, row.more = true, row.expiry.Add(time.Duration(row.more)*time.Millisecond), 0
+	t.unlink(row)
+	t.sort(i, row)
+}
+
+// unlink takes a row out of the order of expiry.
+func (t *tickets) unlink(row *record) {
+	*t.newerOf(row.older), *t.olderOf(row.newer) = row.newer, row.older
+}
+
 // newerOf is the link behind i, olderOf the one in front of it; 0 stands for the ends.
 func (t *tickets) newerOf(i uint32) *uint32 {
 	if i == 0 {
@@ -108,7 +126,7 @@ func (t *tickets) olderOf(i uint32) *uint32 {
 func (t *tickets) drop(i uint32) {
 	row := t.rows.At(i)
 	t.index.Leave(i, ticketHash(&row.hash), t.of)
-	*t.newerOf(row.older), *t.olderOf(row.newer) = row.newer, row.older
+	t.unlink(row)
 	t.clean()
 	t.loose = row.grant
 	t.rows.Put(i)
@@ -278,6 +296,19 @@ func (t *accounts) used(a *account, dead []ticket.Incarnation) uint32 {
 		}
 		if h.more == 0 {
 			return n
+		}
+	}
+}
+
+// counted are the incarnations that hold something.
+func (t *accounts) counted(a *account) (out []ticket.Incarnation) {
+	for h := &a.held; ; h = t.more.At(h.more) {
+		if h.count > 0 {
+			out = append(out, h.incarnation)
+		}
+		if h.more == 0 {
+			slices.Sort(out)
+			return out
 		}
 	}
 }

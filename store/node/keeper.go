@@ -3,206 +3,265 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
 	"ticketgate/internal/mono"
+	"ticketgate/store/node/core"
 	"ticketgate/ticket"
 )
 
-// keeper renews the lease. All but kick and next belong to its goroutine (and to Start, before that runs).
-//
-//	nobody ──draw──> named ──Renew ok──> entered ──counts asserted──> registered
-//	   ^               │                    │ ^                          │
-//	   │ a lease without│answer             │ └──── store's epoch changed ┘
-//	   └────────────────┴── lease over ─────┘
-type keeper struct {
-	n       *Node
-	kicked  chan struct{}
-	started mono.Time // of the first try to enter this incarnation
-	due     mono.Time // of the next renewal
-
-	mu   sync.Mutex
-	done chan struct{} // closed when the next turn that begins has ended
+// An inbox is what the keeper is told. Any goroutine may put something in. It is bounded by who can be waiting for an answer, and
+// by the number of subjects.
+type inbox struct {
+	mu      sync.Mutex
+	touched map[ticket.Subject]struct{}
+	events  []func(*core.Core, mono.Time)
+	doubted bool // something suggests to look at the store
+	ended   bool
+	turned  chan struct{} // closed after the keeper's next turn
+	wake    chan struct{}
 }
 
-func (k *keeper) init(n *Node) {
-	k.n, k.kicked, k.done = n, make(chan struct{}, 1), make(chan struct{})
+func (b *inbox) init() {
+	b.touched, b.turned, b.wake = map[ticket.Subject]struct{}{}, make(chan struct{}), make(chan struct{}, 1)
 }
 
-// kick asks for a renewal at once.
-func (k *keeper) kick() {
+func (b *inbox) signal() {
 	select {
-	case k.kicked <- struct{}{}:
+	case b.wake <- struct{}{}:
 	default:
 	}
 }
 
-// next returns what is closed when a turn that has not begun yet is over.
-func (k *keeper) next() <-chan struct{} {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.done
+// touch is for the machine's Touch.
+func (b *inbox) touch(s ticket.Subject) {
+	b.mu.Lock()
+	b.touched[s] = struct{}{}
+	b.mu.Unlock()
+	b.signal()
 }
 
-// swap begins a turn: who asks from now on waits for the next.
-func (k *keeper) swap() chan struct{} {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	done := k.done
-	k.done = make(chan struct{})
-	return done
+// tell has f called with the machine.
+func (b *inbox) tell(f func(*core.Core, mono.Time)) {
+	b.mu.Lock()
+	b.events = append(b.events, f)
+	b.mu.Unlock()
+	b.signal()
 }
 
-func (k *keeper) run() {
-	timer := time.NewTimer(k.wait())
-	defer timer.Stop()
+// doubt is for the machine's Doubt.
+func (b *inbox) doubt() {
+	b.mu.Lock()
+	news := !b.doubted
+	b.doubted = true
+	b.mu.Unlock()
+	if news {
+		b.signal()
+	}
+}
+
+// take gives everything to the machine.
+func (b *inbox) take(m *core.Core, now mono.Time) {
+	b.mu.Lock()
+	events, doubted := b.events, b.doubted
+	b.events, b.doubted = nil, false
+	var touched map[ticket.Subject]struct{}
+	if len(b.touched) > 0 {
+		touched, b.touched = b.touched, make(map[ticket.Subject]struct{}, 16)
+	}
+	b.mu.Unlock()
+	for _, f := range events {
+		f(m, now)
+	}
+	for s := range touched {
+		m.Touch(s)
+	}
+	if doubted {
+		m.Doubt(now)
+	}
+}
+
+// turn wakes those who wait for a turn.
+func (b *inbox) turn() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.ended {
+		close(b.turned)
+		b.turned = make(chan struct{})
+	}
+}
+
+// end wakes all who wait, for ever.
+func (b *inbox) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ended = true
+	close(b.turned)
+}
+
+// wait waits until done is true after a turn of the keeper, the keeper ends, or ctx does.
+func (b *inbox) wait(ctx context.Context, done func() bool) {
 	for {
-		select {
-		case <-k.n.quit:
+		b.mu.Lock()
+		turned, ended := b.turned, b.ended
+		b.mu.Unlock()
+		if ended || done() {
 			return
-		case <-k.kicked:
-			k.turn(context.Background())
+		}
+		select {
+		case <-turned:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// keep is the keeper.
+func (n *Node) keep() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var calls []core.Call
+	away := false
+	for {
+		now := n.o.Clock.Now()
+		n.inbox.take(n.core, now)
+		calls = n.core.Work(now, calls[:0])
+		for i := range calls {
+			c := calls[i]
+			n.calls.Go(func() { n.call(n.ctx, c) })
+		}
+		away = n.report(away)
+		n.inbox.turn()
+		timer.Reset(max(0, n.core.Next().Sub(n.o.Clock.Now())))
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-n.inbox.wake:
 		case <-timer.C:
-			k.look()
 		}
-		timer.Reset(k.wait())
 	}
 }
 
-// wait is until the next renewal or the end of the lease.
-func (k *keeper) wait() time.Duration {
-	now, next := k.n.o.Clock.Now(), k.due
-	if until := k.n.life.Load().until; until > now && until < next {
-		next = until
+// report logs that the store is away, or there again.
+func (n *Node) report(away bool) bool {
+	s := n.core.Now()
+	switch is := s.Failures >= failuresMax; {
+	case is && !away:
+		n.o.Log.Warn("ticket store does not answer", "node", n.o.Name, "reason", s.Why)
+		return true
+	case away && s.Failures == 0:
+		n.o.Log.Info("ticket store answers again", "node", n.o.Name)
+		return false
 	}
-	return max(0, next.Sub(now))
+	return away
 }
 
-// look is the timer: end the lease if it is over, renew if that is due.
-func (k *keeper) look() {
-	now := k.n.o.Clock.Now()
-	k.expire(now)
-	if now >= k.due {
-		k.turn(context.Background())
-	}
-}
-
-// expire gives the incarnation up if its lease is over, or if it could not be entered within a lease: the store may have
-// taken it in and buried it again meanwhile.
-func (k *keeper) expire(now mono.Time) {
-	l := k.n.life.Load()
+// call makes one of the machine's requests.
+func (n *Node) call(ctx context.Context, c core.Call) {
 	switch {
-	case l.until != 0 && !l.leased(now):
-		k.lose(l)
-	case l.until == 0 && l.incarnation != 0 && now.Sub(k.started) >= k.n.o.Lease:
-		k.leave(l)
+	case c.Renew != nil:
+		n.renew(ctx, c.Renew)
+	case c.Ask != nil:
+		n.ask(ctx, c.Ask)
+	case c.Assert != nil:
+		answers := n.assert(ctx, c.Assert)
+		n.inbox.tell(func(m *core.Core, now mono.Time) { m.Asserted(now, c.Assert, answers) })
 	}
 }
 
-// lose ends a life that had sockets.
-func (k *keeper) lose(l *life) {
-	k.n.o.Log.Warn("slot lease lost", "node", k.n.o.Name)
-	k.leave(l)
-	k.n.o.OnLeaseLost()
+func (n *Node) renew(ctx context.Context, r *core.Renew) {
+	var v ticket.View
+	err := n.writeDown(r.Incarnation)
+	if err == nil {
+		ctx, cancel := context.WithTimeout(ctx, renewTimeout)
+		defer cancel()
+		v, err = n.o.Store.Renew(ctx, &r.RenewRequest)
+	}
+	n.inbox.tell(func(m *core.Core, now mono.Time) { m.Renewed(now, r, &v, err) })
 }
 
-// set publishes l. The copy is what readers hold, so nobody writes to it again.
-func (k *keeper) set(l life) { k.n.life.Store(&l) }
-
-// leave keeps what is known of the store, and nothing of the incarnation.
-func (k *keeper) leave(l *life) {
-	k.set(life{epoch: l.epoch, failures: l.failures, dead: l.dead, storeTime: l.storeTime, storeAt: l.storeAt})
-}
-
-// turn makes one renewal, and what follows from it.
-func (k *keeper) turn(ctx context.Context) {
-	done := k.swap()
-	defer close(done)
-	err := k.renew(ctx)
-	if errors.Is(err, ticket.ErrLeaseLost) {
-		err = k.renew(ctx) // under a new name
-	}
-	now := k.n.o.Clock.Now()
-	k.due = now.Add(k.n.o.Heartbeat)
-	if err != nil {
-		k.failed(err)
-		k.due = now.Add(min(retryAfter, k.n.o.Heartbeat))
-	}
-	k.expire(now)
-}
-
-func (k *keeper) failed(err error) {
-	l := *k.n.life.Load()
-	l.failures++
-	if l.failures == failuresMax {
-		k.n.o.Log.Warn("ticket store does not answer", "node", k.n.o.Name, "reason", err)
-	}
-	k.set(l)
-}
-
-// renew enters or prolongs the incarnation.
-func (k *keeper) renew(ctx context.Context) error {
-	if err := k.name(); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, k.n.o.Timeout)
-	defer cancel()
-	l := *k.n.life.Load()
-	r := ticket.RenewRequest{Incarnation: l.incarnation, Name: k.n.o.Name, Lease: k.n.o.Lease}
-	if l.until == 0 { // not entered yet
-		r.Former = k.n.o.Former
-	}
-	sent := k.n.o.Clock.Now()
-	v, err := k.n.o.Store.Renew(ctx, &r)
+// writeDown calls OnLife, once for each incarnation. A renewal of a former life may still be under way.
+func (n *Node) writeDown(i ticket.Incarnation) error {
+	n.writing.Lock()
+	defer n.writing.Unlock()
 	switch {
-	case errors.Is(err, ticket.ErrLeaseLost) && l.until != 0:
-		k.lose(&l)
-		return err
-	case errors.Is(err, ticket.ErrLeaseLost):
-		k.leave(&l)
-		return err
-	case err != nil:
-		return err
-	}
-	return k.believe(l, &v, sent)
-}
-
-// name draws an incarnation if there is none.
-func (k *keeper) name() error {
-	l := *k.n.life.Load()
-	if l.incarnation != 0 {
+	case n.written == i:
 		return nil
+	case n.core.Now().Incarnation != i:
+		return errOver
 	}
-	var err error
-	if l.incarnation, err = newIncarnation(k.n.o.Rand); err != nil {
-		return err
+	if err := n.o.OnLife(i); err != nil {
+		return fmt.Errorf("write the name of this life down: %w", err)
 	}
-	k.started = k.n.o.Clock.Now()
-	k.set(l)
+	n.written = i
 	return nil
 }
 
-// believe takes over what the store said to a renewal that was sent at sent. The lease counts from then: the store cannot
-// have counted from earlier.
-func (k *keeper) believe(l life, v *ticket.View, sent mono.Time) error {
-	now, lease := k.n.o.Clock.Now(), k.n.o.Lease
-	recovered := l.failures >= failuresMax
-	l.until = sent.Add(lease - lease/driftParts - leaseMargin)
-	l.failures, l.dead = 0, v.Dead
-	l.storeTime, l.storeAt = v.Time, sent.Add(now.Sub(sent)/2)
-	l.registered = l.registered && l.epoch == v.Epoch
-	k.set(l)
-	if !l.registered {
-		if err := k.n.assertAll(l.incarnation); err != nil {
-			return err
+var errOver = errors.New("this life is over")
+
+func (n *Node) ask(ctx context.Context, a *core.Ask) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	e, err := n.o.Store.Ask(ctx, a.Shard)
+	n.inbox.tell(func(m *core.Core, now mono.Time) { m.Asked(now, a, e, err) })
+}
+
+func (n *Node) assert(ctx context.Context, a *core.Assert) []ticket.AssertAnswer {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	answers := make([]ticket.AssertAnswer, len(a.Held))
+	n.o.Store.Assert(ctx, a.Held, answers)
+	return answers
+}
+
+// Touch says that the held count of s changed: a socket closed, or a redemption ended in doubt. It is asserted soon, and
+// again until the store has acknowledged the latest reading. Any goroutine may call it; it does not wait.
+func (n *Node) Touch(s ticket.Subject) { n.inbox.touch(s) }
+
+// excess has the keeper count.
+func (n *Node) excess() int {
+	got := make(chan int, 1)
+	n.inbox.tell(func(m *core.Core, now mono.Time) { got <- m.Excess(now) })
+	select {
+	case e := <-got:
+		return e
+	case <-n.ctx.Done():
+		return 0
+	}
+}
+
+// errUntold is what Close reports.
+var errUntold = errors.New("released slots stay taken until the lease ends: the ticket store did not answer")
+
+// farewell tells what is left to tell, without goroutines: all of them have ended.
+func (n *Node) farewell(ctx context.Context) error {
+	now := n.o.Clock.Now()
+	n.inbox.take(n.core, now)
+	for {
+		a := n.core.Farewell(now)
+		if a == nil {
+			n.leave(ctx)
+			return nil
 		}
-		l.epoch, l.registered = v.Epoch, true
-		k.set(l)
+		before := n.core.Untold()
+		answers := n.assert(ctx, a)
+		n.core.Asserted(n.o.Clock.Now(), a, answers)
+		if ctx.Err() != nil || n.core.Untold() >= before {
+			return errors.Join(errUntold, ctx.Err())
+		}
 	}
-	if recovered {
-		k.n.o.Log.Info("ticket store answers again", "node", k.n.o.Name)
+}
+
+// leave ends the lease, so that nobody waits for its end: not the next process of this name, nor who finds no room in a store that may
+// have lost something. If it does not arrive, the lease ends by itself.
+func (n *Node) leave(ctx context.Context) {
+	r := n.core.Leave()
+	if r == nil {
+		return
 	}
-	k.n.dirty.all()
-	return nil
+	if _, err := n.o.Store.Renew(ctx, r); err != nil {
+		n.o.Log.Info("the store was not told that this node leaves: its lease ends by itself", "node", n.o.Name, "reason", err)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"ticketgate/internal/mono"
+	"ticketgate/store/node/core"
 	"ticketgate/ticket"
 )
 
@@ -88,41 +89,70 @@ func (n *Node) Redeem(b *ticket.Batch) {
 // RedeemNow is Redeem for a caller that may not wait, if the store is in this process: b.Answers is filled when it returns, and
 // b.Done is not called. false: nothing has happened. Any goroutine may call it.
 func (n *Node) RedeemNow(b *ticket.Batch) bool {
-	if n.near == nil {
+	if n.near == nil || n.ended.Load() {
 		return false
-	}
-	select {
-	case <-n.quit:
-		return false
-	default:
 	}
 	b.Answers = slices.Grow(b.Answers[:0], len(b.Reqs))[:len(b.Reqs)]
-	asked := asked{b, n.o.Clock.Now()}
-	l := n.life.Load()
-	if !n.mayAsk(asked, asked.at, l) {
-		n.notSent(b)
+	asked, s := asked{b, n.o.Clock.Now()}, n.core.Now()
+	switch sent := n.screen(asked, asked.at, s); {
+	case sent == len(b.Reqs):
+		n.near.Redeem(context.Background(), b.Reqs, b.Answers)
+	case sent > 0:
+		reqs := asked.sent(nil)
+		answers := make([]ticket.RedeemAnswer, sent)
+		n.near.Redeem(context.Background(), reqs, answers)
+		asked.fill(answers)
+	default:
 		return true
 	}
-	asked.as(l.incarnation)
-	n.near.Redeem(context.Background(), b.Reqs, b.Answers)
-	n.check(asked, l.incarnation)
+	n.check(asked, asked.at)
 	return true
 }
 
-// mayAsk reports whether b may be sent, and otherwise sees to it that the next may.
-func (n *Node) mayAsk(b asked, now mono.Time, l *life) bool {
-	if l.leased(now) && l.registered && now.Sub(b.at) < n.o.Timeout {
-		return true
+// screen makes the present incarnation the one that asks, and answers what is not sent: when the batch is too old or there is no
+// lease, tickets of another epoch than their shard's, and those of a shard that has not been told everything. The rest, as many as
+// it returns, has Result 0 until the answer comes.
+func (n *Node) screen(b asked, now mono.Time, s *core.State) int {
+	sent := 0
+	able := now.Sub(b.at) < n.o.Timeout
+	for i := range b.Reqs {
+		q, a := &b.Reqs[i], &b.Answers[i]
+		q.Held.Incarnation = s.Incarnation
+		switch {
+		case able && s.MayRedeem(now, q.Held.Subject, q.Epoch):
+			a.Result = 0
+			sent++
+		case able && s.Epoch(q.Held.Subject) != q.Epoch:
+			a.Result = ticket.RedeemEpoch
+		default:
+			a.Result = ticket.RedeemUnsent
+		}
+		a.Grant, a.Seen = nil, ticket.ShardEpoch{}
 	}
-	n.keeper.kick()
-	return false
+	if sent < len(b.Reqs) {
+		n.inbox.doubt()
+	}
+	return sent
 }
 
-// as makes i the one that asks.
-func (b asked) as(i ticket.Incarnation) {
-	for k := range b.Reqs {
-		b.Reqs[k].Held.Incarnation = i
+// sent appends to dst what screen has left.
+func (b asked) sent(dst []ticket.RedeemRequest) []ticket.RedeemRequest {
+	for i := range b.Reqs {
+		if b.Answers[i].Result == 0 {
+			dst = append(dst, b.Reqs[i])
+		}
 	}
+	return dst
+}
+
+// fill takes the answers to what was sent from the front of as, and returns the rest.
+func (b asked) fill(as []ticket.RedeemAnswer) []ticket.RedeemAnswer {
+	for i := range b.Answers {
+		if b.Answers[i].Result == 0 {
+			b.Answers[i], as = as[0], as[1:]
+		}
+	}
+	return as
 }
 
 // unsent answers b without asking.
@@ -177,8 +207,8 @@ type sender struct {
 
 // round answers s.batches.
 func (s *sender) round() {
-	now, l := s.n.o.Clock.Now(), s.n.life.Load()
-	oldest := s.join(now, l)
+	now, state := s.n.o.Clock.Now(), s.n.core.Now()
+	oldest := s.join(now, state)
 	if len(s.batches) == 0 {
 		return
 	}
@@ -187,47 +217,61 @@ func (s *sender) round() {
 	cancel()
 	rest := s.answers
 	for _, b := range s.batches {
-		copy(b.Answers, rest[:len(b.Reqs)])
-		rest = rest[len(b.Reqs):]
-		s.n.check(b, l.incarnation)
+		rest = b.fill(rest)
+		s.n.check(b, now)
 		s.n.done(b.Batch)
 	}
 	clear(s.answers) // the grants are the loops' now
 }
 
 // join collects the requests of all batches that may be sent and answers the others. It returns when the oldest began.
-func (s *sender) join(now mono.Time, l *life) (oldest mono.Time) {
+func (s *sender) join(now mono.Time, state *core.State) (oldest mono.Time) {
 	s.reqs, oldest = s.reqs[:0], now
 	s.batches = slices.DeleteFunc(s.batches, func(b asked) bool {
-		if !s.n.mayAsk(b, now, l) {
-			s.n.unsent(b.Batch)
+		if s.n.screen(b, now, state) == 0 {
+			s.n.done(b.Batch)
 			return true
 		}
 		oldest = min(oldest, b.at)
-		b.as(l.incarnation)
-		s.reqs = append(s.reqs, b.Reqs...)
+		s.reqs = b.sent(s.reqs)
 		return false
 	})
 	s.answers = slices.Grow(s.answers[:0], len(s.reqs))[:len(s.reqs)]
 	return oldest
 }
 
-// check is the one that counts: a socket opens only if the answer came in time, in the life as which it was asked, with its lease
-// still held and the epoch still the store's. Else the ticket is spent in vain, and the count is asserted.
-func (n *Node) check(b asked, as ticket.Incarnation) {
-	now, l := n.o.Clock.Now(), n.life.Load()
-	late := now.Sub(b.at) > n.o.Timeout || l.incarnation != as
+// check is the one that counts: a socket opens only if the answer came in time and core.State.Stands. Else the ticket is spent in
+// vain, and the count is asserted, as it is after each answer that opens nothing. sent is when the store was asked.
+func (n *Node) check(b asked, sent mono.Time) {
+	now, s := n.o.Clock.Now(), n.core.Now()
+	late := now.Sub(b.at) > n.o.Timeout
+	var news []outcome
 	for i := range b.Answers {
 		q, a := &b.Reqs[i], &b.Answers[i]
-		if a.Result == ticket.RedeemOK && (late || !l.able(now, q.Epoch)) {
+		seen := a.Seen
+		if a.Result == ticket.RedeemOK && (late || !s.Stands(now, q, a)) {
 			*a = ticket.RedeemAnswer{Result: ticket.RedeemDoubt}
 		}
 		switch a.Result {
+		case ticket.RedeemOK, ticket.RedeemUnsent:
+			continue
 		case ticket.RedeemDoubt:
-			n.Touch(q.Held.Subject)
-			n.keeper.kick()
-		case ticket.RedeemEpoch, ticket.RedeemUnsent:
-			n.keeper.kick()
+			n.inbox.doubt()
 		}
+		news = append(news, outcome{q.Held.Subject, seen})
 	}
+	if news == nil {
+		return
+	}
+	n.inbox.tell(func(m *core.Core, now mono.Time) {
+		for _, o := range news {
+			m.Redeemed(now, sent, o.subject, false, o.seen)
+		}
+	})
+}
+
+// An outcome is what the machine learns from a redemption that opened nothing.
+type outcome struct {
+	subject ticket.Subject
+	seen    ticket.ShardEpoch
 }

@@ -46,9 +46,10 @@ func TestLoopsShareRoundTrips(t *testing.T) {
 		for _, done := range waits {
 			w.wantResults(<-done, ticket.RedeemOK)
 		}
-		slices.Sort(w.store.redeems)
-		if want := []int{1, 1, 1, 1, 1, 255, 256, 300}; !slices.Equal(w.store.redeems, want) {
-			t.Errorf("round trips of %v, want %v", w.store.redeems, want)
+		got := w.store.redeemed()
+		slices.Sort(got)
+		if want := []int{1, 1, 1, 1, 1, 255, 256, 300}; !slices.Equal(got, want) {
+			t.Errorf("round trips of %v, want %v", got, want)
 		}
 	})
 }
@@ -68,11 +69,11 @@ func TestUnsent(t *testing.T) {
 				qs := w.tickets(1, 2)
 				c.spoil(w)
 				done := make(chan *ticket.Batch, 1)
-				before := len(w.store.redeems)
+				before := len(w.store.redeemed())
 				w.node.Redeem(&ticket.Batch{Reqs: qs, Done: func(b *ticket.Batch) { done <- b }})
 				w.wantResults(<-done, ticket.RedeemUnsent)
-				if len(w.store.redeems) != before {
-					t.Errorf("the store was asked: %v", w.store.redeems)
+				if len(w.store.redeemed()) != before {
+					t.Errorf("the store was asked: %v", w.store.redeemed())
 				}
 			})
 		})
@@ -83,10 +84,13 @@ func TestBoundInFlight(t *testing.T) {
 	inBubble(t, func(w *world) {
 		w.node.Start(w.Context())
 		w.store.set(func() { w.store.lag = 100 * time.Millisecond })
-		qs := w.tickets(1, 4096)
-		first, second := w.batch(qs...), w.batch(w.tickets(2, 4096)...) // two senders: which is first is open
+		var qs [2][]ticket.RedeemRequest
+		for i := range ticket.Subject(4096) { // many subjects: the model is slow with a large one
+			qs[0], qs[1] = append(qs[0], w.tickets(i, 1)...), append(qs[1], w.tickets(i, 1)...)
+		}
+		first, second := w.batch(qs[0]...), w.batch(qs[1]...) // two senders: which is first is open
 		synctest.Wait()
-		over := w.batch(qs[0])
+		over := w.batch(qs[0][0])
 		synctest.Wait()
 		select {
 		case b := <-over:
@@ -96,7 +100,7 @@ func TestBoundInFlight(t *testing.T) {
 		}
 		w.wantResults(<-first, ticket.RedeemOK)
 		w.wantResults(<-second, ticket.RedeemOK)
-		w.wantResults(<-w.batch(qs[0]), ticket.RedeemUnknown) // room again
+		w.wantResults(<-w.batch(qs[0][0]), ticket.RedeemUnknown) // room again
 	})
 }
 
@@ -115,7 +119,7 @@ func TestAnswerInDoubt(t *testing.T) {
 			w.wantResults(b, ticket.RedeemDoubt)
 			w.wantUsed(1, 2) // spent: the store counts them
 			w.pass(0)
-			if len(w.store.asserts) == 0 {
+			if len(w.store.asserted()) == 0 {
 				t.Errorf("nothing was asserted after a doubt")
 			}
 			w.counts.change(1, -1)
@@ -145,16 +149,15 @@ func TestAnswerInDoubt(t *testing.T) {
 		inBubble(t, func(w *world) {
 			w.node.Start(w.Context())
 			qs := w.tickets(1, 1)
+			w.pass(heartbeat - 50*time.Millisecond)
 			w.store.set(func() { w.store.lag = 100 * time.Millisecond })
 			done := w.batch(qs...)
 			synctest.Wait()
-			store, _ := w.store.state()
-			buried := ticket.RenewRequest{Incarnation: 9, Lease: lease, Former: []ticket.Incarnation{w.node.Incarnation()}}
-			if _, err := store.Renew(w.Context(), &buried); err != nil {
-				t.Fatal(err)
+			w.enter(ticket.RenewRequest{Incarnation: 9, Enter: true, Former: []ticket.Incarnation{w.node.Incarnation()}})
+			w.pass(60 * time.Millisecond) // the heartbeat
+			if w.lost.Load() != 1 {
+				t.Fatal("the life has not ended")
 			}
-			w.node.Learn(w.Context())
-			w.wantReady(nil) // the new life is able to redeem: what is in doubt is the old one's answer
 			w.wantResults(<-done, ticket.RedeemDoubt)
 		})
 	})
@@ -165,8 +168,10 @@ func TestAnswerInDoubt(t *testing.T) {
 			w.store.set(func() { w.store.lag = 100 * time.Millisecond })
 			done := w.batch(qs...)
 			synctest.Wait()
-			w.store.set(func() { w.store.Store = memoryStore(t, w.clock) })
-			w.node.Learn(w.Context())
+			w.shards.failover(0)
+			if _, a, err := w.issue(1, ticket.NoLimit); err != nil || a.Result != ticket.IssueEpoch {
+				t.Fatalf("issue: %+v, %v", a, err)
+			}
 			w.wantResults(<-done, ticket.RedeemDoubt)
 		})
 	})
@@ -208,18 +213,18 @@ func TestLifeOverWhileAsked(t *testing.T) {
 }
 
 func TestIssueLearnsTheEpoch(t *testing.T) {
-	inBubble(t, func(w *world) {
+	inBubbleOf(t, split(1, 8192), nil, func(w *world) {
 		w.node.Start(w.Context())
-		old := w.node.Epoch()
-		w.store.set(func() { w.store.Store = memoryStore(t, w.clock) })
-		r := &ticket.IssueRequest{Ticket: ticket.Hash{1}, Limit: 9, Outstanding: 9, Life: time.Hour, Epoch: old}
-		if a, err := w.node.Store().Issue(w.Context(), r); err != nil || a.Result != ticket.IssueEpoch {
+		const s = ticket.Subject(9000) // not on the shard that keeps the list of nodes
+		old := w.node.Epoch(s)
+		w.shards.failover(8192)
+		if _, a, err := w.issue(s, ticket.NoLimit); err != nil || a.Result != ticket.IssueEpoch {
 			t.Fatalf("issue: %+v, %v", a, err)
 		}
-		if r.Epoch = w.node.Epoch(); r.Epoch == old {
+		if w.node.Epoch(s) == old {
 			t.Fatal("the epoch was not learned before the answer")
 		}
-		if a, err := w.node.Store().Issue(w.Context(), r); err != nil || a.Result != ticket.IssueOK {
+		if _, a, err := w.issue(s, ticket.NoLimit); err != nil || a.Result != ticket.IssueOK {
 			t.Fatalf("issue under the new epoch: %+v, %v", a, err)
 		}
 	})
@@ -235,17 +240,18 @@ func TestRedeemNow(t *testing.T) {
 	inBubble(t, func(w *world) {
 		w.node.Start(w.Context())
 		b := &ticket.Batch{Reqs: w.tickets(1, 1)}
-		if w.node.RedeemNow(b) || len(w.store.redeems) != 0 {
+		if w.node.RedeemNow(b) || len(w.store.redeemed()) != 0 {
 			t.Error("a store that may be far away was asked")
 		}
 	})
 	near := func(t *testing.T, test func(w *world, now func(qs ...ticket.RedeemRequest) *ticket.Batch)) {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t)
-			w.node = node.New(node.Options{Store: nearStore{w.store}, Name: "gw-1", Heartbeat: heartbeat, Lease: lease, Timeout: timeout,
+			w := newWorld(t, split(1, 8192), nil)
+			w.node = node.New(node.Options{Store: nearStore{w.store}, Name: "gw-1", Heartbeat: heartbeat, Lease: lease, Timeout: timeout, First: true,
 				Clock: w.clock, Rand: rand.Reader, Counts: w.counts, Subjects: w.counts.subjects()})
 			test(w, func(qs ...ticket.RedeemRequest) *ticket.Batch {
-				b := &ticket.Batch{Reqs: qs, Done: func(*ticket.Batch) { t.Error("Done was called") }}
+				b := w.count(qs...)
+				b.Done = func(*ticket.Batch) { t.Error("Done was called") }
 				if !w.node.RedeemNow(b) {
 					t.Fatal("not answered")
 				}
@@ -269,8 +275,37 @@ func TestRedeemNow(t *testing.T) {
 			t.Errorf("incarnation in the request: %x, of the node: %x", got, w.node.Incarnation())
 		}
 		w.wantResults(now(qs...), ticket.RedeemUnknown)
+		b = now(append(w.tickets(1, 1), ticket.RedeemRequest{Epoch: 77, Held: ticket.Held{Subject: 1}})...)
+		if r := [2]ticket.RedeemResult{b.Answers[0].Result, b.Answers[1].Result}; r != [2]ticket.RedeemResult{ticket.RedeemOK, ticket.RedeemEpoch} {
+			t.Errorf("a ticket beside one of another epoch: %v", r)
+		}
+		if all := w.store.redeemed(); all[len(all)-1] != 1 {
+			t.Errorf("the store was asked for %d", all[len(all)-1])
+		}
 		late := w.tickets(1, 1)
 		w.store.set(func() { w.store.lag = timeout + 1 })
 		w.wantResults(now(late...), ticket.RedeemDoubt)
+	})
+}
+
+// TestOneShardIsNotAll: a shard that has another history does not keep tickets of the others waiting.
+func TestOneShardIsNotAll(t *testing.T) {
+	inBubbleOf(t, split(1, 8192), nil, func(w *world) {
+		w.node.Start(w.Context())
+		w.wantResults(<-w.batch(w.tickets(9000, 1)...), ticket.RedeemOK) // so that there is something to tell
+		qs := append(w.tickets(1, 1), w.tickets(9000, 1)...)
+		w.store.set(func() { w.store.deaf = true })
+		w.shards.failover(8192)
+		w.pass(heartbeat)
+		w.wantReady(node.ErrNotRegistered)
+		qs = append(qs, ticket.RedeemRequest{Ticket: ticket.Hash{1}, Epoch: w.node.Epoch(9000), Held: ticket.Held{Subject: 9000}})
+		b := <-w.batch(qs...)
+		var got []ticket.RedeemResult
+		for _, a := range b.Answers {
+			got = append(got, a.Result)
+		}
+		if want := []ticket.RedeemResult{ticket.RedeemOK, ticket.RedeemEpoch, ticket.RedeemUnsent}; !slices.Equal(got, want) {
+			t.Errorf("results %v, want %v", got, want)
+		}
 	})
 }

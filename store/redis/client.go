@@ -1,7 +1,7 @@
 // Package redis is the ticket store of several nodes: Redis 7.0 or later, alone, under Sentinel or as a Redis Cluster. Each step
 // is one Lua script run by EVALSHA.
 //
-// Every command passes here, in this order:
+// Every command but a renewal passes here, in this order:
 //
 //	do       any goroutine   which shard keeps the key? one call for each shard that is concerned (route.go, topology.go)
 //	call     any goroutine   breaker open? queue full? else queue, and wait for the answer until the timeout (primary.go)

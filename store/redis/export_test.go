@@ -45,7 +45,7 @@ func (s *Store) Count(ctx context.Context, keys ...string) []Outcome {
 
 // CountRenewed is Count as a renewal, and the number of replicas that have it.
 func (s *Store) CountRenewed(ctx context.Context, key string, replicas int) (Outcome, int) {
-	m, acked, err := s.renewal(ctx, count(key), replicas)
+	m, acked, _, err := s.renewal(ctx, count(key), replicas)
 	if err != nil {
 		var down *unavailable
 		return Outcome{Err: err, Sent: !errors.As(err, &down) || down.sent}, acked
@@ -54,18 +54,11 @@ func (s *Store) CountRenewed(ctx context.Context, key string, replicas int) (Out
 	return Outcome{N: n, Err: err}, acked
 }
 
-// EpochOf asks the primary of a shard for the beginning of its replication id.
-func (s *Store) EpochOf(ctx context.Context, shard ticket.Shard) (string, error) {
-	m, err := s.shardDo(ctx, shard, command{script: scriptEpoch})
-	if err != nil {
-		return "", err
-	}
-	return m.ToString()
+// EpochOf asks the primary of a shard for its epoch.
+func (s *Store) EpochOf(ctx context.Context, shard ticket.Shard) (ticket.Epoch, error) {
+	seen, err := s.Ask(ctx, shard)
+	return seen.Epoch, err
 }
-
-var scriptEpoch = newScript("#!lua flags=no-writes", "return epoch()")
-
-func init() { scripts = append(scripts, scriptEpoch) }
 
 // Vet is what the store says of a server that answers INFO so.
 func Vet(info string, cluster bool) error {

@@ -2,6 +2,7 @@ package redis_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"slices"
 	"strconv"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"ticketgate/store/model"
 	"ticketgate/store/redis"
 	"ticketgate/store/redistest"
 	"ticketgate/store/storetest"
@@ -34,22 +36,23 @@ func rules(t testing.TB) string {
 
 // A site is one way of running Redis.
 type site struct {
-	name  string
-	start func(t testing.TB, options ...redistest.Option) (redis.Options, []*redistest.Server, *redistest.Cluster)
+	name string
+	// start returns the servers, too, and who the primaries are, by the shards of the store.
+	start func(t testing.TB, options ...redistest.Option) (redis.Options, []*redistest.Server, func(ticket.Shard) *redistest.Server)
 }
 
 var sites = []site{
-	{"single", func(t testing.TB, options ...redistest.Option) (redis.Options, []*redistest.Server, *redistest.Cluster) {
+	{"single", func(t testing.TB, options ...redistest.Option) (redis.Options, []*redistest.Server, func(ticket.Shard) *redistest.Server) {
 		server := redistest.Start(t, options...)
-		return redis.Options{URL: server.URL()}, []*redistest.Server{server}, nil
+		return redis.Options{URL: server.URL()}, []*redistest.Server{server}, func(ticket.Shard) *redistest.Server { return server }
 	}},
-	{"sentinel", func(t testing.TB, options ...redistest.Option) (redis.Options, []*redistest.Server, *redistest.Cluster) {
+	{"sentinel", func(t testing.TB, options ...redistest.Option) (redis.Options, []*redistest.Server, func(ticket.Shard) *redistest.Server) {
 		r := redistest.StartSentinel(t, options...)
-		return sentinelOptions(r), r.Servers, nil
+		return sentinelOptions(r), r.Servers, func(ticket.Shard) *redistest.Server { return r.Primary() }
 	}},
-	{"cluster", func(t testing.TB, options ...redistest.Option) (redis.Options, []*redistest.Server, *redistest.Cluster) {
+	{"cluster", func(t testing.TB, options ...redistest.Option) (redis.Options, []*redistest.Server, func(ticket.Shard) *redistest.Server) {
 		c := redistest.StartCluster(t, options...)
-		return redis.Options{Addresses: c.Addrs()[:2]}, c.Servers, c
+		return redis.Options{Addresses: c.Addrs()[:2]}, c.Servers, func(s ticket.Shard) *redistest.Server { return c.Primary(int(s)) }
 	}},
 }
 
@@ -75,19 +78,35 @@ func TestEverywhere(t *testing.T) {
 	for _, site := range sites {
 		t.Run(site.name, func(t *testing.T) {
 			certs := redistest.NewCerts(t)
-			o, servers, cluster := site.start(t, redistest.WithTLS(certs), redistest.WithACL(rules(t)))
+			o, servers, primary := site.start(t, redistest.WithTLS(certs), redistest.WithACL(rules(t)))
 			o.TLS, o.Timeout = certs.Client, 5*time.Second
 			if o.URL == "" {
 				o.User, o.Password = redistest.User, redistest.Password
 			}
+			opened := 0
 			storetest.Run(t, func(t *testing.T) storetest.Harness {
+				opened++
 				o := o
-				o.Prefix = "tg:" + t.Name() + ":"
-				var store ticket.Store = ready(t, openAt(t, o))
-				if cluster != nil {
-					store = translate(t, store.(*redis.Store), cluster)
+				o.Prefix = fmt.Sprintf("tg:%d:", opened)
+				store := joined(t, ready(t, openAt(t, o)), primary)
+				shifted := time.Duration(0)
+				return storetest.Harness{
+					Store: store,
+					Model: &model.Primary{State: model.NewState()},
+					Now:   func(t testing.TB) time.Time { return serverTime(t, clock).Add(shifted) },
+					Advance: func(t testing.TB, d time.Duration) {
+						if d < time.Second {
+							pass(t, clock, d)
+							return
+						}
+						for shard := range store.epochs {
+							if _, err := primary(shard).Do("EVAL", shiftLua, "0", o.Prefix, strconv.FormatInt(d.Milliseconds(), 10)); err != nil {
+								t.Fatal(err)
+							}
+						}
+						shifted += d
+					},
 				}
-				return storetest.Harness{Store: store, Advance: func(t testing.TB, d time.Duration) { pass(t, clock, d) }}
 			})
 			o.Prefix = "tg:"
 			s := ready(t, openAt(t, o))
@@ -140,22 +159,76 @@ func eventually(t testing.TB, what string, is func() bool) {
 	}
 }
 
-// A translator is a store whose epoch is that of the shard with the list of nodes, as the suite wants: each shard has another.
-type translator struct {
+// A oneShard is a store of which all shards pass for the one that keeps the list of nodes, as the suite wants.
+type oneShard struct {
 	*redis.Store
-	epochs map[ticket.Shard]ticket.Epoch
+	topology *ticket.Topology
+	epochs   map[ticket.Shard]ticket.Epoch
+	seen     ticket.ShardEpoch // of the one
 }
 
-func translate(t testing.TB, s *redis.Store, c *redistest.Cluster) *translator {
+func joined(t testing.TB, s *redis.Store, primary func(ticket.Shard) *redistest.Server) *oneShard {
 	t.Helper()
-	out := &translator{s, make(map[ticket.Shard]ticket.Epoch)}
-	for _, shard := range s.Topology().Shards {
-		out.epochs[shard] = epochAt(t, c.Primary(int(shard)))
+	out := &oneShard{Store: s, epochs: make(map[ticket.Shard]ticket.Epoch)}
+	top := s.Topology()
+	for _, shard := range top.Shards {
+		out.epochs[shard] = epochAt(t, primary(shard))
 	}
-	if len(out.epochs) != 3 {
-		t.Fatalf("shards %v, want three", s.Topology().Shards)
+	one := top.Shards[top.Nodes]
+	out.topology = &ticket.Topology{ID: 1, Shards: []ticket.Shard{one}}
+	var err error
+	if out.seen, err = s.Ask(t.Context(), one); err != nil {
+		t.Fatal(err)
 	}
 	return out
+}
+
+// own is the epoch of the shard that keeps u, if e is that of the one.
+func (s *oneShard) own(u ticket.Subject, e ticket.Epoch) ticket.Epoch {
+	if e == s.seen.Epoch {
+		return s.epochs[s.Store.Topology().Of(u)]
+	}
+	return e
+}
+
+// joint is what an answer has seen, if that is what it had to see.
+func (s *oneShard) joint(u ticket.Subject, seen ticket.ShardEpoch) ticket.ShardEpoch {
+	if shard := s.Store.Topology().Of(u); seen.Shard == shard && seen.Epoch == s.epochs[shard] {
+		return s.seen
+	}
+	return seen
+}
+
+func (s *oneShard) Topology() *ticket.Topology { return s.topology }
+
+func (s *oneShard) Issue(ctx context.Context, r *ticket.IssueRequest) (ticket.IssueAnswer, error) {
+	own := *r
+	own.Epoch = s.own(r.Subject, r.Epoch)
+	a, err := s.Store.Issue(ctx, &own)
+	a.Seen = s.joint(r.Subject, a.Seen)
+	return a, err
+}
+
+func (s *oneShard) Redeem(ctx context.Context, rs []ticket.RedeemRequest, as []ticket.RedeemAnswer) {
+	rs = slices.Clone(rs)
+	for i := range rs {
+		rs[i].Epoch = s.own(rs[i].Held.Subject, rs[i].Epoch)
+	}
+	s.Store.Redeem(ctx, rs, as)
+	for i := range as {
+		as[i].Seen = s.joint(rs[i].Held.Subject, as[i].Seen)
+	}
+}
+
+func (s *oneShard) Assert(ctx context.Context, rs []ticket.Assertion, as []ticket.AssertAnswer) {
+	rs = slices.Clone(rs)
+	for i := range rs {
+		rs[i].Epoch = s.own(rs[i].Subject, rs[i].Epoch)
+	}
+	s.Store.Assert(ctx, rs, as)
+	for i := range as {
+		as[i].Seen = s.joint(rs[i].Subject, as[i].Seen)
+	}
 }
 
 // epochAt is the server's epoch as its administrator sees it.
@@ -171,26 +244,4 @@ func epochAt(t testing.TB, server *redistest.Server) ticket.Epoch {
 		t.Fatal(err)
 	}
 	return ticket.Epoch(n)
-}
-
-func (s *translator) own(u ticket.Subject, e ticket.Epoch) ticket.Epoch {
-	top := s.Topology()
-	if e == s.epochs[top.Shards[top.Nodes]] {
-		return s.epochs[top.Of(u)]
-	}
-	return e
-}
-
-func (s *translator) Issue(ctx context.Context, r *ticket.IssueRequest) (ticket.IssueAnswer, error) {
-	own := *r
-	own.Epoch = s.own(r.Subject, r.Epoch)
-	return s.Store.Issue(ctx, &own)
-}
-
-func (s *translator) Redeem(ctx context.Context, rs []ticket.RedeemRequest, as []ticket.RedeemAnswer) {
-	rs = slices.Clone(rs)
-	for i := range rs {
-		rs[i].Epoch = s.own(rs[i].Held.Subject, rs[i].Epoch)
-	}
-	s.Store.Redeem(ctx, rs, as)
 }

@@ -24,6 +24,8 @@ const (
 
 const me ticket.Incarnation = 0xa1
 
+var renewals atomic.Uint64 // numbers of me's, whatever store they go to
+
 // quick returns a store with the timeout of production.
 func quick(t testing.TB, server *redistest.Server) *redis.Store {
 	t.Helper()
@@ -36,7 +38,7 @@ func quick(t testing.TB, server *redistest.Server) *redis.Store {
 }
 
 func renew(s *redis.Store) (ticket.View, error) {
-	return s.Renew(context.Background(), &ticket.RenewRequest{Incarnation: me, Name: "gw-1", Lease: time.Hour})
+	return s.Renew(context.Background(), &ticket.RenewRequest{Incarnation: me, Name: "gw-1", Lease: time.Hour, Number: renewals.Add(1), Enter: true})
 }
 
 // answers returns the view once the store answers, and how long that took.
@@ -76,7 +78,7 @@ func TestHungServer(t *testing.T) {
 	server := redistest.Start(t)
 	s := quick(t, server)
 	v, _ := answers(t, s)
-	kept := fresh(v.Epoch)
+	kept := fresh(v.Seen.Epoch)
 	if a, err := s.Issue(context.Background(), kept); err != nil || a.Result != ticket.IssueOK {
 		t.Fatalf("issue: %+v, %v", a, err)
 	}
@@ -85,7 +87,7 @@ func TestHungServer(t *testing.T) {
 	var wg sync.WaitGroup
 	var slowest, unsent atomic.Int64
 	for range 2000 {
-		r := fresh(v.Epoch)
+		r := fresh(v.Seen.Epoch)
 		wg.Go(func() {
 			start := time.Now()
 			if _, err := s.Issue(context.Background(), r); !errors.Is(err, ticket.ErrUnavailable) {
@@ -139,7 +141,7 @@ func TestRedeemInDoubt(t *testing.T) {
 	server := redistest.Start(t)
 	s := quick(t, server)
 	v, _ := answers(t, s)
-	r := fresh(v.Epoch)
+	r := fresh(v.Seen.Epoch)
 	if _, err := s.Issue(context.Background(), r); err != nil {
 		t.Fatal(err)
 	}
@@ -172,14 +174,14 @@ func TestKilledAndRestarted(t *testing.T) {
 	server := redistest.Start(t)
 	s := quick(t, server)
 	v, _ := answers(t, s)
-	r := fresh(v.Epoch)
+	r := fresh(v.Seen.Epoch)
 	if _, err := s.Issue(context.Background(), r); err != nil {
 		t.Fatal(err)
 	}
 	server.Kill()
 	for range 10 {
 		start := time.Now()
-		if _, err := s.Issue(context.Background(), fresh(v.Epoch)); !errors.Is(err, ticket.ErrUnavailable) {
+		if _, err := s.Issue(context.Background(), fresh(v.Seen.Epoch)); !errors.Is(err, ticket.ErrUnavailable) {
 			t.Errorf("issue at no server: %v", err)
 		}
 		if took := time.Since(start); took > callMax {
@@ -191,8 +193,8 @@ func TestKilledAndRestarted(t *testing.T) {
 	if took > backMax {
 		t.Errorf("back after %v, want %v at most", took, backMax)
 	}
-	if after.Epoch == v.Epoch || after.Epoch == 0 {
-		t.Errorf("epoch %x after %x", after.Epoch, v.Epoch)
+	if after.Seen.Epoch == v.Seen.Epoch || after.Seen.Epoch == 0 {
+		t.Errorf("epoch %x after %x", after.Seen.Epoch, v.Seen.Epoch)
 	}
 	as := make([]ticket.RedeemAnswer, 1)
 	s.Redeem(context.Background(), []ticket.RedeemRequest{redeemOf(r)}, as)
@@ -202,7 +204,7 @@ func TestKilledAndRestarted(t *testing.T) {
 	if a, err := s.Issue(context.Background(), r); err != nil || a.Result != ticket.IssueEpoch {
 		t.Errorf("issue under the old epoch: %+v, %v", a, err)
 	}
-	r.Epoch = after.Epoch
+	r.Epoch = after.Seen.Epoch
 	if a, err := s.Issue(context.Background(), r); err != nil || a.Result != ticket.IssueOK {
 		t.Errorf("issue: %+v, %v", a, err)
 	}
@@ -214,7 +216,7 @@ func TestRestoredTicket(t *testing.T) {
 	server := redistest.Start(t, redistest.WithAOF())
 	s := quick(t, server)
 	v, _ := answers(t, s)
-	r := fresh(v.Epoch)
+	r := fresh(v.Seen.Epoch)
 	if _, err := s.Issue(context.Background(), r); err != nil {
 		t.Fatal(err)
 	}
@@ -251,7 +253,7 @@ func TestCloseWhileHung(t *testing.T) {
 	server.Pause()
 	failed := make(chan error)
 	go func() {
-		_, err := s.Issue(context.Background(), fresh(v.Epoch))
+		_, err := s.Issue(context.Background(), fresh(v.Seen.Epoch))
 		failed <- err
 	}()
 	start := time.Now()
@@ -271,7 +273,7 @@ func TestOutOfMemory(t *testing.T) {
 	server := redistest.Start(t)
 	s := quick(t, server)
 	v, _ := answers(t, s)
-	r := fresh(v.Epoch)
+	r := fresh(v.Seen.Epoch)
 	if _, err := s.Issue(context.Background(), r); err != nil {
 		t.Fatal(err)
 	}
@@ -279,7 +281,7 @@ func TestOutOfMemory(t *testing.T) {
 	if err := c.Do(context.Background(), c.B().ConfigSet().ParameterValue().ParameterValue("maxmemory", "1").Build()).Error(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Issue(context.Background(), fresh(v.Epoch)); !errors.Is(err, ticket.ErrUnavailable) || !strings.Contains(err.Error(), "OOM") {
+	if _, err := s.Issue(context.Background(), fresh(v.Seen.Epoch)); !errors.Is(err, ticket.ErrUnavailable) || !strings.Contains(err.Error(), "OOM") {
 		t.Errorf("issue: %v, want unavailable for OOM", err)
 	}
 	if st := s.Stats(); !st.Up || !st.Degraded {

@@ -3,12 +3,14 @@ package redis_test
 import (
 	"context"
 	"flag"
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/redis/rueidis"
 	"go.uber.org/goleak"
 
+	"ticketgate/store/model"
 	"ticketgate/store/redis"
 	"ticketgate/store/redistest"
 	"ticketgate/store/storetest"
@@ -73,13 +75,39 @@ func serverTime(t testing.TB, c rueidis.Client) time.Time {
 	return time.Unix(parts[0], parts[1]*1000)
 }
 
+// TestStore runs the suite on a server that keeps its data in memory only, and on one from whose disk nothing is lost.
 func TestStore(t *testing.T) {
-	server := redistest.Start(t)
-	client := raw(t, server)
-	storetest.Run(t, func(t *testing.T) storetest.Harness {
-		return storetest.Harness{
-			Store:   open(t, server, t.Name()+":"),
-			Advance: func(t testing.TB, d time.Duration) { pass(t, client, d) },
-		}
-	})
+	for name, options := range map[string][]redistest.Option{
+		"volatile": nil,
+		"durable":  {redistest.Args("--appendonly", "yes", "--appendfsync", "no")}, // no machine fails here
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := redistest.Start(t, append(options, redistest.Args("--enable-debug-command", "local"))...)
+			client := raw(t, server)
+			opened := 0
+			storetest.Run(t, func(t *testing.T) storetest.Harness {
+				opened++
+				prefix := fmt.Sprintf("%s%d:", name, opened)
+				shifted := time.Duration(0)
+				return storetest.Harness{
+					Store: open(t, server, prefix),
+					Model: &model.Primary{State: model.NewState(), Durable: name == "durable"},
+					Now:   func(t testing.TB) time.Time { return serverTime(t, client).Add(shifted) },
+					Advance: func(t testing.TB, d time.Duration) {
+						if d < time.Second {
+							pass(t, client, d)
+							return
+						}
+						shift(t, client, prefix, d)
+						shifted += d
+					},
+					Turn: func(t testing.TB) {
+						if err := client.Do(context.Background(), client.B().Arbitrary("DEBUG", "CHANGE-REPL-ID").Build()).Error(); err != nil {
+							t.Fatal(err)
+						}
+					},
+				}
+			})
+		})
+	}
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"ticketgate/ticket"
 )
 
 // renewalTime is how long a renewal may take, with the replicas' word for it: much longer than any other command, because what
@@ -27,8 +29,8 @@ func (r *renewer) cut() {
 }
 
 // renewal runs a command at the primary that keeps the list of nodes, and returns its answer and how many replicas have it, asked
-// for if replicas is more than 0; it waits for as many, at most 3 s or until ctx ends. One runs at a time.
-func (s *Store) renewal(ctx context.Context, c command, replicas int) (rueidis.RedisMessage, int, error) {
+// for if replicas is more than 0, and the shard; it waits for as many, at most 3 s or until ctx ends. One runs at a time.
+func (s *Store) renewal(ctx context.Context, c command, replicas int) (rueidis.RedisMessage, int, ticket.Shard, error) {
 	ctx, cancel := context.WithTimeout(ctx, renewalTime)
 	defer cancel()
 	stop := context.AfterFunc(s.life, cancel)
@@ -37,12 +39,12 @@ func (s *Store) renewal(ctx context.Context, c command, replicas int) (rueidis.R
 	case s.renewer.turn <- struct{}{}:
 		defer func() { <-s.renewer.turn }()
 	case <-ctx.Done():
-		return rueidis.RedisMessage{}, 0, errWaited
+		return rueidis.RedisMessage{}, 0, noShard, errWaited
 	}
 	p := s.nodesPrimary()
 	if p == nil {
 		s.lookAgain()
-		return rueidis.RedisMessage{}, 0, errUnknown
+		return rueidis.RedisMessage{}, 0, noShard, errUnknown
 	}
 	to := p.addr
 	for hop := 0; ; hop++ {
@@ -52,7 +54,8 @@ func (s *Store) renewal(ctx context.Context, c command, replicas int) (rueidis.R
 		}
 		if r.err == nil || hop > 0 || r.err.redirect == nil || r.err.redirect.asking {
 			m, err := r.answer()
-			return m, acked, err
+			_, shard := s.layout.Load().at(to)
+			return m, acked, shard, err
 		}
 		to = fullAddress(r.err.redirect.addr, to)
 	}

@@ -5,6 +5,7 @@ import (
 	_ "embed" // the scripts
 	"encoding/hex"
 	"strconv"
+	"strings"
 
 	"ticketgate/ticket"
 )
@@ -12,16 +13,21 @@ import (
 // Keys. All of one subject stand under one hash tag (four hex digits), so that a script touches one slot of a cluster:
 //
 //	<prefix>{tag}:t:<ticket hash>  string, PX = life             secret hash (32 bytes), owner hash (16 bytes), grant
-//	<prefix>{tag}:r:<subject>      zset, score = expiry in ms    ticket hashes: one reservation per unused ticket
+//	<prefix>{tag}:r:<subject>      zset, score = end in ms       ticket hashes: one reservation per unused ticket, which may outlive it
 //	<prefix>{tag}:h:<subject>      hash, field = incarnation     count:number of the sockets that incarnation holds
-//	<prefix>{nodes}:leases         zset, score = end in ms       living incarnations
-//	<prefix>{nodes}:dead           zset, score = since, in ms    ended incarnations, for an hour
-//	<prefix>{nodes}:names          hash, field = incarnation     node names, for people
+//	<prefix>{nodes}:entries        hash, field = incarnation     an entry of renew.lua each: living incarnations, and the dead for an hour
+//	<prefix>{nodes}:state          hash                          the list's own history, and the epochs of all shards
 //
 // Neither locator nor secret stands in Redis, only keyed hashes of them.
 
-//go:embed prelude.lua
-var preludeLua string
+//go:embed epochs.lua
+var epochsLua string
+
+//go:embed clock.lua
+var clockLua string
+
+//go:embed held.lua
+var heldLua string
 
 //go:embed issue.lua
 var issueLua string
@@ -32,6 +38,9 @@ var redeemLua string
 //go:embed assert.lua
 var assertLua string
 
+//go:embed ask.lua
+var askLua string
+
 //go:embed revoke.lua
 var revokeLua string
 
@@ -41,24 +50,27 @@ var usedLua string
 //go:embed renew.lua
 var renewLua string
 
-// A script is run by its SHA-1 (EVALSHA) and loaded when the server does not know it.
+// A script is run by its SHA-1 (EVALSHA) and loaded when the server does not know it. Redis runs it as one step: nothing else
+// happens in between. It begins with the functions that it shares with others, and with no more of them, because each run
+// makes them anew.
 type script struct{ text, sha string }
 
 // Only issue makes anything new, so only issue is refused when Redis is out of memory ("allow-oom" on the others): tickets
 // that exist can be spent, and slots given back.
 var (
-	scriptIssue  = newScript("#!lua", issueLua)
-	scriptRedeem = newScript("#!lua flags=allow-oom", redeemLua)
-	scriptAssert = newScript("#!lua flags=allow-oom", assertLua)
+	scriptIssue  = newScript("#!lua", epochsLua, clockLua, heldLua, issueLua)
+	scriptRedeem = newScript("#!lua flags=allow-oom", epochsLua, heldLua, redeemLua)
+	scriptAssert = newScript("#!lua flags=allow-oom", epochsLua, heldLua, assertLua)
+	scriptAsk    = newScript("#!lua flags=allow-oom", epochsLua, askLua) // not no-writes, which replicas answer too
 	scriptRevoke = newScript("#!lua flags=allow-oom", revokeLua)
-	scriptUsed   = newScript("#!lua flags=no-writes", usedLua)
-	scriptRenew  = newScript("#!lua flags=allow-oom", renewLua)
+	scriptUsed   = newScript("#!lua flags=no-writes", clockLua, usedLua)
+	scriptRenew  = newScript("#!lua flags=allow-oom", epochsLua, clockLua, renewLua)
 
-	scripts = []*script{scriptIssue, scriptRedeem, scriptAssert, scriptRevoke, scriptUsed, scriptRenew}
+	scripts = []*script{scriptIssue, scriptRedeem, scriptAssert, scriptAsk, scriptRevoke, scriptUsed, scriptRenew}
 )
 
-func newScript(shebang, body string) *script {
-	text := shebang + "\n" + preludeLua + body
+func newScript(shebang string, parts ...string) *script {
+	text := shebang + "\n" + strings.Join(parts, "\n")
 	sum := sha1.Sum([]byte(text)) // the name Redis gives it, no secret
 	return &script{text, hex.EncodeToString(sum[:])}
 }
@@ -129,6 +141,14 @@ func (c *commands) hex(v uint64, digits int) { c.buf = appendHex(c.buf, v, digit
 
 func (c *commands) int(v int64) { c.buf = strconv.AppendInt(c.buf, v, 10); c.next() }
 
+func (c *commands) flag(b bool) {
+	if b {
+		c.text("1")
+	} else {
+		c.text("0")
+	}
+}
+
 func (c *commands) incarnations(is []ticket.Incarnation) {
 	for _, i := range is {
 		c.hex(uint64(i), 16)
@@ -139,9 +159,11 @@ func (c *commands) incarnations(is []ticket.Incarnation) {
 func (c *commands) held(h *ticket.Held) {
 	c.hex(uint64(h.Incarnation), 16)
 	c.int(int64(h.Count))
-	c.buf = appendPadded(c.buf, h.Number)
-	c.next()
+	c.number(h.Number)
 }
+
+// number writes 20 digits, as the scripts compare them.
+func (c *commands) number(v uint64) { c.buf = appendPadded(c.buf, v); c.next() }
 
 // end ends a command.
 func (c *commands) end() { c.marks[len(c.marks)-1].args = len(c.ends) }

@@ -18,6 +18,7 @@ const (
 	opIssue op = iota
 	opRedeem
 	opAssert
+	opAsk
 	opRevoke
 	opUsed
 	opRenew
@@ -32,7 +33,7 @@ const (
 	labelCount
 )
 
-var opNames = [opCount]string{"issue", "redeem", "assert", "revoke", "used", "renew"}
+var opNames = [opCount]string{"issue", "redeem", "assert", "ask", "revoke", "used", "renew"}
 
 // ok: done as asked; refused: an answer that says no; error: no answer, it may have happened; unsent: not asked.
 var labelNames = [labelCount]string{"ok", "refused", "error", "unsent"}
@@ -44,7 +45,7 @@ func (s *stats) observe(o op, l label, err error, took time.Duration) {
 	var down *unavailable
 	switch {
 	case err == nil:
-	case errors.Is(err, ticket.ErrLeaseLost):
+	case errors.Is(err, ticket.ErrLeaseLost), errors.Is(err, ticket.ErrStale):
 		l = labelRefused
 	case errors.As(err, &down) && !down.sent:
 		l = labelUnsent
@@ -81,7 +82,7 @@ type Stats struct {
 }
 
 // OpStats are the latencies of one operation with one result: "issue", "redeem" (each ticket of a batch counts), "assert"
-// (a batch), "revoke", "used", "renew"; "ok", "refused", "error", "unsent".
+// (a batch), "ask", "revoke", "used", "renew"; "ok", "refused", "error", "unsent".
 type OpStats struct {
 	Op, Result string
 	Latency    stat.Snapshot

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -48,13 +46,13 @@ func TestOnlyHashesAreStored(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := ring.NewMinter(rand.Reader).Mint(v.Time.Add(30*time.Second), v.Epoch, ring.Subject("client", "user-42"), 0)
+	m, err := ring.NewMinter(rand.Reader).Mint(v.Time.Add(30*time.Second), v.Seen.Epoch, ring.Subject("client", "user-42"), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	grant := ticket.AppendClaims(nil, &ticket.Claims{Client: "user-42", Stream: "quotes"})
 	a, err := s.Issue(context.Background(), &ticket.IssueRequest{Ticket: m.Hash, Secret: m.SecretHash, Subject: m.Locator.Subject,
-		Limit: 2, Outstanding: 20, Life: 30 * time.Second, Owner: "key-1", Grant: grant, Epoch: v.Epoch})
+		Limit: 2, Outstanding: 20, Life: 30 * time.Second, Owner: "key-1", Grant: grant, Epoch: v.Seen.Epoch})
 	if err != nil || a.Result != ticket.IssueOK {
 		t.Fatalf("issue: %+v, %v", a, err)
 	}
@@ -85,7 +83,7 @@ func TestOnlyHashesAreStored(t *testing.T) {
 		}
 	}
 	if len(text) != 2+2 {
-		t.Errorf("keys %v: want ticket, reservations, leases and names", ttl)
+		t.Errorf("keys %v: want ticket, reservations, entries and state", ttl)
 	}
 }
 
@@ -97,8 +95,10 @@ func TestKeysLapse(t *testing.T) {
 	ctx := context.Background()
 	held := func(count uint32, number uint64) {
 		t.Helper()
-		if err := s.Assert(ctx, []ticket.Held{{Subject: 5, Incarnation: me, Count: count, Number: number}}); err != nil {
-			t.Fatal(err)
+		as := make([]ticket.AssertAnswer, 1)
+		s.Assert(ctx, []ticket.Assertion{{Held: ticket.Held{Subject: 5, Incarnation: me, Count: count, Number: number}, Epoch: v.Seen.Epoch}}, as)
+		if !as[0].OK {
+			t.Fatalf("assert: %+v", as[0])
 		}
 	}
 	want := func(low, high int64) {
@@ -117,7 +117,7 @@ func TestKeysLapse(t *testing.T) {
 
 	// Reservations live as long as the longest ticket, in whatever order they come.
 	for _, life := range []time.Duration{20 * time.Second, 50 * time.Second, 10 * time.Second} {
-		r := fresh(v.Epoch)
+		r := fresh(v.Seen.Epoch)
 		r.Subject, r.Life = 5, life
 		if _, err := s.Issue(ctx, r); err != nil {
 			t.Fatal(err)
@@ -132,13 +132,13 @@ func TestStats(t *testing.T) {
 	server := redistest.Start(t)
 	s := quick(t, server)
 	v, _ := answers(t, s)
-	r := fresh(v.Epoch)
+	r := fresh(v.Seen.Epoch)
 	r.Limit = 1
 	for range 2 {
 		if _, err := s.Issue(context.Background(), r); err != nil {
 			t.Fatal(err)
 		}
-		r = fresh(v.Epoch)
+		r = fresh(v.Seen.Epoch)
 		r.Limit = 0
 	}
 	as := make([]ticket.RedeemAnswer, 2)
@@ -180,8 +180,8 @@ func TestUserAndPassword(t *testing.T) {
 	server := redistest.Start(t)
 	c := raw(t, server)
 	rules := []string{"gw", "on", ">hunter2", "resetkeys", "~tg:*", "-@all", "+hello", "+client",
-		"+ping", "+evalsha", "+script|load", "+info", "+time", "+get", "+set", "+getdel", "+del", "+exists", "+hget", "+hset", "+hvals", "+hgetall", "+hdel",
-		"+persist", "+pexpire", "+pexpireat", "+zadd", "+zrem", "+zcard", "+zcount", "+zscore", "+zrange", "+zrangebyscore", "+zremrangebyscore", "+auth"}
+		"+ping", "+wait", "+evalsha", "+script|load", "+info", "+time", "+get", "+set", "+getdel", "+del", "+exists", "+hget", "+hmget", "+hset", "+hvals", "+hgetall", "+hdel",
+		"+persist", "+pexpire", "+pexpireat", "+zadd", "+zrem", "+zcard", "+zcount", "+zremrangebyscore", "+auth"}
 	if err := c.Do(context.Background(), c.B().Arbitrary("ACL", "SETUSER").Args(rules...).Build()).Error(); err != nil {
 		t.Fatal(err)
 	}
@@ -190,22 +190,7 @@ func TestUserAndPassword(t *testing.T) {
 		t.Fatal(err)
 	}
 	closeAfter(t, s)
-	v, _ := answers(t, s)
-	r := fresh(v.Epoch)
-	if a, err := s.Issue(context.Background(), r); err != nil || a.Result != ticket.IssueOK {
-		t.Fatalf("issue: %+v, %v", a, err)
-	}
-	as := make([]ticket.RedeemAnswer, 1)
-	s.Redeem(context.Background(), []ticket.RedeemRequest{redeemOf(r)}, as)
-	if as[0].Result != ticket.RedeemOK {
-		t.Errorf("redeem: %d", as[0].Result)
-	}
-	if used, err := s.Used(context.Background(), r.Subject, []ticket.Incarnation{3}); err != nil || used != 1 {
-		t.Errorf("used: %d, %v", used, err)
-	}
-	if _, err := s.Revoke(context.Background(), &ticket.RevokeRequest{Ticket: r.Ticket, Subject: r.Subject, Owner: r.Owner}); err != nil {
-		t.Errorf("revoke: %v", err)
-	}
+	everything(t, s)
 	wrong, err := redis.New(redis.Options{URL: "redis://gw:wrong@" + server.Addr(), Prefix: "tg:"})
 	if err != nil {
 		t.Fatal(err)
@@ -223,7 +208,7 @@ func TestScriptsFlushed(t *testing.T) {
 	v, _ := answers(t, s)
 	var qs []ticket.RedeemRequest
 	for range 300 {
-		r := fresh(v.Epoch)
+		r := fresh(v.Seen.Epoch)
 		if a, err := s.Issue(context.Background(), r); err != nil || a.Result != ticket.IssueOK {
 			t.Fatalf("issue: %+v, %v", a, err)
 		}
@@ -237,59 +222,4 @@ func TestScriptsFlushed(t *testing.T) {
 	if i := slices.IndexFunc(as, func(a ticket.RedeemAnswer) bool { return a.Result != ticket.RedeemOK }); i >= 0 {
 		t.Errorf("redeem %d: %d", i, as[i].Result)
 	}
-}
-
-// BenchmarkRedeem spends tickets in batches from four goroutines, as a node does; issuing them is not measured.
-func BenchmarkRedeem(b *testing.B) {
-	for _, size := range []int{1, 64, 256} {
-		b.Run(fmt.Sprint("batch=", size), func(b *testing.B) {
-			server := redistest.Start(b)
-			s := open(b, server, "tg:")
-			v, _ := answers(b, s)
-			qs := issueAll(b, s, v.Epoch, b.N)
-			var next atomic.Int64
-			var wg sync.WaitGroup
-			b.ReportAllocs()
-			b.ResetTimer()
-			for range 4 {
-				wg.Go(func() {
-					as := make([]ticket.RedeemAnswer, size)
-					for {
-						from := int(next.Add(int64(size))) - size
-						if from >= len(qs) {
-							return
-						}
-						batch := qs[from:min(from+size, len(qs))]
-						s.Redeem(context.Background(), batch, as[:len(batch)])
-						if as[0].Result != ticket.RedeemOK {
-							b.Errorf("redeem: %d", as[0].Result)
-							return
-						}
-					}
-				})
-			}
-			wg.Wait()
-		})
-	}
-}
-
-func issueAll(b *testing.B, s *redis.Store, epoch ticket.Epoch, n int) []ticket.RedeemRequest {
-	qs := make([]ticket.RedeemRequest, n)
-	var wg sync.WaitGroup
-	var next atomic.Int64
-	for range 64 {
-		wg.Go(func() {
-			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
-				r := fresh(epoch)
-				r.Life = time.Hour
-				if a, err := s.Issue(context.Background(), r); err != nil || a.Result != ticket.IssueOK {
-					b.Errorf("issue: %+v, %v", a, err)
-					return
-				}
-				qs[i] = redeemOf(r)
-			}
-		})
-	}
-	wg.Wait()
-	return qs
 }

@@ -1,18 +1,38 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"fmt"
-	"strconv"
-	"time"
 
 	"github.com/redis/rueidis"
 
 	"ticketgate/ticket"
 )
+
+// Ask implements ticket.Store.
+func (s *Store) Ask(ctx context.Context, shard ticket.Shard) (ticket.ShardEpoch, error) {
+	start := s.clock.Now()
+	seen, err := s.ask(ctx, shard)
+	s.stats.observe(opAsk, labelOK, err, s.clock.Now().Sub(start))
+	return seen, err
+}
+
+func (s *Store) ask(ctx context.Context, shard ticket.Shard) (ticket.ShardEpoch, error) {
+	m, err := s.shardDo(ctx, shard, command{script: scriptAsk})
+	if err != nil {
+		return ticket.ShardEpoch{}, err
+	}
+	text, err := m.ToString()
+	seen, ok := epochs(text)
+	if err != nil || !ok || len(text) != epochsLen {
+		return ticket.ShardEpoch{}, errAnswer
+	}
+	seen.Shard = shard
+	return seen, nil
+}
 
 // Issue implements ticket.Store.
 func (s *Store) Issue(ctx context.Context, r *ticket.IssueRequest) (ticket.IssueAnswer, error) {
@@ -40,18 +60,36 @@ func (s *Store) issue(ctx context.Context, r *ticket.IssueRequest) (ticket.Issue
 	c.bytes(r.Grant)
 	c.int(limit)
 	c.int(int64(r.Outstanding))
-	c.int(max(1, r.Life.Milliseconds()))
+	life := max(1, r.Life.Milliseconds())
+	c.int(life)
+	c.int(max(life, r.Reserve.Milliseconds()))
 	c.incarnations(r.Dead)
 	c.end()
-	answer, err := s.one(ctx, c)
-	if err != nil {
-		return ticket.IssueAnswer{}, err
+	answer := &s.do(ctx, c.build())[0]
+	if answer.err != nil {
+		return ticket.IssueAnswer{}, answer.err
 	}
-	parts, err := answer.AsIntSlice()
-	if err != nil || len(parts) != 2 {
+	a, err := issueAnswer(&answer.msg)
+	if err == nil {
+		a.Seen.Shard = answer.shard
+	}
+	return a, err
+}
+
+// issueAnswer reads what issue.lua answers.
+func issueAnswer(m *rueidis.RedisMessage) (ticket.IssueAnswer, error) {
+	parts, err := m.ToArray()
+	if err != nil || len(parts) < 4 {
 		return ticket.IssueAnswer{}, errAnswer
 	}
-	return ticket.IssueAnswer{Result: ticket.IssueResult(parts[0]), Used: uint32(parts[1])}, nil
+	seen, err1 := seenOf(parts)
+	result, err2 := parts[2].AsInt64()
+	used, err3 := parts[3].AsInt64()
+	counted, err4 := incarnations(parts[4:])
+	if errors.Join(err1, err2, err3, err4) != nil {
+		return ticket.IssueAnswer{}, errAnswer
+	}
+	return ticket.IssueAnswer{Result: ticket.IssueResult(result), Used: uint32(used), Counted: counted, Seen: seen}, nil
 }
 
 // ownerHash keeps the place of the grant fixed and names out of Redis. It covers the subject too, which in a revocation
@@ -113,45 +151,74 @@ func redeemAnswer(r *reply) ticket.RedeemAnswer {
 	if r.err != nil {
 		return ticket.RedeemAnswer{Result: lost(r.err)}
 	}
-	m := &r.msg
-	if n, err := m.AsInt64(); m.IsInt64() && err == nil {
-		return ticket.RedeemAnswer{Result: ticket.RedeemResult(n)}
-	}
-	grant, err := m.AsBytes()
-	if err != nil {
+	text, err := r.msg.ToString()
+	result, seen, ok := verdict(text)
+	if err != nil || !ok {
 		return ticket.RedeemAnswer{Result: ticket.RedeemDoubt}
 	}
-	return ticket.RedeemAnswer{Result: ticket.RedeemOK, Grant: grant}
+	seen.Shard = r.shard
+	a := ticket.RedeemAnswer{Result: ticket.RedeemResult(result), Seen: seen}
+	if a.Result == ticket.RedeemOK {
+		a.Grant = []byte(text[verdictLen:])
+	}
+	return a
 }
 
 // Assert implements ticket.Store.
-func (s *Store) Assert(ctx context.Context, hs []ticket.Held) error {
-	start := s.clock.Now()
-	var err error
-	for len(hs) > 0 && err == nil {
-		n := min(len(hs), laneMax)
-		err = s.assert(ctx, hs[:n])
-		hs = hs[n:]
+func (s *Store) Assert(ctx context.Context, rs []ticket.Assertion, as []ticket.AssertAnswer) {
+	for len(rs) > 0 {
+		n := min(len(rs), laneMax)
+		s.assert(ctx, rs[:n], as[:n])
+		rs, as = rs[n:], as[n:]
 	}
-	s.stats.observe(opAssert, labelOK, err, s.clock.Now().Sub(start))
-	return err
 }
 
-func (s *Store) assert(ctx context.Context, hs []ticket.Held) error {
-	c := newCommands(s.prefix, len(hs))
-	for i := range hs {
-		c.begin(scriptAssert)
-		c.subjectKey(hs[i].Subject, 'h')
-		c.endKeys()
-		c.held(&hs[i])
-		c.end()
+func (s *Store) assert(ctx context.Context, rs []ticket.Assertion, as []ticket.AssertAnswer) {
+	start := s.clock.Now()
+	c := newCommands(s.prefix, len(rs))
+	for i := range rs {
+		c.assert(&rs[i])
 	}
-	for _, r := range s.do(ctx, c.build()) {
-		if r.err != nil {
-			return r.err
+	replies := s.do(ctx, c.build())
+	var first error
+	l := labelOK
+	for i := range replies {
+		answer, err := assertAnswer(&replies[i])
+		if as[i] = answer; !answer.OK {
+			l, first = labelRefused, cmp.Or(first, err)
 		}
 	}
-	return nil
+	s.stats.observe(opAssert, l, first, s.clock.Now().Sub(start))
+}
+
+func (c *commands) assert(r *ticket.Assertion) {
+	c.begin(scriptAssert)
+	c.subjectKey(r.Subject, 'h')
+	c.subjectKey(r.Subject, 'r')
+	for _, h := range r.Spent {
+		c.ticketKey(r.Subject, h)
+	}
+	c.endKeys()
+	c.hex(uint64(r.Epoch), 8)
+	c.held(&r.Held)
+	for _, h := range r.Spent {
+		c.hash(h)
+	}
+	c.end()
+}
+
+// assertAnswer reads what assert.lua answers.
+func assertAnswer(r *reply) (ticket.AssertAnswer, error) {
+	if r.err != nil {
+		return ticket.AssertAnswer{}, r.err
+	}
+	text, err := r.msg.ToString()
+	result, seen, ok := verdict(text)
+	if err != nil || !ok {
+		return ticket.AssertAnswer{}, errAnswer
+	}
+	seen.Shard = r.shard
+	return ticket.AssertAnswer{OK: result == 1, Seen: seen}, nil
 }
 
 // Revoke implements ticket.Store.
@@ -184,82 +251,6 @@ func (s *Store) Used(ctx context.Context, u ticket.Subject, dead []ticket.Incarn
 	n, err := s.oneInt(ctx, c)
 	s.stats.observe(opUsed, labelOK, err, s.clock.Now().Sub(start))
 	return uint32(n), err
-}
-
-// Renew implements ticket.Store.
-func (s *Store) Renew(ctx context.Context, r *ticket.RenewRequest) (ticket.View, error) {
-	start := s.clock.Now()
-	v, err := s.renew(ctx, r)
-	s.stats.observe(opRenew, labelOK, err, s.clock.Now().Sub(start))
-	return v, err
-}
-
-func (s *Store) renew(ctx context.Context, r *ticket.RenewRequest) (ticket.View, error) {
-	c := newCommands(s.prefix, 1)
-	c.begin(scriptRenew)
-	c.nodesKey("leases")
-	c.nodesKey("dead")
-	c.nodesKey("names")
-	c.endKeys()
-	c.hex(uint64(r.Incarnation), 16)
-	c.text(r.Name)
-	c.int(r.Lease.Milliseconds())
-	c.incarnations(r.Former)
-	c.end()
-	m, _, err := s.renewal(ctx, c.build()[0], 0)
-	if err != nil {
-		return ticket.View{}, err
-	}
-	return parseView(&m)
-}
-
-// errAnswer is an answer that our own script does not give: something else wrote under our keys or scripts.
-var errAnswer = fmt.Errorf("%w: unexpected answer", ticket.ErrUnavailable)
-
-// parseView reads what renew.lua answers.
-func parseView(m *rueidis.RedisMessage) (ticket.View, error) {
-	parts, err := m.ToArray()
-	if err != nil {
-		return ticket.View{}, errAnswer
-	}
-	if len(parts) == 0 {
-		return ticket.View{}, ticket.ErrLeaseLost
-	}
-	if len(parts) != 4 {
-		return ticket.View{}, errAnswer
-	}
-	epoch, err1 := number(&parts[0], 16, 32)
-	ms, err2 := number(&parts[1], 10, 63)
-	alive, err3 := incarnations(&parts[2])
-	dead, err4 := incarnations(&parts[3])
-	if errors.Join(err1, err2, err3, err4) != nil {
-		return ticket.View{}, errAnswer
-	}
-	return ticket.View{Epoch: ticket.Epoch(epoch), Time: time.UnixMilli(int64(ms)), Alive: alive, Dead: dead}, nil
-}
-
-func number(m *rueidis.RedisMessage, base, bits int) (uint64, error) {
-	text, err := m.ToString()
-	if err != nil {
-		return 0, err
-	}
-	return strconv.ParseUint(text, base, bits)
-}
-
-func incarnations(m *rueidis.RedisMessage) ([]ticket.Incarnation, error) {
-	items, err := m.ToArray()
-	if err != nil {
-		return nil, err
-	}
-	out := make([]ticket.Incarnation, len(items))
-	for i := range items {
-		n, err := number(&items[i], 16, 64)
-		if err != nil {
-			return nil, err
-		}
-		out[i] = ticket.Incarnation(n)
-	}
-	return out, nil
 }
 
 func (s *Store) oneInt(ctx context.Context, c *commands) (int64, error) {

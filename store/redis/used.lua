@@ -1,6 +1,8 @@
 -- used tells the slots of a subject, leaving out the dead, and changes nothing.
 -- KEYS: reservations, held
 -- ARGV: dead incarnations...
+local function count(v) return tonumber(string.match(v, '^%d+')) end
+
 local dead = {}
 for _, incarnation in ipairs(ARGV) do dead[incarnation] = true end
 

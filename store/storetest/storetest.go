@@ -8,20 +8,27 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
-	"slices"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"ticketgate/store/model"
 	"ticketgate/ticket"
 )
 
-// A Harness is one store that nobody else uses, and its time.
+// A Harness is one store that nobody else uses, with no replicas, and its time.
 type Harness struct {
 	Store ticket.Store
-	// Advance returns when at least d more has passed on the store's clock. It is asked for 150 ms at most.
+	// Model is what the store does, in the state in which it is opened. Its epoch is asked of the store.
+	Model *model.Primary
+	// Now is the store's clock.
+	Now func(t testing.TB) time.Time
+	// Advance returns when at least d more has passed on the store's clock.
 	Advance func(t testing.TB, d time.Duration)
+	// Turn gives the server a new history of the same data. nil: this store has one for life.
+	Turn func(t testing.TB)
 }
 
 // Lives of tickets and leases in the suite: long outlasts any test, short is what Advance passes.
@@ -60,12 +67,22 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"former incarnations", former},
 		{"grants are bytes", grantBytes},
 		{"caller's memory", callersMemory},
+		{"who is counted", counted},
+		{"reservation outlives its ticket", reserve},
+		{"assert spends", assertSpends},
+		{"assert of another epoch", assertEpoch},
+		{"zeros lapse", zerosLapse},
+		{"renewals overtaken", overtaken},
+		{"epochs registered", registered},
+		{"the dead are told for an hour", deadForAnHour},
+		{"new history", newHistory},
+		{"young list", young},
+		{"shards", shards},
 		{"closed", closed},
 		{"random walk", randomWalk},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := open(t)
-			c.test(&suite{T: t, Harness: h, epoch: epochOf(t, h.Store)})
+			c.test(begin(t, open))
 		})
 	}
 }
@@ -74,19 +91,30 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 type suite struct {
 	*testing.T
 	Harness
-	epoch ticket.Epoch
-	seq   atomic.Uint64 // numbers of held readings
+	open    func(*testing.T) Harness
+	epoch   ticket.Epoch
+	seq     atomic.Uint64 // numbers of held readings
+	renewed map[ticket.Incarnation]uint64
 }
 
 const node ticket.Incarnation = 0xa1
 
-func epochOf(t *testing.T, s ticket.Store) ticket.Epoch {
+func begin(t *testing.T, open func(t *testing.T) Harness) *suite {
 	t.Helper()
-	v, err := s.Renew(t.Context(), &ticket.RenewRequest{Incarnation: node, Name: "gw-1", Lease: long})
-	if err != nil || v.Epoch == 0 {
-		t.Fatalf("first renew: %+v, %v", v, err)
+	s := &suite{T: t, Harness: open(t), open: open, renewed: map[ticket.Incarnation]uint64{}}
+	s.epoch = s.ask().Epoch
+	return s
+}
+
+// ask asks the only shard for its epoch, and tells the model.
+func (s *suite) ask() ticket.ShardEpoch {
+	s.Helper()
+	seen, err := s.Store.Ask(s.Context(), s.Store.Topology().Shards[0])
+	if err != nil || seen.Epoch == 0 || seen.Shard != s.Store.Topology().Shards[0] {
+		s.Fatalf("ask: %+v, %v", seen, err)
 	}
-	return v.Epoch
+	s.Model.Self = seen
+	return seen
 }
 
 // a new ticket: unguessable, as the real ones.
@@ -141,8 +169,8 @@ func (s *suite) redeem(q ticket.RedeemRequest) ticket.RedeemAnswer {
 func (s *suite) wantRedeem(q ticket.RedeemRequest, want ticket.RedeemResult) {
 	s.Helper()
 	a := s.redeem(q)
-	if a.Result != want {
-		s.Fatalf("redeem: result %d, want %d", a.Result, want)
+	if a.Result != want || a.Seen != s.Model.Self {
+		s.Fatalf("redeem: %+v, want result %d, seen %+v", a, want, s.Model.Self)
 	}
 	if (a.Grant != nil) != (want == ticket.RedeemOK) {
 		s.Fatalf("redeem: result %d with grant %q", a.Result, a.Grant)
@@ -159,15 +187,27 @@ func (s *suite) wantUsed(u ticket.Subject, want uint32, dead ...ticket.Incarnati
 
 func (s *suite) wantIssue(r *ticket.IssueRequest, want ticket.IssueResult, used uint32) {
 	s.Helper()
-	if a := s.issue(r); a.Result != want || a.Used != used {
-		s.Fatalf("issue: %+v, want result %d, used %d", a, want, used)
+	if a := s.issue(r); a.Result != want || a.Used != used || a.Seen != s.Model.Self {
+		s.Fatalf("issue: %+v, want result %d, used %d, seen %+v", a, want, used, s.Model.Self)
 	}
 }
 
 func (s *suite) assert(u ticket.Subject, i ticket.Incarnation, count uint32, number uint64) {
 	s.Helper()
-	if err := s.Store.Assert(s.Context(), []ticket.Held{{Subject: u, Incarnation: i, Count: count, Number: number}}); err != nil {
-		s.Fatalf("assert: %v", err)
+	s.assertHeld(ticket.Held{Subject: u, Incarnation: i, Count: count, Number: number})
+}
+
+func (s *suite) assertHeld(hs ...ticket.Held) {
+	s.Helper()
+	rs, as := make([]ticket.Assertion, len(hs)), make([]ticket.AssertAnswer, len(hs))
+	for i, h := range hs {
+		rs[i] = ticket.Assertion{Held: h, Epoch: s.epoch}
+	}
+	s.Store.Assert(s.Context(), rs, as)
+	for i, a := range as {
+		if !a.OK || a.Seen != s.Model.Self {
+			s.Errorf("assert %d: %+v", i, a) // not Fatal: it may be another goroutine's
+		}
 	}
 }
 
@@ -413,18 +453,14 @@ func assertOrder(s *suite) {
 	}
 	s.assert(u, 0xb2, 8, 1) // each incarnation has its own numbers
 	s.wantUsed(u, 9)
-	if err := s.Store.Assert(s.Context(), nil); err != nil {
-		s.Fatalf("assert of nothing: %v", err)
-	}
+	s.Store.Assert(s.Context(), nil, nil)
 }
 
 func assertRace(s *suite) {
 	u := s.subject()
 	together(100, func(i int) {
 		h := ticket.Held{Subject: u, Incarnation: node, Count: uint32(1000 + i), Number: uint64(i + 1)}
-		if err := s.Store.Assert(s.Context(), []ticket.Held{h, h}); err != nil {
-			s.Errorf("assert: %v", err)
-		}
+		s.assertHeld(h, h)
 	})
 	s.wantUsed(u, 1099)
 }
@@ -435,9 +471,7 @@ func lateAssert(s *suite) {
 	r := s.issued(s.fresh(u))
 	late := ticket.Held{Subject: u, Incarnation: node, Count: 0, Number: s.seq.Add(1)}
 	s.wantRedeem(s.redeemRequest(r, 1), ticket.RedeemOK)
-	if err := s.Store.Assert(s.Context(), []ticket.Held{late}); err != nil {
-		s.Fatal(err)
-	}
+	s.assertHeld(late)
 	s.wantUsed(u, 1)
 
 	// The other way round: the redemption's own reading is the older one. The ticket is spent all the same.
@@ -540,67 +574,6 @@ func subjectsApart(s *suite) {
 	s.wantUsed(b, 1)
 }
 
-func (s *suite) renew(i ticket.Incarnation, lease time.Duration, former ...ticket.Incarnation) ticket.View {
-	s.Helper()
-	v, err := s.Store.Renew(s.Context(), &ticket.RenewRequest{Incarnation: i, Name: "gw", Lease: lease, Former: former})
-	if err != nil {
-		s.Fatalf("renew %x: %v", i, err)
-	}
-	slices.Sort(v.Alive)
-	slices.Sort(v.Dead)
-	return v
-}
-
-func (s *suite) wantView(v ticket.View, alive, dead []ticket.Incarnation) {
-	s.Helper()
-	if !slices.Equal(v.Alive, alive) || !slices.Equal(v.Dead, dead) || v.Epoch != s.epoch {
-		s.Fatalf("view %+v, want alive %x, dead %x, epoch %x", v, alive, dead, s.epoch)
-	}
-}
-
-func lease(s *suite) {
-	const brief ticket.Incarnation = 0xb2
-	before := s.renew(node, long)
-	s.wantView(before, []ticket.Incarnation{node}, nil)
-	s.wantView(s.renew(brief, short), []ticket.Incarnation{node, brief}, nil)
-	s.renew(brief, long)
-	s.Advance(s, past)
-	s.wantView(s.renew(brief, short), []ticket.Incarnation{node, brief}, nil) // prolonged in time
-	s.Advance(s, past)
-	after := s.renew(node, long)
-	s.wantView(after, []ticket.Incarnation{node}, []ticket.Incarnation{brief})
-	if d := after.Time.Sub(before.Time); d < 2*past || d > time.Minute {
-		s.Fatalf("the store's clock went %v in %v", d, 2*past)
-	}
-	if _, err := s.Store.Renew(s.Context(), &ticket.RenewRequest{Incarnation: brief, Name: "gw", Lease: long}); !errors.Is(err, ticket.ErrLeaseLost) {
-		s.Fatalf("renewal of an ended lease: %v", err)
-	}
-	s.wantView(s.renew(node, long), []ticket.Incarnation{node}, []ticket.Incarnation{brief})
-
-	// The first call after the end is the ended one's own.
-	s.renew(0xb3, short)
-	s.Advance(s, past)
-	if _, err := s.Store.Renew(s.Context(), &ticket.RenewRequest{Incarnation: 0xb3, Name: "gw", Lease: long}); !errors.Is(err, ticket.ErrLeaseLost) {
-		s.Fatalf("renewal of an ended lease: %v", err)
-	}
-}
-
-func former(s *suite) {
-	const second, third ticket.Incarnation = 0xb2, 0xb3
-	u := s.subject()
-	s.assert(u, node, 3, 1)
-	v := s.renew(second, long, node)
-	s.wantView(v, []ticket.Incarnation{second}, []ticket.Incarnation{node})
-	r := s.fresh(u)
-	r.Dead = v.Dead
-	s.wantIssue(r, ticket.IssueOK, 1)
-	if _, err := s.Store.Renew(s.Context(), &ticket.RenewRequest{Incarnation: node, Name: "gw", Lease: long}); !errors.Is(err, ticket.ErrLeaseLost) {
-		s.Fatalf("renewal of a former life: %v", err)
-	}
-	v = s.renew(third, long, second, node, 0xfff) // one of them unknown here
-	s.wantView(v, []ticket.Incarnation{third}, []ticket.Incarnation{node, second, 0xfff})
-}
-
 func grantBytes(s *suite) {
 	all := make([]byte, 256)
 	for i := range all {
@@ -644,8 +617,8 @@ func closed(s *suite) {
 	}
 	ctx := context.Background()
 	for name, call := range map[string]func() error{
-		"issue":  func() error { _, err := s.Store.Issue(ctx, s.fresh(r.Subject)); return err },
-		"assert": func() error { return s.Store.Assert(ctx, []ticket.Held{{Subject: r.Subject, Number: 1}}) },
+		"issue": func() error { _, err := s.Store.Issue(ctx, s.fresh(r.Subject)); return err },
+		"ask":   func() error { _, err := s.Store.Ask(ctx, 0); return err },
 		"revoke": func() error {
 			_, err := s.Store.Revoke(ctx, &ticket.RevokeRequest{Ticket: r.Ticket, Subject: r.Subject, Owner: r.Owner})
 			return err
@@ -660,5 +633,12 @@ func closed(s *suite) {
 			s.Errorf("%s after close: %v", name, err)
 		}
 	}
-	s.wantRedeem(s.redeemRequest(r, 1), ticket.RedeemUnsent)
+	if a := s.redeem(s.redeemRequest(r, 1)); !reflect.DeepEqual(a, ticket.RedeemAnswer{Result: ticket.RedeemUnsent}) {
+		s.Errorf("redeem after close: %+v", a)
+	}
+	as := []ticket.AssertAnswer{{OK: true}}
+	s.Store.Assert(ctx, []ticket.Assertion{{Held: ticket.Held{Subject: r.Subject, Number: 1}, Epoch: s.epoch}}, as)
+	if as[0] != (ticket.AssertAnswer{}) {
+		s.Errorf("assert after close: %+v", as[0])
+	}
 }

@@ -1,218 +1,273 @@
 package storetest
 
 import (
+	"bytes"
+	"errors"
+	"reflect"
+	"slices"
+	"time"
+
 	"pgregory.net/rapid"
 
 	"ticketgate/ticket"
 )
 
-// randomWalk does random steps on the store and on a model of a few lines, and compares each answer and all counts.
+// randomWalk does random steps on a store and on the model, and compares each answer and all counts.
 func randomWalk(s *suite) {
 	rapid.Check(s.T, func(r *rapid.T) {
-		w := newWalk(s, r)
-		actions := map[string]func(*rapid.T){
+		w := newWalk(s)
+		r.Repeat(map[string]func(*rapid.T){
 			"":       w.check,
 			"issue":  w.issue,
-			"lapse":  w.lapse,
+			"issue ": w.issue, // as often as what needs a ticket
 			"redeem": w.redeem,
 			"assert": w.assert,
 			"revoke": w.revoke,
-			"bury":   w.bury,
-		}
-		r.Repeat(actions)
+			"used":   w.used,
+			"renew":  w.renew,
+			"renew ": w.renew,
+			"lapse":  w.lapse,
+			"turn":   w.turn,
+		})
 	})
 }
 
-// model is what a store must behave like.
-type model struct {
-	unused map[ticket.Hash]*ticket.IssueRequest
-	held   map[ticket.Subject]map[ticket.Incarnation]ticket.Held
-}
+// Times in a walk are such that no end falls on a moment at which something is done: the clock goes on by multiples of tick,
+// and nothing ends within 2 minutes of one, so that it does not matter how long the walk itself takes.
+//
+//	life, lease 600 = 1 tick + 180 s     grace 605 = 1 tick + 185 s     reserve 1000 = 2 ticks + 160 s
+//	lease 1500 = 3 ticks + 240 s         grace 1505 = 3 ticks + 245 s   an hour = 8 ticks + 240 s
+const tick = 420 * time.Second
 
-func (m *model) reserved(u ticket.Subject) (n uint32) {
-	for _, r := range m.unused {
-		if r.Subject == u {
-			n++
-		}
-	}
-	return n
-}
+var (
+	walkLeases = []time.Duration{600 * time.Second, 1500 * time.Second}
+	walkLapses = []time.Duration{tick, tick, 2 * tick, 9 * tick}
+)
 
-func (m *model) used(u ticket.Subject) uint32 {
-	n := m.reserved(u)
-	for _, h := range m.held[u] {
-		n += h.Count
-	}
-	return n
-}
-
-func (m *model) issue(r *ticket.IssueRequest) ticket.IssueAnswer {
-	for _, i := range r.Dead {
-		delete(m.held[r.Subject], i)
-	}
-	used := m.used(r.Subject)
-	switch {
-	case m.unused[r.Ticket] != nil:
-		return ticket.IssueAnswer{Result: ticket.IssueDuplicate, Used: used}
-	case used >= r.Limit:
-		return ticket.IssueAnswer{Result: ticket.IssueFull, Used: used}
-	case m.reserved(r.Subject) >= r.Outstanding:
-		return ticket.IssueAnswer{Result: ticket.IssueOutstanding, Used: used}
-	}
-	m.unused[r.Ticket] = r
-	return ticket.IssueAnswer{Result: ticket.IssueOK, Used: used + 1}
-}
-
-func (m *model) redeem(q *ticket.RedeemRequest) ticket.RedeemResult {
-	r := m.unused[q.Ticket]
-	if r == nil {
-		return ticket.RedeemUnknown
-	}
-	delete(m.unused, q.Ticket)
-	if r.Secret != q.Secret {
-		return ticket.RedeemSecret
-	}
-	m.hold(q.Held)
-	return ticket.RedeemOK
-}
-
-func (m *model) hold(h ticket.Held) {
-	if old, ok := m.held[h.Subject][h.Incarnation]; !ok || old.Number < h.Number {
-		m.held[h.Subject][h.Incarnation] = h
-	}
-}
-
-// walk is one random walk: two subjects of one tag, three incarnations, tickets in the order of issue.
+// walk is one random walk on a store of its own: two subjects of one tag, three incarnations that hold, three nodes.
 type walk struct {
-	s        *suite
-	t        *rapid.T
-	model    model
+	*suite
 	subjects [2]ticket.Subject
-	issued   []*ticket.IssueRequest
-	number   uint64
-	lapses   int
+	tickets  []*ticket.IssueRequest // in the order of issue
+	epochs   []ticket.Epoch
+	number   uint64 // of the latest reading
+	floor    uint64 // none below is on its way any more
+	nodes    [3]walker
+	lives    ticket.Incarnation
 }
 
-func newWalk(s *suite, t *rapid.T) *walk {
+// walker is one node's present life, and what it knows of its renewals.
+type walker struct {
+	incarnation   ticket.Incarnation
+	number, acked uint64
+}
+
+func newWalk(s *suite) *walk {
+	w := &walk{suite: begin(s.T, s.open)}
 	a := s.subject()
-	w := &walk{s: s, t: t, subjects: [2]ticket.Subject{a, a ^ 1<<30}}
-	w.model = model{map[ticket.Hash]*ticket.IssueRequest{}, map[ticket.Subject]map[ticket.Incarnation]ticket.Held{}}
-	for _, u := range w.subjects {
-		w.model.held[u] = map[ticket.Incarnation]ticket.Held{}
+	w.subjects, w.epochs = [2]ticket.Subject{a, a ^ 1<<30}, []ticket.Epoch{w.epoch}
+	for i := range w.nodes {
+		w.nodes[i] = w.born()
 	}
 	return w
 }
 
-func (w *walk) subject(t *rapid.T) ticket.Subject {
+func (w *walk) born() walker {
+	w.lives++
+	return walker{incarnation: 0x100 + w.lives}
+}
+
+func (w *walk) now() time.Time { return w.Now(w.T) }
+
+// fail fails the step and tells what was asked.
+func fail(t *rapid.T, what string, asked, got, want any) {
+	t.Helper()
+	t.Fatalf("%s %+v:\n got %+v\nwant %+v", what, asked, got, want)
+}
+
+func (w *walk) drawSubject(t *rapid.T) ticket.Subject {
 	return rapid.SampledFrom(w.subjects[:]).Draw(t, "subject")
 }
 
-func (w *walk) incarnation(t *rapid.T) ticket.Incarnation {
-	return rapid.SampledFrom([]ticket.Incarnation{1, 2, 3}).Draw(t, "incarnation")
+func (w *walk) drawHolders(t *rapid.T, most int) []ticket.Incarnation {
+	return rapid.SliceOfN(rapid.SampledFrom([]ticket.Incarnation{1, 2, 3, 4}), 0, most).Draw(t, "incarnations")
 }
 
-// reading is a held count with a number that is usually the next and sometimes late or repeated.
-func (w *walk) reading(t *rapid.T, u ticket.Subject) ticket.Held {
+// drawEpoch is usually the present one.
+func (w *walk) drawEpoch(t *rapid.T) ticket.Epoch {
+	if rapid.IntRange(0, 7).Draw(t, "another epoch") > 0 {
+		return w.epoch
+	}
+	return rapid.SampledFrom(append(w.epochs, 0, w.epoch+1)).Draw(t, "epoch")
+}
+
+// drawReading is a held count with a number that is usually the next and sometimes late or repeated.
+func (w *walk) drawReading(t *rapid.T, u ticket.Subject) ticket.Held {
 	w.number++
 	late := uint64(rapid.IntRange(0, 3).Draw(t, "late"))
-	return ticket.Held{Subject: u, Incarnation: w.incarnation(t), Count: uint32(rapid.IntRange(0, 4).Draw(t, "count")), Number: w.number - min(late, w.number-1)}
+	return ticket.Held{Subject: u, Incarnation: rapid.SampledFrom([]ticket.Incarnation{1, 2, 3}).Draw(t, "incarnation"),
+		Count: uint32(rapid.IntRange(0, 4).Draw(t, "count")), Number: max(w.number-min(late, w.number-1), w.floor)}
 }
 
-func (w *walk) fresh(t *rapid.T) *ticket.IssueRequest {
-	r := w.s.fresh(w.subject(t))
-	r.Limit = uint32(rapid.IntRange(0, 8).Draw(t, "limit"))
-	r.Outstanding = uint32(rapid.IntRange(1, 4).Draw(t, "outstanding"))
-	if rapid.Bool().Draw(t, "with dead") {
-		r.Dead = []ticket.Incarnation{w.incarnation(t)}
+func (w *walk) drawTicket(t *rapid.T) *ticket.IssueRequest {
+	if len(w.tickets) == 0 {
+		t.Skip("nothing issued")
 	}
-	return r
+	return rapid.SampledFrom(w.tickets[max(0, len(w.tickets)-6):]).Draw(t, "ticket")
 }
 
 func (w *walk) issue(t *rapid.T) {
-	r := w.fresh(t)
-	if len(w.issued) > 0 && rapid.IntRange(0, 9).Draw(t, "again") == 0 {
-		if old := w.issued[len(w.issued)-1]; w.model.unused[old.Ticket] != nil {
-			r.Ticket, r.Subject = old.Ticket, old.Subject
-		}
+	r := w.fresh(w.drawSubject(t))
+	r.Limit = uint32(rapid.IntRange(0, 9).Draw(t, "limit"))
+	if r.Limit == 9 {
+		r.Limit = ticket.NoLimit
 	}
-	w.answer(t, r)
-	w.issued = append(w.issued, r)
-}
-
-func (w *walk) answer(t *rapid.T, r *ticket.IssueRequest) ticket.IssueAnswer {
-	got, err := w.s.Store.Issue(w.s.Context(), r)
-	if want := w.model.issue(r); err != nil || got != want {
-		t.Fatalf("issue: %+v, %v, want %+v", got, err, want)
+	r.Outstanding = uint32(rapid.IntRange(1, 5).Draw(t, "outstanding"))
+	r.Life = 600 * time.Second
+	r.Reserve = rapid.SampledFrom([]time.Duration{0, 1000 * time.Second}).Draw(t, "reserve")
+	r.Epoch, r.Dead = w.drawEpoch(t), w.drawHolders(t, 2)
+	if len(w.tickets) > 0 && rapid.IntRange(0, 9).Draw(t, "again") == 0 {
+		old := w.drawTicket(t)
+		r.Ticket, r.Subject = old.Ticket, old.Subject
 	}
-	return got
-}
-
-// lapse issues a ticket that expires at once. It is one step, so that no other can see it half way.
-func (w *walk) lapse(t *rapid.T) {
-	if w.lapses++; w.lapses > 2 {
-		t.Skip("each takes real time on a real server")
+	got, err := w.Store.Issue(w.Context(), r)
+	if want := w.Model.Issue(r, w.now()); err != nil || !reflect.DeepEqual(got, want) {
+		t.Logf("%v", err)
+		fail(t, "issue", r, got, want)
 	}
-	r := w.fresh(t)
-	r.Life = 1e6
-	w.answer(t, r)
-	w.s.Advance(w.s, 2e6)
-	delete(w.model.unused, r.Ticket)
-	w.issued = append(w.issued, r)
-}
-
-func (w *walk) some(t *rapid.T) *ticket.IssueRequest {
-	if len(w.issued) == 0 {
-		t.Skip("nothing issued")
+	if got.Result == ticket.IssueOK {
+		w.tickets = append(w.tickets, r)
 	}
-	return rapid.SampledFrom(w.issued).Draw(t, "ticket")
 }
 
 func (w *walk) redeem(t *rapid.T) {
-	r := w.some(t)
-	q := ticket.RedeemRequest{Ticket: r.Ticket, Secret: r.Secret, Epoch: r.Epoch, Held: w.reading(t, r.Subject)}
+	r := w.drawTicket(t)
+	q := ticket.RedeemRequest{Ticket: r.Ticket, Secret: r.Secret, Epoch: w.drawEpoch(t), Held: w.drawReading(t, r.Subject)}
 	if rapid.IntRange(0, 3).Draw(t, "wrong secret") == 0 {
 		q.Secret[5] ^= 4
 	}
-	got := w.s.redeem(q)
-	if want := w.model.redeem(&q); got.Result != want || (got.Result == ticket.RedeemOK) != (string(got.Grant) == "grant") {
-		t.Fatalf("redeem: %d %q, want %d", got.Result, got.Grant, want)
+	got := w.suite.redeem(q)
+	want := w.Model.Redeem(&q, w.now())
+	if got.Result != want.Result || got.Seen != want.Seen || !bytes.Equal(got.Grant, want.Grant) {
+		fail(t, "redeem", q, got, want)
 	}
 }
 
 func (w *walk) assert(t *rapid.T) {
-	h := w.reading(t, w.subject(t))
-	if err := w.s.Store.Assert(w.s.Context(), []ticket.Held{h}); err != nil {
-		t.Fatalf("assert: %v", err)
+	q := ticket.Assertion{Epoch: w.drawEpoch(t)}
+	u := w.drawSubject(t)
+	q.Held = w.drawReading(t, u)
+	for _, r := range w.tickets[max(0, len(w.tickets)-4):] {
+		if r.Subject == u && rapid.IntRange(0, 3).Draw(t, "spent") == 0 {
+			q.Spent = append(q.Spent, r.Ticket)
+		}
 	}
-	w.model.hold(h)
+	as := make([]ticket.AssertAnswer, 1)
+	w.Store.Assert(w.Context(), []ticket.Assertion{q}, as)
+	if want := w.Model.Assert(&q, w.now()); as[0] != want {
+		fail(t, "assert", q, as[0], want)
+	}
 }
 
 func (w *walk) revoke(t *rapid.T) {
-	r := w.some(t)
+	r := w.drawTicket(t)
 	q := ticket.RevokeRequest{Ticket: r.Ticket, Subject: r.Subject, Owner: rapid.SampledFrom([]string{"key-1", "key-1", "key-2"}).Draw(t, "owner")}
-	got, err := w.s.Store.Revoke(w.s.Context(), &q)
-	want := w.model.unused[r.Ticket] != nil && q.Owner == r.Owner
-	if err != nil || got != want {
-		t.Fatalf("revoke: %v, %v, want %v", got, err, want)
-	}
-	if want {
-		delete(w.model.unused, r.Ticket)
+	got, err := w.Store.Revoke(w.Context(), &q)
+	if want := w.Model.Revoke(&q, w.now()); err != nil || got != want {
+		t.Logf("%v", err)
+		fail(t, "revoke", q, got, want)
 	}
 }
 
-// bury issues with an incarnation named as dead and no room: nothing is put, the rows go all the same.
-func (w *walk) bury(t *rapid.T) {
-	r := w.fresh(t)
-	r.Limit, r.Dead = 0, []ticket.Incarnation{w.incarnation(t), w.incarnation(t)}
-	w.answer(t, r)
+func (w *walk) used(t *rapid.T) { w.compareUsed(t, w.drawSubject(t), w.drawHolders(t, 3)) }
+
+func (w *walk) compareUsed(t *rapid.T, u ticket.Subject, dead []ticket.Incarnation) {
+	got, err := w.Store.Used(w.Context(), u, dead)
+	if want := w.Model.Used(u, dead, w.now()); err != nil || got != want {
+		t.Logf("%v", err)
+		fail(t, "used without", dead, got, want)
+	}
+}
+
+// renew is the next renewal of a node, or a late one, or one that knows of an acknowledgement which the store does not.
+func (w *walk) renew(t *rapid.T) {
+	n := &w.nodes[rapid.IntRange(0, 2).Draw(t, "node")]
+	r := &ticket.RenewRequest{Incarnation: n.incarnation, Name: rapid.SampledFrom([]string{"gw-1", "", "gw 2:\xff"}).Draw(t, "name"),
+		Lease: rapid.SampledFrom(walkLeases).Draw(t, "lease"), Number: n.number + 1, Acked: n.acked, Enter: n.acked == 0,
+		Topology: rapid.Uint64().Draw(t, "topology")}
+	switch rapid.IntRange(0, 9).Draw(t, "kind") {
+	case 0:
+		r.Number -= min(2, n.number)
+	case 1:
+		r.Number, r.Acked = n.number+3, n.number+2
+	case 2:
+		r.Enter = !r.Enter
+	}
+	for _, shard := range []ticket.Shard{0, 0x3fff} {
+		if rapid.IntRange(0, 2).Draw(t, "registers") > 0 {
+			epoch := rapid.SampledFrom([]ticket.Epoch{1, 1, 2, 2, 3, 1<<32 - 1, 0}).Draw(t, "epoch")
+			r.Registered = append(r.Registered, ticket.ShardEpoch{Shard: shard, Epoch: epoch})
+		}
+	}
+	if rapid.IntRange(0, 9).Draw(t, "former") == 0 {
+		r.Former = []ticket.Incarnation{rapid.SampledFrom(w.nodes[:]).Draw(t, "life").incarnation, 0x200}
+	}
+	got, gotErr := w.Store.Renew(w.Context(), r)
+	want, wantErr := w.Model.Renew(r, w.now())
+	if !sameErr(gotErr, wantErr) || !sameView(&got, &want) {
+		t.Logf("got error %v, want %v", gotErr, wantErr)
+		fail(t, "renew", r, got, want)
+	}
+	switch {
+	case errors.Is(wantErr, ticket.ErrLeaseLost):
+		*n = w.born()
+	case wantErr == nil:
+		n.number = r.Number
+		if len(want.Old) == 0 {
+			n.acked = r.Number
+		}
+	}
+}
+
+func sameErr(a, b error) bool {
+	for _, e := range []error{ticket.ErrLeaseLost, ticket.ErrStale, ticket.ErrUnavailable} {
+		if errors.Is(a, e) != errors.Is(b, e) {
+			return false
+		}
+	}
+	return (a == nil) == (b == nil)
+}
+
+// sameView compares all but the time, which goes on between store and model, and the exact ends of leases.
+func sameView(a, b *ticket.View) bool {
+	return a.Seen == b.Seen && a.Grace == b.Grace && a.Young == b.Young && a.Again == b.Again && a.Acks == b.Acks &&
+		slices.Equal(a.Old, b.Old) && slices.EqualFunc(a.Nodes, b.Nodes, sameNode)
+}
+
+func sameNode(a, b ticket.NodeView) bool {
+	return a.Incarnation == b.Incarnation && a.Name == b.Name && a.Dead == b.Dead && (a.Left-b.Left).Abs() < time.Minute &&
+		slices.Equal(a.Registered, b.Registered) && a.Topology == b.Topology
+}
+
+func (w *walk) lapse(t *rapid.T) {
+	w.Advance(w.T, rapid.SampledFrom(walkLapses).Draw(t, "lapse"))
+	w.number++
+	w.floor = w.number
+}
+
+// turn gives the server a new history.
+func (w *walk) turn(t *rapid.T) {
+	if w.Turn == nil || rapid.Bool().Draw(t, "not now") {
+		t.Skip("it has one for life")
+	}
+	w.Turn(w.T)
+	w.epoch = w.ask().Epoch
+	w.epochs = append(w.epochs, w.epoch)
 }
 
 // check compares all counts, after each step.
 func (w *walk) check(t *rapid.T) {
 	for _, u := range w.subjects {
-		got, err := w.s.Store.Used(w.s.Context(), u, nil)
-		if want := w.model.used(u); err != nil || got != want {
-			t.Fatalf("used: %d, %v, want %d", got, err, want)
-		}
+		w.compareUsed(t, u, nil)
 	}
 }

@@ -22,6 +22,7 @@ import (
 // cluster is what most tests sit in front of: some nodes, a Redis, and a key that may ask for everything.
 type cluster struct {
 	nodes []*rig.Node
+	made  []*rig.StartOptions // of nodes
 	redis *rig.Redis
 	proxy *proxy // nil: none
 	ring  string
@@ -58,6 +59,7 @@ type clusterOptions struct {
 const exemptLoopback = `per_address: { exempt: [127.0.0.0/8, "::1/128"] }`
 
 const baseYAML = `version: 1
+node: { state_dir: "." }
 listen:
   handshake: { address: "127.0.0.1:0" }
   gate: { address: %q, public_url: "%s://gate.test", %s }
@@ -161,14 +163,24 @@ func start(ctx context.Context, x *exam, o clusterOptions) (c *cluster, err erro
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			return c, err
 		}
-		n, err := rig.Start(ctx, &rig.StartOptions{Binary: bin, Dir: dir, Config: o.config(store), Limit: o.limit, Env: o.env, Log: o.log,
-			Files: map[string]string{"ring": c.ring, "keys.yaml": c.key.Entry}})
+		made := &rig.StartOptions{Binary: bin, Dir: dir, Name: "exam-" + strconv.Itoa(i), Config: o.config(store), Limit: o.limit, Env: o.env, Log: o.log,
+			Files: map[string]string{"ring": c.ring, "keys.yaml": c.key.Entry}}
+		n, err := rig.Start(ctx, made)
 		if err != nil {
 			return c, err
 		}
-		c.nodes = append(c.nodes, n)
+		c.nodes, c.made = append(c.nodes, n), append(c.made, made)
 	}
 	return c, nil
+}
+
+// restart starts node i again, which has ended, in its folder and by its name. Its addresses are others.
+func (c *cluster) restart(ctx context.Context, i int) (err error) {
+	n, err := rig.Start(ctx, c.made[i])
+	if err == nil {
+		c.nodes[i] = n
+	}
+	return err
 }
 
 func (c *cluster) close() error {

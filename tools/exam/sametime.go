@@ -186,7 +186,7 @@ func (g *gateDoor) Redeem(b *ticket.Batch) {
 func (g *gateDoor) Touch(ticket.Subject) {}
 
 // Epoch implements engine.Redeemer.
-func (g *gateDoor) Epoch() ticket.Epoch { return g.epoch }
+func (g *gateDoor) Epoch(ticket.Subject) ticket.Epoch { return g.epoch }
 
 // StoreTime implements engine.Redeemer.
 func (g *gateDoor) StoreTime() time.Time { return g.clock.Wall() }
@@ -204,11 +204,11 @@ func newGateDoor(ctx context.Context) (*gateDoor, error) {
 	if g.store, err = memory.New(memory.Options{Clock: g.clock, Rand: rand.Reader}); err != nil {
 		return nil, err
 	}
-	view, err := g.store.Renew(ctx, &ticket.RenewRequest{Incarnation: 1, Name: "exam", Lease: time.Hour})
+	view, err := g.store.Renew(ctx, &ticket.RenewRequest{Incarnation: 1, Name: "exam", Lease: time.Hour, Number: 1, Enter: true, Topology: ticket.One.ID})
 	if err != nil {
 		return nil, err
 	}
-	g.epoch = view.Epoch
+	g.epoch = view.Seen.Epoch
 	plan, problems := limiter.Compile("p", nil, limiter.Defaults{})
 	if len(problems) > 0 {
 		return nil, fmt.Errorf("plan: %v", problems)

@@ -210,12 +210,14 @@ func (b *broken) Read(p []byte) (int, error) {
 }
 
 // alone is a node that is always ready.
-type alone struct{ epoch ticket.Epoch }
+type alone struct {
+	*memory.Store
+	epoch ticket.Epoch
+}
 
-func (a alone) Epoch() ticket.Epoch      { return a.epoch }
-func (alone) Dead() []ticket.Incarnation { return nil }
-func (alone) StoreTime() time.Time       { return time.Now() }
-func (alone) Ready() error               { return nil }
+func (a alone) Epoch(ticket.Subject) ticket.Epoch { return a.epoch }
+func (alone) StoreTime() time.Time                { return time.Now() }
+func (alone) Ready() error                        { return nil }
 
 // noWeakFallback takes the random source away from a front end: it must refuse with 503, and not issue something weaker.
 func noWeakFallback(ctx context.Context, x *exam) error {
@@ -276,7 +278,7 @@ func frontEnd(ctx context.Context, src io.Reader) (*handshake.Server, string, er
 	if err != nil {
 		return nil, "", err
 	}
-	view, err := store.Renew(ctx, &ticket.RenewRequest{Incarnation: 1, Name: "exam", Lease: time.Minute})
+	view, err := store.Renew(ctx, &ticket.RenewRequest{Incarnation: 1, Name: "exam", Lease: time.Minute, Number: 1, Enter: true, Topology: ticket.One.ID})
 	if err != nil {
 		return nil, "", err
 	}
@@ -287,7 +289,7 @@ func frontEnd(ctx context.Context, src io.Reader) (*handshake.Server, string, er
 		Keys:     keys,
 	}
 	s, err := handshake.New(handshake.Options{
-		Address: "127.0.0.1:0", GateURL: "ws://gate.test", Store: store, Keys: ring, Node: alone{view.Epoch},
+		Address: "127.0.0.1:0", GateURL: "ws://gate.test", Keys: ring, Node: alone{store, view.Seen.Epoch},
 		Policy: func() *handshake.Policy { return policy }, Clock: mono.System, Rand: src, Log: slog.New(slog.DiscardHandler),
 	})
 	return s, key, err

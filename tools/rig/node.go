@@ -5,6 +5,7 @@ package rig
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -83,7 +84,8 @@ type Node struct {
 // StartOptions say how to start a node.
 type StartOptions struct {
 	Binary string
-	Dir    string            // an empty folder of its own
+	Dir    string            // an empty folder of its own, or that of a former process of the node
+	Name   string            // of the node; empty: one that no other has, or what Config says of node
 	Config string            // YAML; listeners on port 0
 	Files  map[string]string // further files beside the configuration, by name
 	Env    []string          // beside the process's own
@@ -102,13 +104,17 @@ func Start(ctx context.Context, o *StartOptions) (*Node, error) {
 	if err := os.WriteFile(path, []byte(o.Config), 0o600); err != nil {
 		return nil, err
 	}
-	args := []string{o.Binary, "serve", "--config", path}
+	args := []string{o.Binary, "serve", "--config", path, "--new-store"}
 	if o.Limit > 0 {
 		args = append([]string{"prlimit", fmt.Sprintf("--nofile=%d:%d", o.Limit, o.Limit)}, args...)
 	}
 	n := &Node{Dir: o.Dir, log: new(tail), done: make(chan struct{})}
 	n.cmd = exec.Command(args[0], args[1:]...)
-	n.cmd.Env = append(os.Environ(), append([]string{"TICKETGATE_LOG__FORMAT=json"}, o.Env...)...)
+	n.cmd.Env = append(os.Environ(), "TICKETGATE_LOG__FORMAT=json")
+	if name := o.name(); name != "" {
+		n.cmd.Env = append(n.cmd.Env, "TICKETGATE_NODE__NAME="+name)
+	}
+	n.cmd.Env = append(n.cmd.Env, o.Env...)
 	ready := make(chan struct{})
 	n.cmd.Stderr = &follower{n: n, ready: ready, copy: o.Log}
 	ended, err := startChild(n.cmd)
@@ -127,6 +133,14 @@ func Start(ctx context.Context, o *StartOptions) (*Node, error) {
 	case <-ctx.Done():
 		return nil, errors.Join(fmt.Errorf("ticketgate is not ready: %w\n%s", ctx.Err(), n.log), n.Kill())
 	}
+}
+
+// name is what the node is called, "" if its configuration says that. Two nodes of the host's name would not serve together.
+func (o *StartOptions) name() string {
+	if o.Name != "" || strings.Contains("\n"+o.Config, "\nnode:") {
+		return o.Name
+	}
+	return "rig-" + strings.ToLower(rand.Text())
 }
 
 // follower takes a node's log and learns the addresses from the line "serving".

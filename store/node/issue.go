@@ -1,0 +1,85 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"ticketgate/internal/mono"
+	"ticketgate/store/node/core"
+	"ticketgate/ticket"
+)
+
+// ErrIssueClosed is that no ticket may be made now: by this node's lease, or until all nodes have told the store their counts. The
+// errors that wrap it say why, and wrap ticket.ErrUnavailable too.
+var ErrIssueClosed = errors.New("no tickets are issued now")
+
+// learnMax is how long an Issue waits until its node has told a new history of the store everything.
+const learnMax = time.Second
+
+// Issue is ticket.Store's, if issue is open for the shard of r.Subject; else the error wraps ErrIssueClosed. r.Dead is filled in
+// here. When the store has another epoch the node has learned that when the answer is given, if ctx lasts: the caller can mint
+// again under Epoch.
+func (n *Node) Issue(ctx context.Context, r *ticket.IssueRequest) (ticket.IssueAnswer, error) {
+	s, sent := n.core.Now(), n.o.Clock.Now()
+	if why := s.MayIssue(sent, r.Subject); why != nil {
+		n.inbox.doubt()
+		return ticket.IssueAnswer{}, fmt.Errorf("%w: %w: %w", ErrIssueClosed, why, ticket.ErrUnavailable)
+	}
+	r.Dead = s.Dead
+	a, err := n.o.Store.Issue(ctx, r)
+	switch {
+	case err != nil:
+		n.inbox.doubt()
+	case a.Result == ticket.IssueEpoch:
+		n.learn(ctx, r, sent, &a)
+	case n.news(s, r, &a):
+		n.inbox.tell(func(m *core.Core, now mono.Time) { m.Issued(now, sent, &a) })
+	}
+	return a, err
+}
+
+// news tells whether the machine learns anything from a.
+func (n *Node) news(s *core.State, r *ticket.IssueRequest, a *ticket.IssueAnswer) bool {
+	if a.Seen.Epoch != r.Epoch || a.Seen.Shard != s.Topology.Of(r.Subject) {
+		return true
+	}
+	for _, i := range a.Counted {
+		if i != s.Incarnation && !s.Lists(i) {
+			return true
+		}
+	}
+	return false
+}
+
+// learn waits until the epoch in a is the node's own and its counts are told, or until it turns out to be one that was left.
+func (n *Node) learn(ctx context.Context, r *ticket.IssueRequest, sent mono.Time, a *ticket.IssueAnswer) {
+	ctx, cancel := context.WithTimeout(ctx, learnMax)
+	defer cancel()
+	told := make(chan struct{})
+	n.inbox.tell(func(m *core.Core, now mono.Time) { m.Issued(now, sent, a); close(told) })
+	n.inbox.wait(ctx, func() bool {
+		select {
+		case <-told:
+		default:
+			return false
+		}
+		s := n.core.Now()
+		epoch := s.Epoch(r.Subject)
+		return epoch == r.Epoch || s.MayRedeem(n.o.Clock.Now(), r.Subject, epoch)
+	})
+}
+
+// Revoke is ticket.Store's.
+func (n *Node) Revoke(ctx context.Context, r *ticket.RevokeRequest) (bool, error) {
+	return n.o.Store.Revoke(ctx, r)
+}
+
+// Used is ticket.Store's. Those that this node knows as dead are left out as well as dead.
+func (n *Node) Used(ctx context.Context, s ticket.Subject, dead []ticket.Incarnation) (uint32, error) {
+	if dead == nil {
+		dead = n.Dead()
+	}
+	return n.o.Store.Used(ctx, s, dead)
+}
