@@ -58,6 +58,7 @@ type Options struct {
 	Clock    mono.Clock
 	Rand     io.Reader // seeds the spread of closes and Retry-After; no secret depends on it
 
+	Node         string            // its name, for limits per node
 	Base         string            // what problem types begin with, e.g. https://rt.example.com
 	Origins      Origins           // who may upgrade from a browser
 	Handlers     []reactor.Handler // of sockets that streams dial: kinds 1, 2, ...

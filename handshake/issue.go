@@ -99,7 +99,7 @@ func (r *request) grant(a *ask) (g *grant, ok bool) {
 	if a.resume != "" {
 		return nil, r.refuse(&problem{reason: badParams, detail: "resume: this stream keeps nothing to resume from"})
 	}
-	g = &grant{plan: plan, subject: r.s.o.Keys.Subject(r.counted(plan.Connections.Per))}
+	g = &grant{plan: plan, subject: r.subject(plan, a.stream)}
 	g.claims = ticket.Claims{
 		Client: r.client, Key: r.who.Key, Product: r.who.Product, Plan: plan.Name, Stream: a.stream,
 		Params: a.params, Protocols: a.protocols, Origin: a.origin, Addr: r.bound(), Limit: plan.Connections.Count,
@@ -107,12 +107,16 @@ func (r *request) grant(a *ask) (g *grant, ok bool) {
 	return g, true
 }
 
-// counted says whose sockets or tickets a limit adds up.
-func (r *request) counted(per limiter.Per) (kind, name string) {
-	if per == limiter.PerKey {
-		return "key", r.who.Key
-	}
-	return "client", r.client
+// counted is whose sockets and tickets limits add up; stream is "" where none is asked for.
+func (r *request) counted(plan *limiter.Plan, stream string) *limiter.Who {
+	return &limiter.Who{Client: r.client, Key: r.who.Key, Addr: r.peer(), Stream: stream, Plan: plan.Name, Node: r.s.o.Name}
+}
+
+// subject is whose slot a socket of stream takes.
+func (r *request) subject(plan *limiter.Plan, stream string) ticket.Subject {
+	per := plan.Connections.Per
+	name, _ := per.Name(r.counted(plan, stream)) // all that connections may be per is known here
+	return r.s.o.Keys.Subject(string(per), name)
 }
 
 func (r *request) bound() netip.Addr {
@@ -125,8 +129,11 @@ func (r *request) bound() netip.Addr {
 // rate takes one from the plan's limit on tickets, and tells what is left (draft-ietf-httpapi-ratelimit-headers).
 func (r *request) rate(g *grant) bool {
 	t := &g.plan.Tickets
-	kind, name := r.counted(t.Per)
-	ref, ok := r.s.rates.Hold(r.s.rates.Key(g.plan.Name+"/tickets", kind, name))
+	name, ok := t.Per.Name(r.counted(g.plan, g.claims.Stream))
+	if !ok { // per ip, and who asks over a unix socket has no address: config refuses the two together
+		return r.refuse(r.s.later(tooManyCallers))
+	}
+	ref, ok := r.s.rates.Hold(r.s.rates.Key(g.plan.Name+"/tickets", string(t.Per), name))
 	if !ok { // every bucket is in use: the limit cannot be kept, so nobody is let in
 		return r.refuse(r.s.later(tooManyCallers))
 	}

@@ -64,6 +64,7 @@ type Options struct {
 
 	Store      ticket.Store
 	Keys       *ticket.KeyRing
+	Name       string // of the node, for limits per node
 	Node       Node
 	Policy     func() *Policy     // the current one; never nil
 	Messages   *limiter.Table     // the engine's buckets, for GET /v1/limits; nil: it tells no use of limits on messages

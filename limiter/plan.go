@@ -2,7 +2,6 @@ package limiter
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"ticketgate/internal/mono"
@@ -33,14 +32,14 @@ type seen struct{ messages, bytes, whole, shared bool }
 // Connections is how many sockets there may be at once.
 type Connections struct {
 	Count uint32
-	Per   Per // PerClient or PerKey
+	Per   Per // never by connection, ip or node
 }
 
 // Tickets is how often tickets may be asked for.
 type Tickets struct {
 	Rate  Rate
 	Burst uint64
-	Per   Per  // PerClient or PerKey
+	Per   Per  // never by connection
 	Hard  bool // false: count what exceeds it, and issue
 	Meter Meter
 }
@@ -140,15 +139,12 @@ func (p *Plan) Sees(d Direction) (messages, bytes, whole bool) {
 func (p *Plan) Private(d Direction) bool { return !p.sees[d].shared }
 
 // rowWords is how many limits on messages and bytes a plan may have.
-const rowWords = 5
+const rowWords = 8
 
-// Row is a session's share of its plan's limits, 40 bytes without pointers: by Limit.Index the bucket itself, or the Ref of
+// Row is a session's share of its plan's limits, 64 bytes without pointers: by Limit.Index the bucket itself, or the Ref of
 // a shared one. The zero Row is not bound; where the plan shares nothing, that makes no difference, and a session whose
 // buckets are full needs none. Its loop owns it.
 type Row struct{ words [rowWords]int64 }
-
-// Who is whose messages they are.
-type Who struct{ Client, Key string }
 
 // ErrFull is a Table without room for another bucket: the session cannot be limited, so it is refused.
 var ErrFull = errors.New("limiter: every shared bucket is in use")
@@ -181,12 +177,13 @@ func (p *Plan) Full(r *Row, now mono.Time) bool {
 // Bind fills r, which is zero, with full buckets of its own and with the shared ones that w names. On ErrFull and ErrNoName
 // r is zero and nothing is held. The row's loop calls it, once, before the first Message.
 func (p *Plan) Bind(r *Row, t *Table, w Who) error {
+	w.Plan = p.Name
 	for i := range p.limits {
 		l := &p.limits[i]
 		if l.Per == PerConnection {
 			continue
 		}
-		ref, err := p.hold(l, t, w)
+		ref, err := p.hold(l, t, &w)
 		if err != nil {
 			p.Unbind(r, t)
 			return err
@@ -196,13 +193,10 @@ func (p *Plan) Bind(r *Row, t *Table, w Who) error {
 	return nil
 }
 
-func (p *Plan) hold(l *Limit, t *Table, w Who) (Ref, error) {
-	name := w.Client
-	if l.Per == PerKey {
-		name = w.Key
-	}
-	if name == "" {
-		return 0, fmt.Errorf("%s per %s: %w", l.Name, l.Per, ErrNoName)
+func (p *Plan) hold(l *Limit, t *Table, w *Who) (Ref, error) {
+	name, ok := l.Per.Name(w)
+	if !ok {
+		return 0, errNoName(l)
 	}
 	ref, ok := t.Hold(t.Key(p.Name+"/"+l.Name, string(l.Per), name))
 	if !ok {

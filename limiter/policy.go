@@ -1,7 +1,6 @@
 package limiter
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -30,34 +29,6 @@ type Defaults struct {
 	Window    string `yaml:"window"`
 	Scope     string `yaml:"scope"`
 	StoreDown string `yaml:"store_down"`
-}
-
-// Per is whose use a limit adds up. A list in the configuration is joined with commas.
-type Per string
-
-// What this version can add up by.
-const (
-	PerConnection Per = "connection"
-	PerClient     Per = "client"
-	PerKey        Per = "key"
-)
-
-// UnmarshalYAML reads one name or a list of names.
-func (p *Per) UnmarshalYAML(decode func(any) error) error {
-	var list []string
-	if decode(&list) == nil {
-		if list != nil && len(list) == 0 {
-			return errors.New("an empty list; name whose use the limit adds up, such as client")
-		}
-		*p = Per(strings.Join(list, ","))
-		return nil
-	}
-	var one string
-	if err := decode(&one); err != nil {
-		return err
-	}
-	*p = Per(one)
-	return nil
 }
 
 // A Problem is one thing wrong in the configuration.
@@ -204,11 +175,7 @@ func (c *compiler) limit(o Options) {
 func (c *compiler) connections(o *Options) {
 	c.foreign(o, "rate", "burst", "when_exceeded", "max_delay", "hard", "counts", "window", "scope", "store_down")
 	c.choice("when_full", o.WhenFull, []string{"reject"}, "evict-oldest", "evict-idlest", "warn")
-	if o.Per == "ip" {
-		c.problem("per", "connections cannot be per ip: the address is not known when the ticket is issued and the slot reserved; use one of client, key")
-	} else {
-		c.per(&c.plan.Connections.Per, o.Per, PerClient, PerKey)
-	}
+	c.per(&c.plan.Connections.Per, o.Per, notAtIssue)
 	switch {
 	case o.Count == nil:
 		c.problem("", "no count: how many sockets at once, such as count: %d", defaultConnections)
@@ -227,7 +194,7 @@ func (c *compiler) tickets(o *Options) {
 	c.choice("when_exceeded", o.WhenExceeded, []string{"warn"})
 	action := c.action(o, Close)
 	per := PerClient
-	c.per(&per, o.Per, PerClient, PerKey)
+	c.per(&per, o.Per, notForTickets)
 	rate, burst, ok := c.rate(o, false)
 	if ok {
 		c.plan.Tickets = newTickets(rate, burst, per, action != Warn)
@@ -244,7 +211,7 @@ func (c *compiler) flow(o *Options, counts string) {
 	c.modes(o.Window, o.Scope)
 	c.choice("when_exceeded", o.WhenExceeded, slices.Sorted(maps.Keys(actions)), "delay", "drop-oldest")
 	l := Limit{Name: c.name, Reason: "limit:" + c.name, Counts: counts, Per: PerConnection, Action: c.action(o, Close)}
-	c.per(&l.Per, o.Per, PerConnection, PerClient, PerKey)
+	c.per(&l.Per, o.Per, nil)
 	rate, burst, ok := c.rate(o, l.Bytes())
 	if !ok {
 		return
@@ -269,23 +236,6 @@ func (c *compiler) action(o *Options, otherwise Action) Action {
 		return a
 	}
 	return otherwise
-}
-
-// per stores what p says, if it is one of have.
-func (c *compiler) per(to *Per, p Per, have ...Per) {
-	names := make([]string, len(have))
-	for i, h := range have {
-		names[i] = string(h)
-	}
-	switch {
-	case p == "":
-	case slices.Contains(have, p):
-		*to = p
-	case strings.Contains(string(p), ","):
-		c.problem("per", "a list is not available in this version; use %s", oneOf(names))
-	default:
-		c.choice("per", string(p), names, "connection", "ip", "stream", "plan", "node")
-	}
 }
 
 // rate reads rate and burst.

@@ -90,8 +90,9 @@ var problems = []struct{ text, at, says string }{
 	{"connections: { count: 10000001 }", "connections.count", "1 to 10000000"},
 	{"connections: { per: client }", "connections", "no count"},
 	{"connections: { count: 2, per: ip }", "connections.per", "cannot be per ip"},
-	{"connections: { count: 2, per: connection }", "connections.per", `"connection" is not available in this version; use one of client, key`},
-	{"connections: { count: 2, per: [client, stream] }", "connections.per", "a list is not available in this version; use one of client, key"},
+	{"connections: { count: 2, per: connection }", "connections.per", "does not exist yet when the ticket is issued; use one of client, key, stream, plan, or a list of them"},
+	{"connections: { count: 2, per: [client, ip] }", "connections.per", "cannot be per ip: the address is not known when the ticket is issued"},
+	{"connections: { count: 2, per: node }", "connections.per", "listen.gate.admit.connections bounds a node"},
 	{"connections: { count: 2, per: clients }", "connections.per", `did you mean "client"?`},
 	{"connections: { count: 2, when_full: evict-oldest }", "connections.when_full", `not available in this version; use "reject"`},
 	{"connections: { count: 2, when_full: warn }", "connections.when_full", "not available in this version"},
@@ -102,7 +103,7 @@ var problems = []struct{ text, at, says string }{
 	{"connections: { count: 2, window: token-bucket }", "connections.window", "does not apply"},
 	{"connections: { count: 2, store_down: allow }", "connections.store_down", "does not apply"},
 	{"tickets: { per: client }", "tickets", "no rate"},
-	{"tickets: { rate: 3/1minute, per: connection }", "tickets.per", "use one of client, key"},
+	{"tickets: { rate: 3/1minute, per: connection }", "tickets.per", "cannot be per connection: a connection does not exist yet when the ticket is issued; use one of client, key, ip, stream, plan, node"},
 	{"tickets: { rate: 3/1minute, count: 3 }", "tickets.count", "does not apply"},
 	{"tickets: { rate: 3/1minute, store_down: allow }", "tickets.store_down", `use "deny"`},
 	{"tickets: { rate: 3/1minute, when_exceeded: pause }", "tickets.when_exceeded", `use "warn"`},
@@ -110,8 +111,9 @@ var problems = []struct{ text, at, says string }{
 	{"messages-in: { per: client }", "messages-in", "no rate"},
 	{"messages-in: { rate: 1KiB/1minute }", "messages-in.rate", "is a size"},
 	{"messages-in: { rate: 1/1week, burst: 53 }", "messages-in.burst", "at most 52 with rate 1/1week"},
-	{"messages-in: { rate: 3/1minute, per: ip }", "messages-in.per", `"ip" is not available in this version; use one of connection, client, key`},
-	{"messages-in: { rate: 3/1minute, per: [client, stream] }", "messages-in.per", "a list is not available"},
+	{"messages-in: { rate: 3/1minute, per: [client, strem] }", "messages-in.per", `unknown value "strem"; did you mean "stream"?; use one of connection, client, key, ip, stream, plan, node, or a list of them`},
+	{"messages-in: { rate: 3/1minute, per: [client, key, client] }", "messages-in.per", `"client" stands twice in the list`},
+	{"messages-in: { rate: 3/1minute, per: [client, connection] }", "messages-in.per", "so per: connection says the same"},
 	{"messages-in: { rate: 3/1minute, per: conection }", "messages-in.per", `did you mean "connection"?`},
 	{"messages-in: { rate: 3/1minute, when_exceeded: delay }", "messages-in.when_exceeded", `"delay" is not available in this version; use one of close, drop-newest, pause, warn`},
 	{"messages-out: { rate: 3/1minute, when_exceeded: drop-oldest }", "messages-out.when_exceeded", `"drop-oldest" is not available in this version; use one of close, drop-newest, pause, warn`},
@@ -133,7 +135,7 @@ var problems = []struct{ text, at, says string }{
 	{"calls: { counts: messages-in }", "calls", "no rate"},
 	{"Calls Daily: { rate: 3/1minute, counts: messages-in }", "Calls Daily", "at most 40 of a-z"},
 	{strings.Repeat("a", 41) + ": { rate: 3/1minute, counts: messages-in }", strings.Repeat("a", 41), "at most 40 of a-z"},
-	{"a: &l { rate: 3/1minute, counts: bytes-in }\nb: *l\nc: *l\nd: *l\ne: *l\nf: *l", "", "6 limits on messages and bytes; a plan may have 5"},
+	{"a: &l { rate: 3/1minute, counts: bytes-in }\nb: *l\nc: *l\nd: *l\ne: *l\nf: *l\ng: *l\nh: *l\ni: *l", "", "9 limits on messages and bytes; a plan may have 8"},
 }
 
 func TestCompileSaysWhatIsWrong(t *testing.T) {
@@ -157,7 +159,7 @@ func TestCompileReportsAllAtOnce(t *testing.T) {
 	zero := limiter.Size(0)
 	limits := options(t, `
 connections: { count: 0, per: ip, when_full: warn }
-messages-in: { rate: 3/1minute, per: node, window: fixed, scope: cluster }
+messages-in: { rate: 3/1minute, per: nodes, window: fixed, scope: cluster }
 `)
 	limits["bytes-in"] = limiter.Options{Rate: &limiter.Rate{}, MaxDelay: -1}
 	limits["bytes-out"] = limiter.Options{Rate: &limiter.Rate{N: 1, Per: time.Second}, Burst: &zero}

@@ -283,7 +283,7 @@ func (g *gateway) buildEngine(streams []engine.StreamEntry, handlers []reactor.H
 	e, err := engine.New(engine.Options{
 		Keys: g.ring, Cache: ticket.NewCache(cacheEntries), Redeemer: g.node, Count: g.count, Table: g.messages,
 		Policy: engine.NewPolicy(streams, g.plans), Clock: mono.System, Rand: rand.Reader,
-		Base: httpBase(publicURL(c, nil)), Origins: origins(c.Listen.Gate.Origins), Handlers: handlers,
+		Node: c.Node.Name, Base: httpBase(publicURL(c, nil)), Origins: origins(c.Listen.Gate.Origins), Handlers: handlers,
 		Deadlines: engine.Deadlines{TLS: c.Listen.Gate.Deadlines.TLS, Head: c.Listen.Gate.Deadlines.Head, Admit: c.Listen.Gate.Deadlines.Admit,
 			Ping: c.WebSocket.Ping, PongWait: c.WebSocket.PongWait, Idle: time.Duration(c.WebSocket.Idle)},
 		Control: c.WebSocket.Control, ControlBurst: 2 * c.WebSocket.Control.N, Assembly: c.WebSocket.Assembly,
@@ -395,7 +395,7 @@ func (g *gateway) buildHandshake(paths map[string]handshake.Handler) (err error)
 	}
 	g.handshake, err = handshake.New(handshake.Options{
 		Listener: ln, GateURL: g.publicURL, TTL: c.Tickets.TTL, SessionMax: c.Tickets.SessionMax,
-		BindIP: c.Tickets.BindIP, Outstanding: c.Tickets.Outstanding, Store: g.node.Store(), Keys: g.ring, Node: g.node,
+		BindIP: c.Tickets.BindIP, Outstanding: c.Tickets.Outstanding, Store: g.node.Store(), Keys: g.ring, Name: c.Node.Name, Node: g.node,
 		Policy: func() *handshake.Policy { return g.policy }, Messages: g.messages, Draining: g.draining.Load, Overloaded: g.memory.Refuses, Extra: paths,
 		Clock: mono.System, Rand: rand.Reader, Log: g.log,
 	})
