@@ -54,7 +54,7 @@ var (
 	scriptUsed   = newScript("#!lua flags=no-writes", usedLua)
 	scriptRenew  = newScript("#!lua flags=allow-oom", renewLua)
 
-	scripts = []*script{scriptIssue, scriptRedeem, scriptAssert, scriptRevoke, scriptUsed, scriptRenew}
+	scripts = []*script{scriptIssue, scriptRedeem, scriptAssert, scriptRevoke, scriptUsed, scriptRenew, scriptBank}
 )
 
 func newScript(shebang, body string) *script {

@@ -21,6 +21,7 @@ const (
 	opRevoke
 	opUsed
 	opRenew
+	opLease
 	opCount
 )
 
@@ -32,7 +33,7 @@ const (
 	labelCount
 )
 
-var opNames = [opCount]string{"issue", "redeem", "assert", "revoke", "used", "renew"}
+var opNames = [opCount]string{"issue", "redeem", "assert", "revoke", "used", "renew", "lease"}
 
 // ok: done as asked; refused: an answer that says no; error: no answer, it may have happened; unsent: not asked.
 var labelNames = [labelCount]string{"ok", "refused", "error", "unsent"}
@@ -81,7 +82,7 @@ type Stats struct {
 }
 
 // OpStats are the latencies of one operation with one result: "issue", "redeem" (each ticket of a batch counts), "assert"
-// (a batch), "revoke", "used", "renew"; "ok", "refused", "error", "unsent".
+// (a batch), "revoke", "used", "renew", "lease" (tokens of limits, a batch); "ok", "refused", "error", "unsent".
 type OpStats struct {
 	Op, Result string
 	Latency    stat.Snapshot
