@@ -128,9 +128,10 @@ type Engine struct {
 
 // Work that goroutines bring to a loop.
 const (
-	opAnswers uint32 = iota + 1 // P: *ticket.Batch
-	opHand                      // hand the collected redemptions over
-	opDo                        // P: func(*reactor.Loop)
+	opAnswers  uint32 = iota + 1 // P: *ticket.Batch
+	opHand                       // hand the collected redemptions over
+	opDo                         // P: func(*reactor.Loop)
+	opAnswered                   // a bank has answered purses
 )
 
 // New builds an engine; nothing runs yet.

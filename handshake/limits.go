@@ -12,6 +12,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"ticketgate/limiter"
+	"ticketgate/ticket"
 )
 
 // streams is GET /v1/streams: what this caller may ask for.
@@ -81,26 +82,86 @@ func (r *request) limits() {
 		used, err := r.sockets(plan, stream)
 		return use{used: uint64(used), left: uint64(c.Count - min(used, c.Count)), stays: true}, err == nil
 	})
-	if !ok {
+	if !ok && !plan.Leased() { // else it is the more of interest what store_down makes of the limits
 		r.refuse(r.s.later(storeDown))
 		return
 	}
 	t := &plan.Tickets
 	out = r.appendRate(append(out, "},"...), "tickets", t.Per, t.Rate, t.Burst)
-	out, _ = r.appendUses(out, t.Per, func(stream string) (use, bool) {
-		return r.bucket(r.s.rates, plan, "tickets", stream, t.Per, t.Burst, t.Meter)
-	})
+	if t.Leased() {
+		out = r.appendLeased(out, plan, &leased{t.Fixed, t.Cluster, limiter.DownDeny, t.Per, t.Terms(), true,
+			func(name string) ticket.Subject { return r.s.ticketBucket(plan, name) }})
+	} else {
+		out, _ = r.appendUses(out, t.Per, func(stream string) (use, bool) {
+			return r.bucket(r.s.rates, plan, "tickets", stream, t.Per, t.Burst, t.Meter)
+		})
+	}
 	for i := range plan.Limits() {
 		l := &plan.Limits()[i]
 		out = r.appendRate(append(out, "},"...), l.Name, l.Per, l.Rate, l.Burst)
-		if l.Per == limiter.PerConnection || l.Per.Has(limiter.PerIP) || r.s.o.Messages == nil {
-			continue
+		switch {
+		case l.Leased():
+			out = r.appendLeased(out, plan, &leased{l.Fixed, l.Cluster, l.Down, l.Per, l.Terms(), !l.Per.Has(limiter.PerIP), func(name string) ticket.Subject {
+				return limiter.Bucket(r.s.o.Keys.Subject, plan.Name, l.Name, l.Per, name, l.Home(r.s.o.Name))
+			}})
+		case l.Per == limiter.PerConnection || l.Per.Has(limiter.PerIP) || r.s.o.Messages == nil:
+		default:
+			out, _ = r.appendUses(out, l.Per, func(stream string) (use, bool) {
+				return r.bucket(r.s.o.Messages, plan, l.Name, stream, l.Per, l.Burst, l.Meter)
+			})
 		}
-		out, _ = r.appendUses(out, l.Per, func(stream string) (use, bool) {
-			return r.bucket(r.s.o.Messages, plan, l.Name, stream, l.Per, l.Burst, l.Meter)
-		})
 	}
 	r.answer(fasthttp.StatusOK, append(out, "}]}"...))
+}
+
+// leased is a limit that a bank keeps.
+type leased struct {
+	fixed, cluster bool
+	down           limiter.Down
+	per            limiter.Per
+	terms          limiter.Terms
+	known          bool // whose bucket it is can be told here: not of messages per ip, whose address the gate sees
+	bucket         func(name string) ticket.Subject
+}
+
+// appendLeased tells of l: what is special of it, and what is used of it over all nodes, the tokens that nodes hold in advance included.
+// While the bank does not answer it says so, and what store_down makes of the limit.
+func (r *request) appendLeased(dst []byte, plan *limiter.Plan, l *leased) []byte {
+	if l.fixed {
+		dst = append(dst, `,"window":"fixed"`...)
+	}
+	if l.cluster {
+		dst = append(dst, `,"scope":"cluster"`...)
+	}
+	dst = append(append(append(dst, `,"store_down":"`...), l.down.String()...), '"')
+	if !l.known {
+		return dst
+	}
+	dst, ok := r.appendUses(dst, l.per, func(stream string) (u use, ok bool) {
+		name, ok := l.per.Name(r.counted(plan, stream))
+		if !ok {
+			return u, false
+		}
+		g, err := r.s.lease(limiter.Ask{Bucket: l.bucket(name), Terms: l.terms})
+		if err != nil {
+			return u, false
+		}
+		most := l.terms.Most()
+		left := min(max(g.Remaining, 0), most)
+		return use{used: uint64(most - left), left: uint64(left), resets: resets(&g)}, true
+	})
+	if !ok {
+		dst = append(dst, `,"degraded":true`...)
+	}
+	return dst
+}
+
+// resets is when more is there: at the end of a window, or when the next of a bucket is; 0 while there is some.
+func resets(g *limiter.Grant) time.Duration {
+	if g.Ends > 0 {
+		return g.Ends
+	}
+	return g.Wait
 }
 
 // use is what is used of a limit.

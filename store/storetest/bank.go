@@ -1,7 +1,6 @@
 package storetest
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -255,7 +254,7 @@ func bankPromise(t *testing.T, r *BankRig) {
 			t.Fatalf("after %d asks %d are out, at most %.2f may be", i, out, most)
 		}
 		if g.Given > q.Want || g.Given < 0 || g.Remaining < 0 {
-			t.Fatal(fmt.Sprintf("%+v answers %+v", g, q))
+			t.Fatalf("%+v answers %+v", g, q)
 		}
 	}
 }
