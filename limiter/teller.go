@@ -91,9 +91,12 @@ func (b *Purses) want(p *purse) Ask {
 	q := Ask{Bucket: ticket.Subject(p.subject), Terms: k.Terms, Window: p.window}
 	need := max(p.need.Swap(0), min(p.batch.Load(), k.most))
 	q.Want = max(need-p.left(b.clk.Now()), 0)
-	if p.state.Load()&purseDown == 0 {
+	switch {
+	case p.state.Load()&purseDown == 0:
 		q.Spent = p.debt.Swap(0)
-	} // else this asks whether the bank is back: what it does not hear it must not be told
+	case p.debt.Load() > 0: // this asks whether the bank is back: what it may not hear it is not told, and until it was, nothing is wanted
+		q.Want = 0
+	}
 	return q
 }
 
