@@ -339,7 +339,7 @@ func (w *worker) enter(id reactor.ID, s *session, c *ticket.Claims) *Refusal {
 	}
 	p := w.e.policy.Load()
 	if plan := p.plans[s.plan]; plan.Shares() {
-		if err := plan.Bind(&w.flow(s).limits, w.e.o.Table, limiter.Who{Client: c.Client, Key: c.Key}); err != nil {
+		if err := plan.Bind(&w.flow(s).limits, w.e.o.Table, limiter.Who{Client: c.Client, Key: c.Key, Addr: w.l.Peer(id).Addr(), Stream: c.Stream, Node: w.e.o.Node}); err != nil {
 			return ErrOverloaded
 		}
 	}

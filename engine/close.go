@@ -89,6 +89,7 @@ func (w *worker) leave(id reactor.ID, s *session, end End) {
 		w.endTurn() // before its buckets go
 	}
 	if s.flow != 0 {
+		w.dropLate(s)
 		w.plan(s).Unbind(&w.flow(s).limits, w.e.o.Table)
 		w.flows.Put(s.flow)
 		s.flow = 0

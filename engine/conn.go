@@ -22,7 +22,7 @@ type Sent uint8
 // What may become of a message.
 const (
 	SentOK   Sent = iota // queued or gone out
-	SentHold             // queued, but a limit asks to stop the source for Outbound.Wait
+	SentHold             // taken, but a limit asks to stop the source until Drained, in about Outbound.Wait
 	SentDrop             // a limit dropped it: pass none of its parts on
 	SentGone             // the socket is closing or gone: nothing was taken
 )
@@ -132,6 +132,11 @@ func (c Conn) Frame(h frame.Header, b []byte) Sent {
 	}
 	h.Masked, h.Len = false, int64(len(b))
 	n := frame.HeaderLen(h)
+	if s.flags&flagLate != 0 {
+		w := c.w
+		w.scratch = append(frame.Append(w.scratch[:0], h), b...)
+		return w.writeLate(c.id, s, w.scratch)
+	}
 	dst, err := c.w.l.Reserve(c.id, n+len(b))
 	if err != nil {
 		c.w.slow(c.id, s, err)
@@ -168,6 +173,9 @@ func (c Conn) PassBody(b []byte) Sent {
 			return sent
 		}
 	}
+	if s.flags&flagLate != 0 {
+		return c.w.writeLate(c.id, s, b)
+	}
 	if err := c.w.l.Pass(c.id, b); err != nil {
 		c.w.slow(c.id, s, err)
 		return SentGone
@@ -181,6 +189,9 @@ func (c Conn) Body(b []byte) Sent {
 	s := c.row()
 	if s == nil || s.state != stateOpen || c.w.lost(s) {
 		return SentGone
+	}
+	if s.flags&flagLate != 0 {
+		return c.w.writeLate(c.id, s, b)
 	}
 	if err := c.w.l.Write(c.id, b); err != nil {
 		c.w.slow(c.id, s, err)
@@ -217,8 +228,9 @@ func QueueFor(want, maxMessage int64) int {
 // Flush sends what the callback under way has queued so far, and returns how many bytes the client's kernel did not take.
 func (c Conn) Flush() int { return c.w.l.Flush(c.id) }
 
-// Blocked reports whether the client has not taken all that was sent, so that Stream.Drained is still to come.
-func (c Conn) Blocked() bool { return c.w.l.Blocked(c.id) }
+// Blocked reports whether the client has not taken all that was sent, or a limit lets it wait (Held), so that Stream.Drained is
+// still to come.
+func (c Conn) Blocked() bool { return c.w.l.Blocked(c.id) || c.Held() }
 
 // Missed says that n messages are left out because the client does not keep up: it is counted, and told if it has asked for
 // notices. Only between two messages.

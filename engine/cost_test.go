@@ -50,7 +50,9 @@ func TestSizes(t *testing.T) {
 		"session":                         {engine.SessionSize, 64},
 		"head that has not arrived whole": {engine.BegunSize, 16},
 		"message under way":               {engine.MessageSize, 48},
-		"buckets that are not full":       {engine.FlowSize, 56},
+		"buckets that are not full":       {engine.FlowSize, 80},
+		"record of what waits":            {engine.LateSize, 80},
+		"message that waits":              {engine.WaitingSize, 40},
 		"client's name":                   {engine.NameSize, 32},
 		"rest of a long name":             {engine.RestSize, 32},
 	} {

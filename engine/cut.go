@@ -81,6 +81,7 @@ func (w *worker) holders() []holder {
 			hold := w.message(s).hold
 			n += int(w.holds.charge(hold) + w.flate.size(hold))
 		}
+		n += int(w.lateBytes(s))
 		if n >= cutLeast {
 			all = append(all, holder{id, int64(n)})
 		}

@@ -58,6 +58,7 @@ type Options struct {
 	Clock    mono.Clock
 	Rand     io.Reader // seeds the spread of closes and Retry-After; no secret depends on it
 
+	Node         string            // its name, for limits per node
 	Base         string            // what problem types begin with, e.g. https://rt.example.com
 	Origins      Origins           // who may upgrade from a browser
 	Handlers     []reactor.Handler // of sockets that streams dial: kinds 1, 2, ...
@@ -132,9 +133,10 @@ type Engine struct {
 
 // Work that goroutines bring to a loop.
 const (
-	opAnswers uint32 = iota + 1 // P: *ticket.Batch
-	opHand                      // hand the collected redemptions over
-	opDo                        // P: func(*reactor.Loop)
+	opAnswers  uint32 = iota + 1 // P: *ticket.Batch
+	opHand                       // hand the collected redemptions over
+	opDo                         // P: func(*reactor.Loop)
+	opAnswered                   // a bank has answered purses
 )
 
 // New builds an engine; nothing runs yet.

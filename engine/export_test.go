@@ -9,20 +9,24 @@ const (
 	BegunSize   = unsafe.Sizeof(begun{})
 	MessageSize = unsafe.Sizeof(message{})
 	FlowSize    = unsafe.Sizeof(flow{})
+	LateSize    = unsafe.Sizeof(late{})
+	WaitingSize = unsafe.Sizeof(lateMessage{})
 	NameSize    = unsafe.Sizeof(name{})
 	RestSize    = unsafe.Sizeof(rest{})
 )
 
 // Shared is what sockets hold of their loops' tables; all of it is given back when they end.
 type Shared struct {
-	Names   int // clients and keys of open sockets
-	Parked  int // claims between the store's answer and the 101
-	Side    int // heads and messages under way
-	Flows   int // buckets that are not full, or shared
-	Holds   int // messages under way of which something is kept
-	Pongs   int // pings to be answered when nothing waits any more
-	Batches int // empty ones, to be used again
-	Buffers int // of holds, ever made: what does not leak is used again
+	Names    int // clients and keys of open sockets
+	Parked   int // claims between the store's answer and the 101
+	Side     int // heads and messages under way
+	Flows    int // buckets that are not full, or shared
+	Holds    int // messages under way of which something is kept
+	Pongs    int // pings to be answered when nothing waits any more
+	Batches  int // empty ones, to be used again
+	Late     int // messages that wait for a limit
+	LateRows int // sockets with such, or with a stream that was told to stop
+	Buffers  int // of holds, ever made: what does not leak is used again
 }
 
 // Shared adds up all loops. Only while none of them runs.
@@ -34,6 +38,8 @@ func (e *Engine) Shared() (s Shared) {
 		s.Flows += w.flows.Len()
 		s.Holds += len(w.holds.all) - len(w.holds.free)
 		s.Pongs += len(w.pongs)
+		s.Late += w.lateMessages.Len()
+		s.LateRows += w.late.Len()
 		s.Batches += len(w.batches)
 		s.Buffers += len(w.holds.all)
 	}

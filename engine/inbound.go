@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"strconv"
+	"time"
 
 	"ticketgate/engine/deflate"
 	"ticketgate/engine/frame"
@@ -199,6 +200,9 @@ func (w *worker) dropHold(m *message) {
 
 // allowWhole asks the limits for a message of which all is known, and reports whether it may pass.
 func (w *worker) allowWhole(id reactor.ID, s *session, plan *limiter.Plan, ev *frame.Event) bool {
+	if plan.Holds(limiter.In) {
+		return w.allowLate(id, s, plan, ev)
+	}
 	w.allowIn(id, s, plan, true, ev.FrameLen)
 	pass := s.state == stateOpen && s.flags&flagDropIn == 0
 	s.flags &^= flagDropIn
@@ -222,10 +226,15 @@ func (w *worker) allowIn(id reactor.ID, s *session, plan *limiter.Plan, first bo
 		s.flags |= flagDropIn
 		w.notice(id, s, v)
 	case limiter.Pause:
-		w.flow(s).resume = tickAt(w.l.Now()).after(v.Wait)
-		w.pause(id, s, pauseLimit)
-		w.rearm(id, s)
+		w.pauseFor(id, s, v.Wait)
 	}
+}
+
+// pauseFor stops reading for d, which a limit asks for.
+func (w *worker) pauseFor(id reactor.ID, s *session, d time.Duration) {
+	w.flow(s).resume = tickAt(w.l.Now()).after(d)
+	w.pause(id, s, pauseLimit)
+	w.rearm(id, s)
 }
 
 // notice tells a client that asked for notices which limit dropped its message, and when to come again.

@@ -12,13 +12,26 @@ import (
 
 // allowOut asks the plan for a message to the client, at its first frame and at each further one.
 func (w *worker) allowOut(id reactor.ID, s *session, first bool, n int64) Outbound {
+	if s.flow != 0 && w.flows.At(s.flow).late != 0 {
+		switch {
+		case s.flags&flagLate != 0 && !first: // of a message that waits, and has been asked for as a whole
+			return Outbound{Sent: SentOK}
+		case first && w.waits(s, limiter.Out):
+			return w.lateOut(id, s, w.plan(s), n, nil)
+		}
+	}
 	if w.passes(s, limiter.Out, first, n) {
 		w.passed(s, first, n)
 		return Outbound{Sent: SentOK}
 	}
 	plan := w.plan(s)
 	if messages, bytes, _ := plan.Sees(limiter.Out); messages || bytes {
-		v := plan.Message(&w.flow(s).limits, w.e.o.Table, limiter.Out, first, n, w.l.Now())
+		var v limiter.Verdict
+		if first && plan.Holds(limiter.Out) {
+			v = w.askLate(s, plan, limiter.Out, n)
+		} else {
+			v = plan.Message(&w.flow(s).limits, w.e.o.Table, limiter.Out, first, n, w.l.Now())
+		}
 		plan.Tally(w.stats.limits[s.plan], limiter.Out, first, v)
 		switch v.Action {
 		case limiter.Close:
@@ -30,8 +43,11 @@ func (w *worker) allowOut(id reactor.ID, s *session, first bool, n int64) Outbou
 				w.notice(id, s, v)
 			}
 			return Outbound{Sent: SentDrop}
+		case limiter.Delay, limiter.Hold, limiter.DropOldest:
+			return w.lateOut(id, s, plan, n, &v)
 		case limiter.Pause:
 			w.passed(s, first, n)
+			w.stopOut(id, s, v.Wait)
 			return Outbound{Sent: SentHold, Wait: v.Wait}
 		}
 	}

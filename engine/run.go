@@ -133,7 +133,7 @@ func (c Conn) QueueMax() int { return c.w.l.QueueMax() }
 func (c Conn) BeginRun(n, bytes int64) bool {
 	s, w := c.row(), c.w
 	t := &w.turn
-	if s == nil || s.state != stateOpen || t.id != c.id || s.window() != deflate.NoWindow {
+	if s == nil || s.state != stateOpen || t.id != c.id || s.window() != deflate.NoWindow || w.waits(s, limiter.Out) {
 		return false
 	}
 	if messages, sized, _ := t.plan.Sees(limiter.Out); (messages || sized) && !t.runs[limiter.Out].PassAll(n, bytes) {

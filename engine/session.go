@@ -67,16 +67,18 @@ type session struct {
 type flags uint16
 
 const (
-	flagSlot    flags = 1 << iota // holds one of subject's slots; while asked, the redemption under way holds it
-	flagJoined                    // the stream has seen Join and is owed Gone
-	flagPinged                    // a ping waits for its answer
-	flagHeard                     // something arrived since the ping
-	flagPong                      // a pong is owed: worker.pongs has it until nothing waits for the client any more
-	flagDropIn                    // the message under way from the client is dropped
-	flagDropOut                   // a message to the client was dropped, and none has passed since
-	flagNotices                   // ticketgate.v1 was selected: $tg objects may be sent
-	flagMet                       // Options.Addresses counts it among those of its address that nobody knows
-	flagClient                    // Engine.clients counts it: from its good ticket to its end
+	flagSlot     flags = 1 << iota // holds one of subject's slots; while asked, the redemption under way holds it
+	flagJoined                     // the stream has seen Join and is owed Gone
+	flagPinged                     // a ping waits for its answer
+	flagHeard                      // something arrived since the ping
+	flagPong                       // a pong is owed: worker.pongs has it until nothing waits for the client any more
+	flagDropIn                     // the message under way from the client is dropped
+	flagDropOut                    // a message to the client was dropped, and none has passed since
+	flagNotices                    // ticketgate.v1 was selected: $tg objects may be sent
+	flagMet                        // Options.Addresses counts it among those of its address that nobody knows
+	flagClient                     // Engine.clients counts it: from its good ticket to its end
+	flagDropLate                   // a message from the client was dropped that waited, and none has passed since
+	flagLate                       // what the stream writes is a message that has to wait: the last of worker.queue
 
 	windowShift = 14 // the two highest: the deflate.Window of messages to the client
 )
@@ -105,8 +107,9 @@ type message struct {
 // flow is what a socket has taken from its limits.
 type flow struct {
 	limits  limiter.Row
-	control int64 // bucket of control frames
-	resume  tick  // when a limit lets it read again, 0 if it reads
+	control int64  // bucket of control frames
+	resume  tick   // when a limit lets it read again, 0 if it reads
+	late    uint32 // number in worker.late
 }
 
 // message returns the record of the message under way, and begins one if there is none.
@@ -145,7 +148,8 @@ func (w *worker) rest(s *session) {
 		return
 	}
 	f, now := w.flows.At(s.flow), w.l.Now()
-	if f.resume == 0 && limiter.Full(f.control, now) && w.plan(s).Full(&f.limits, now) {
+	w.dropQueues(f)
+	if f.resume == 0 && f.late == 0 && limiter.Full(f.control, now) && w.plan(s).Full(&f.limits, now) {
 		w.flows.Put(s.flow)
 		s.flow = 0
 	}

@@ -20,7 +20,8 @@ type Stream interface {
 	// comes in the parts in which it arrived. ev.Payload may be written to and dies with the call. Control frames are
 	// answered by the engine and do not come here.
 	Receive(c Conn, ev *frame.Event)
-	// Drained says that what Send left queued has gone out.
+	// Drained says that what Send left queued has gone out, or that a limit which has answered SentHold lets the stream go on.
+	// The other of the two may still be so: see Conn.Blocked.
 	Drained(c Conn)
 	// Gone is the end of c, once. end says who began it and with which code. c takes no more calls but Word and Claims.
 	Gone(c Conn, end End)

@@ -142,6 +142,7 @@ type SlotStats struct {
 type LimitStats struct {
 	Plan, Limit         string
 	Allow, Refuse, Soft uint64
+	Degraded            uint64 // allowed by store_down
 }
 
 // Batched reports whether many sockets are read and written in one system call, and if not, why; nil: Options.Single.
@@ -209,6 +210,7 @@ func (e *Engine) limitStats(plan, limit int, planName, limitName string) LimitSt
 		t.Allow += d.Allow.Load()
 		t.Refuse += d.Refuse.Load()
 		t.Soft += d.Soft.Load()
+		t.Degraded += d.Degraded.Load()
 	}
 	return t
 }

@@ -6,6 +6,7 @@ import (
 
 	"ticketgate/engine/frame"
 	"ticketgate/engine/reactor"
+	"ticketgate/limiter"
 )
 
 // lateTurn is how long a message may go on behind a turn that comes after its time.
@@ -29,8 +30,13 @@ func (w *worker) due(s *session) tick {
 		return 0
 	}
 	next := s.endAt.sooner(s.pingAt)
-	if resume := w.resumeAt(s); resume != 0 {
-		next = next.sooner(resume)
+	if s.flow != 0 {
+		if resume := w.resumeAt(s); resume != 0 {
+			next = next.sooner(resume)
+		}
+		if late := w.lateAt(s); late != 0 {
+			next = next.sooner(late)
+		}
 	}
 	if s.paused != 0 {
 		return next
@@ -112,7 +118,14 @@ func (w *worker) openTimer(id reactor.ID, s *session, now tick) {
 	}
 	if resume := w.resumeAt(s); resume != 0 && resume.passed(now) {
 		w.flow(s).resume = 0
-		w.resume(id, s, pauseLimit)
+		if q := w.queue(s, limiter.In); q == nil || !q.stopped {
+			w.resume(id, s, pauseLimit)
+		}
+	}
+	if late := w.lateAt(s); late != 0 && late.passed(now) {
+		if w.lates(id, s, now); s.state != stateOpen {
+			return
+		}
 	}
 	if s.pingAt.passed(now) {
 		w.ping(id, s, now)

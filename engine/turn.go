@@ -46,9 +46,9 @@ func (w *worker) begin(id reactor.ID, s *session, r *frame.Reader, in []byte) *t
 	if !t.messages && !t.bytes {
 		return t
 	}
-	if n, bytes := w.reader(s).Count(in, turnFrames+runMax); n >= runFrom && s.flags&flagDropIn == 0 {
+	if n, bytes := w.reader(s).Count(in, turnFrames+runMax); n >= runFrom && s.flags&flagDropIn == 0 && !w.waits(s, limiter.In) {
 		t.runs[limiter.In].Begin(t.plan, &w.flow(s).limits, w.e.o.Table, limiter.In, n, bytes, w.l.Now())
-		if t.plan.Private(limiter.Out) { // an echo answers as much; of a bucket that others share no more is taken than is sure
+		if t.plan.Private(limiter.Out) && !w.waits(s, limiter.Out) { // an echo answers as much; of a bucket that others share no more is taken than is sure
 			t.runs[limiter.Out].Begin(t.plan, &w.flow(s).limits, w.e.o.Table, limiter.Out, n, bytes, w.l.Now())
 		}
 	}
@@ -57,7 +57,7 @@ func (w *worker) begin(id reactor.ID, s *session, r *frame.Reader, in []byte) *t
 
 // expect begins a turn of s in which its stream brings n messages with bytes in all to the client.
 func (w *worker) expect(id reactor.ID, s *session, n, bytes int64) {
-	if w.turn.id != 0 || n < runFrom {
+	if w.turn.id != 0 || n < runFrom || w.waits(s, limiter.Out) {
 		return
 	}
 	t := &w.turn

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"ticketgate/engine/frame"
@@ -60,16 +61,24 @@ type worker struct {
 	begun    *offheap.Rows[begun] // see session
 	messages *offheap.Rows[message]
 	flows    *offheap.Rows[flow]
-	holds    *holds
-	flate    *compressor // nil: nothing is compressed
-	stats    *stats
+	late     *offheap.Rows[late] // see late.go
+
+	lateMessages *offheap.Rows[lateMessage]
+	askers       []reactor.ID // sockets of which a message waits for a bank's answer
+	askersSpare  []reactor.ID
+	hasAskers    atomic.Bool // for Engine.Answered
+
+	holds *holds
+	flate *compressor // nil: nothing is compressed
+	stats *stats
 }
 
 func newWorker(e *Engine, src *rand.ChaCha8, kept int) *worker {
 	rnd := rand.New(src) //nolint:gosec // it spreads moments; no secret is drawn from it
 	w := &worker{e: e, src: src, rnd: rnd, checker: e.o.Keys.NewChecker(), holds: newHolds(e.policy.Load().maxMessage(), kept), waiting: map[uint32]*parked{}, pongs: map[uint32][]byte{}, hosts: map[uint32]string{},
 		headsOf: map[uint64]int{}, stats: newStats(e.policy.Load()),
-		begun: offheap.NewRows[begun](), messages: offheap.NewRows[message](), flows: offheap.NewRows[flow]()}
+		begun: offheap.NewRows[begun](), messages: offheap.NewRows[message](), flows: offheap.NewRows[flow](),
+		late: offheap.NewRows[late](), lateMessages: offheap.NewRows[lateMessage]()}
 	if e.o.Compression {
 		w.flate = newCompressor()
 	}
@@ -191,6 +200,8 @@ func (e *Engine) work(l *reactor.Loop, k *reactor.Work) {
 		w.answers(k.P.(*ticket.Batch))
 	case opHand:
 		w.hand()
+	case opAnswered:
+		w.bankAnswered()
 	case opDo:
 		k.P.(func(*reactor.Loop))(l)
 	}

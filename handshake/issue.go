@@ -99,7 +99,7 @@ func (r *request) grant(a *ask) (g *grant, ok bool) {
 	if a.resume != "" {
 		return nil, r.refuse(&problem{reason: badParams, detail: "resume: this stream keeps nothing to resume from"})
 	}
-	g = &grant{plan: plan, subject: r.s.o.Keys.Subject(r.counted(plan.Connections.Per))}
+	g = &grant{plan: plan, subject: r.subject(plan, a.stream)}
 	g.claims = ticket.Claims{
 		Client: r.client, Key: r.who.Key, Product: r.who.Product, Plan: plan.Name, Stream: a.stream,
 		Params: a.params, Protocols: a.protocols, Origin: a.origin, Addr: r.bound(), Limit: plan.Connections.Count,
@@ -107,12 +107,16 @@ func (r *request) grant(a *ask) (g *grant, ok bool) {
 	return g, true
 }
 
-// counted says whose sockets or tickets a limit adds up.
-func (r *request) counted(per limiter.Per) (kind, name string) {
-	if per == limiter.PerKey {
-		return "key", r.who.Key
-	}
-	return "client", r.client
+// counted is whose sockets and tickets limits add up; stream is "" where none is asked for.
+func (r *request) counted(plan *limiter.Plan, stream string) *limiter.Who {
+	return &limiter.Who{Client: r.client, Key: r.who.Key, Addr: r.peer(), Stream: stream, Plan: plan.Name, Node: r.s.o.Name}
+}
+
+// subject is whose slot a socket of stream takes.
+func (r *request) subject(plan *limiter.Plan, stream string) ticket.Subject {
+	per := plan.Connections.Per
+	name, _ := per.Name(r.counted(plan, stream)) // all that connections may be per is known here
+	return r.s.o.Keys.Subject(string(per), name)
 }
 
 func (r *request) bound() netip.Addr {
@@ -125,8 +129,14 @@ func (r *request) bound() netip.Addr {
 // rate takes one from the plan's limit on tickets, and tells what is left (draft-ietf-httpapi-ratelimit-headers).
 func (r *request) rate(g *grant) bool {
 	t := &g.plan.Tickets
-	kind, name := r.counted(t.Per)
-	ref, ok := r.s.rates.Hold(r.s.rates.Key(g.plan.Name+"/tickets", kind, name))
+	name, ok := t.Per.Name(r.counted(g.plan, g.claims.Stream))
+	if !ok { // per ip, and who asks over a unix socket has no address: config refuses the two together
+		return r.refuse(r.s.later(tooManyCallers))
+	}
+	if t.Leased() {
+		return r.lease(g, name)
+	}
+	ref, ok := r.s.rates.Hold(r.s.rates.Key(g.plan.Name+"/tickets", string(t.Per), name))
 	if !ok { // every bucket is in use: the limit cannot be kept, so nobody is let in
 		return r.refuse(r.s.later(tooManyCallers))
 	}
@@ -140,11 +150,56 @@ func (r *request) rate(g *grant) bool {
 		r.ctx.Response.Header.Set("RateLimit", remaining("tickets", left, ceilSeconds(reset)))
 		return true
 	}
+	return r.tooFast(g, wait)
+}
+
+// tooFast refuses for wait.
+func (r *request) tooFast(g *grant, wait time.Duration) bool {
 	r.ctx.Response.Header.Set("RateLimit", remaining("tickets", 0, ceilSeconds(wait)))
 	return r.refuse(&problem{
 		reason: tooFast, limit: "tickets", retry: r.s.seconds(wait),
-		detail: `limit "tickets" of plan "` + g.plan.Name + `" is ` + perPeriod(t.Rate),
+		detail: `limit "tickets" of plan "` + g.plan.Name + `" is ` + perPeriod(g.plan.Tickets.Rate),
 	})
+}
+
+// lease is rate where a bank keeps the limit: one token for each ticket, exact over all nodes. With the bank down it fails closed, also
+// where the limit only warns: the ticket would need the store as well.
+func (r *request) lease(g *grant, name string) bool {
+	t := &g.plan.Tickets
+	a, err := r.s.lease(limiter.Ask{Bucket: r.s.ticketBucket(g.plan, name), Terms: t.Terms(), Want: 1})
+	if err != nil {
+		r.s.stats.decide(g.plan.Name, "tickets", "refuse")
+		return r.refuse(r.s.later(storeDown))
+	}
+	ok := a.Given == 1
+	r.s.stats.decide(g.plan.Name, "tickets", decision(ok, t.Hard))
+	r.ctx.Response.Header.Set("RateLimit-Policy", policyOf(t))
+	if ok || !t.Hard {
+		r.ctx.Response.Header.Set("RateLimit", remaining("tickets", uint64(a.Remaining), ceilSeconds(resets(&a))))
+		return true
+	}
+	return r.tooFast(g, max(a.Wait, a.Ends))
+}
+
+// ticketBucket is the bucket in the bank of a plan's limit on tickets.
+func (s *Server) ticketBucket(plan *limiter.Plan, name string) ticket.Subject {
+	t := &plan.Tickets
+	return limiter.Bucket(s.o.Keys.Subject, plan.Name, "tickets", t.Per, name, t.Home(s.o.Name))
+}
+
+// errNoBank is a plan whose limits nobody keeps.
+var errNoBank = errors.New("no bank keeps the limits of the plan")
+
+// lease asks the bank for one bucket.
+func (s *Server) lease(q limiter.Ask) (limiter.Grant, error) {
+	if s.o.Bank == nil {
+		return limiter.Grant{}, errNoBank
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), storeMax)
+	defer cancel()
+	var g [1]limiter.Grant
+	err := s.o.Bank.Lease(ctx, []limiter.Ask{q}, g[:])
+	return g[0], err
 }
 
 // issue mints a ticket and puts it in the store, under the epoch of now: once more if the node learns of a new one.

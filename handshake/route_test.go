@@ -34,10 +34,10 @@ func TestLimitsOfTheCaller(t *testing.T) {
 	g.issue("user+42")
 	g.clock.Advance(2 * time.Second)
 	a := g.do(call{method: "GET", path: "/v1/limits?client=user%2B42", key: g.key})
-	want := `{"client":"user+42","plan":"free","limits":[{"name":"connections","per":"client","configured":2,"used":2},` +
-		`{"name":"tickets","per":"client","configured":"10/1minute","burst":10,"used":2,"resets_in":4},` +
+	want := `{"client":"user+42","plan":"free","limits":[{"name":"connections","per":"client","configured":2,"used":2,"remaining":0},` +
+		`{"name":"tickets","per":"client","configured":"10/1minute","burst":10,"used":2,"remaining":8,"resets_in":4},` +
 		`{"name":"bytes-in","per":"connection","configured":"1MiB/1second","burst":1048576},` +
-		`{"name":"messages-in","per":"client","configured":"3/1minute","burst":3,"used":0,"resets_in":0}]}`
+		`{"name":"messages-in","per":"client","configured":"3/1minute","burst":3,"used":0,"remaining":3,"resets_in":0}]}`
 	if a.StatusCode != 200 || string(a.body) != want {
 		t.Errorf("%d %s\nwant %s", a.StatusCode, a.body, want)
 	}

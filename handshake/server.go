@@ -71,9 +71,11 @@ type Options struct {
 	Outstanding int           // unused tickets of a subject: 20
 
 	Keys       *ticket.KeyRing
+	Name       string // of the node, for limits per node
 	Node       Node
 	Policy     func() *Policy     // the current one; never nil
 	Messages   *limiter.Table     // the engine's buckets, for GET /v1/limits; nil: it tells no use of limits on messages
+	Bank       limiter.Bank       // keeps limits with scope: cluster or window: fixed; nil: no plan has any
 	Draining   func() bool        // nil: never
 	Overloaded func() bool        // memory runs out: no tickets. nil: never
 	Extra      map[string]Handler // further paths; one that ends in "/" stands for all below it

@@ -130,12 +130,16 @@ func (m *Meter) owe(tat int64, now mono.Time, n int64) (after int64, until time.
 		return tat, 0
 	}
 	at := int64(now) * ticks
-	c := int64(horizon)
-	if hi, low := bits.Mul64(uint64(n), m.whole+1); hi == 0 && low < horizon {
-		c = m.cost(n)
-	}
-	after = min(max(tat, at)+c, at+horizon)
+	after = min(max(tat, at)+m.price(n), at+horizon)
 	return after, wait(max(after-at-m.window, 0))
+}
+
+// price is cost for any n, at most horizon.
+func (m *Meter) price(n int64) int64 {
+	if hi, low := bits.Mul64(uint64(n), m.whole+1); hi == 0 && low < horizon {
+		return m.cost(n)
+	}
+	return horizon
 }
 
 // Left returns how much could be taken now, and how long until one more could be: 0 when the bucket is full. They are the

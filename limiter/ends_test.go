@@ -29,7 +29,10 @@ func TestSizes(t *testing.T) {
 	if got := unsafe.Sizeof(bucket{}); got != 32 {
 		t.Errorf("a shared bucket has %d bytes", got)
 	}
-	if got := unsafe.Sizeof(Row{}); got != 40 {
+	if got := unsafe.Sizeof(purse{}); got != 152 {
+		t.Errorf("a purse has %d bytes", got)
+	}
+	if got := unsafe.Sizeof(Row{}); got != 64 {
 		t.Errorf("a session's buckets have %d bytes", got)
 	}
 	if got := unsafe.Sizeof(stripe{}) % 64; got != 0 {

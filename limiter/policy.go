@@ -1,7 +1,6 @@
 package limiter
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -32,34 +31,6 @@ type Defaults struct {
 	StoreDown string `yaml:"store_down"`
 }
 
-// Per is whose use a limit adds up. A list in the configuration is joined with commas.
-type Per string
-
-// What this version can add up by.
-const (
-	PerConnection Per = "connection"
-	PerClient     Per = "client"
-	PerKey        Per = "key"
-)
-
-// UnmarshalYAML reads one name or a list of names.
-func (p *Per) UnmarshalYAML(decode func(any) error) error {
-	var list []string
-	if decode(&list) == nil {
-		if list != nil && len(list) == 0 {
-			return errors.New("an empty list; name whose use the limit adds up, such as client")
-		}
-		*p = Per(strings.Join(list, ","))
-		return nil
-	}
-	var one string
-	if err := decode(&one); err != nil {
-		return err
-	}
-	*p = Per(one)
-	return nil
-}
-
 // A Problem is one thing wrong in the configuration.
 type Problem struct {
 	Path []string // from the root: "plans", "free", "limits", "messages-in", "rate"
@@ -83,6 +54,10 @@ const (
 	defaultConnections = 10 // a client; a plan without the limit is not one without limit
 	maxConnections     = 10_000_000
 	maxName            = 40 // of a limit: "limit:<name>" is a close reason of at most 60 bytes
+
+	defaultDelay = time.Second // when_exceeded: delay without max_delay
+	leastDelay   = time.Millisecond
+	longestDelay = time.Minute // a message that waits takes memory
 )
 
 var defaultTickets = Rate{N: 60, Per: time.Minute} // a client
@@ -117,6 +92,8 @@ type compiler struct {
 	problems []Problem
 	name     string   // of the limit
 	at       []string // its path
+
+	otherwise Defaults
 }
 
 func (c *compiler) problem(key, format string, args ...any) {
@@ -164,15 +141,67 @@ func (c *compiler) foreign(o *Options, keys ...string) {
 
 func (c *compiler) defaults(d Defaults) {
 	c.at = []string{"limit_defaults"}
-	c.modes(d.Window, d.Scope)
+	c.choice("window", d.Window, windows)
+	c.choice("scope", d.Scope, scopes)
 	c.choice("store_down", d.StoreDown, storeDowns)
+	c.otherwise = d
 }
 
-var storeDowns = []string{"local", "deny", "allow"} // of a limit with scope: cluster; a node's own limits do not ask the store
+// The values of window, scope and store_down.
+var (
+	windows    = []string{"token-bucket", "fixed"}
+	scopes     = []string{"node", "cluster"}
+	storeDowns = []string{"local", "deny", "allow"}
+)
 
-func (c *compiler) modes(window, scope string) {
-	c.choice("window", window, []string{"token-bucket"}, "fixed")
-	c.choice("scope", scope, []string{"node"}, "cluster")
+const fixed, cluster = "fixed", "cluster"
+
+// modes reads window and scope. What a limit does not say itself is as limit_defaults has it, where that is possible: a
+// default is for whom it fits.
+func (c *compiler) modes(o *Options, per Per) (isFixed, isCluster bool) {
+	before := len(c.problems)
+	c.choice("window", o.Window, windows)
+	c.choice("scope", o.Scope, scopes)
+	own := per == PerConnection
+	alone := own || per.Has(PerNode)
+	switch {
+	case own && o.Window == fixed:
+		c.problem("window", "a fixed window is kept in the store, and a connection is gone when its socket is; use per: client, or window: token-bucket")
+	case own && o.Scope == cluster:
+		c.problem("scope", "a connection lives on one node, so scope: cluster says nothing; use per: client, or leave scope out")
+	case alone && o.Scope == cluster:
+		c.problem("scope", "per: node counts each node by itself, which scope: cluster contradicts; use per: plan for all nodes together, or leave scope out")
+	case o.Window == fixed && o.Burst != nil:
+		c.problem("burst", "a fixed window has no burst: all of its rate may come at once; leave burst out, or use window: token-bucket")
+	}
+	if len(c.problems) > before {
+		return false, false
+	}
+	isFixed = o.Window == fixed || o.Window == "" && c.otherwise.Window == fixed && !own && o.Burst == nil
+	isCluster = o.Scope == cluster || o.Scope == "" && c.otherwise.Scope == cluster && !alone
+	return isFixed, isCluster
+}
+
+// down reads store_down, which a limit that does not ask the store may have as well.
+func (c *compiler) down(o *Options) Down {
+	c.choice("store_down", o.StoreDown, storeDowns)
+	if o.StoreDown == "" {
+		return downs[c.otherwise.StoreDown]
+	}
+	return downs[o.StoreDown]
+}
+
+// delay reads max_delay.
+func (c *compiler) delay(o *Options, a Action) time.Duration {
+	switch {
+	case a != Delay && o.MaxDelay != 0:
+		c.problem("max_delay", "max_delay is for when_exceeded: delay; leave it out, or use that")
+	case o.MaxDelay != 0 && (o.MaxDelay < leastDelay || o.MaxDelay > longestDelay):
+		c.problem("max_delay", "%v is out of range: %v to %v", o.MaxDelay, leastDelay, longestDelay)
+	case a == Delay && o.MaxDelay == 0:
+		return defaultDelay
+	}
+	return o.MaxDelay
 }
 
 // limit compiles the limit c.name.
@@ -204,11 +233,7 @@ func (c *compiler) limit(o Options) {
 func (c *compiler) connections(o *Options) {
 	c.foreign(o, "rate", "burst", "when_exceeded", "max_delay", "hard", "counts", "window", "scope", "store_down")
 	c.choice("when_full", o.WhenFull, []string{"reject"}, "evict-oldest", "evict-idlest", "warn")
-	if o.Per == "ip" {
-		c.problem("per", "connections cannot be per ip: the address is not known when the ticket is issued and the slot reserved; use one of client, key")
-	} else {
-		c.per(&c.plan.Connections.Per, o.Per, PerClient, PerKey)
-	}
+	c.per(&c.plan.Connections.Per, o.Per, notAtIssue)
 	switch {
 	case o.Count == nil:
 		c.problem("", "no count: how many sockets at once, such as count: %d", defaultConnections)
@@ -222,29 +247,32 @@ func (c *compiler) connections(o *Options) {
 // tickets compiles how often tickets may be asked for.
 func (c *compiler) tickets(o *Options) {
 	c.foreign(o, "count", "when_full", "max_delay", "counts")
-	c.choice("store_down", o.StoreDown, []string{"deny"}) // tickets fail closed
-	c.modes(o.Window, o.Scope)
+	if slices.Contains(storeDowns, o.StoreDown) && o.StoreDown != "deny" {
+		c.problem("store_down", "tickets fail closed while the store is down, since a ticket needs it as well; use \"deny\", or leave store_down out")
+	} else {
+		c.choice("store_down", o.StoreDown, storeDowns)
+	}
 	c.choice("when_exceeded", o.WhenExceeded, []string{"warn"})
 	action := c.action(o, Close)
 	per := PerClient
-	c.per(&per, o.Per, PerClient, PerKey)
+	c.per(&per, o.Per, notForTickets)
+	isFixed, isCluster := c.modes(o, per)
 	rate, burst, ok := c.rate(o, false)
 	if ok {
 		c.plan.Tickets = newTickets(rate, burst, per, action != Warn)
+		c.plan.Tickets.Fixed, c.plan.Tickets.Cluster = isFixed, isCluster
 	}
 }
 
 // flow compiles a limit on messages or bytes.
 func (c *compiler) flow(o *Options, counts string) {
 	c.foreign(o, "count", "when_full")
-	if o.MaxDelay != 0 {
-		c.problem("max_delay", "max_delay belongs to when_exceeded: delay, which is not available in this version")
-	}
-	c.choice("store_down", o.StoreDown, storeDowns)
-	c.modes(o.Window, o.Scope)
-	c.choice("when_exceeded", o.WhenExceeded, slices.Sorted(maps.Keys(actions)), "delay", "drop-oldest")
+	c.choice("when_exceeded", o.WhenExceeded, slices.Sorted(maps.Keys(actions)))
 	l := Limit{Name: c.name, Reason: "limit:" + c.name, Counts: counts, Per: PerConnection, Action: c.action(o, Close)}
-	c.per(&l.Per, o.Per, PerConnection, PerClient, PerKey)
+	l.MaxDelay = c.delay(o, l.Action)
+	c.per(&l.Per, o.Per, nil)
+	l.Fixed, l.Cluster = c.modes(o, l.Per)
+	l.Down = c.down(o)
 	rate, burst, ok := c.rate(o, l.Bytes())
 	if !ok {
 		return
@@ -269,23 +297,6 @@ func (c *compiler) action(o *Options, otherwise Action) Action {
 		return a
 	}
 	return otherwise
-}
-
-// per stores what p says, if it is one of have.
-func (c *compiler) per(to *Per, p Per, have ...Per) {
-	names := make([]string, len(have))
-	for i, h := range have {
-		names[i] = string(h)
-	}
-	switch {
-	case p == "":
-	case slices.Contains(have, p):
-		*to = p
-	case strings.Contains(string(p), ","):
-		c.problem("per", "a list is not available in this version; use %s", oneOf(names))
-	default:
-		c.choice("per", string(p), names, "connection", "ip", "stream", "plan", "node")
-	}
 }
 
 // rate reads rate and burst.

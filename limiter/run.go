@@ -19,12 +19,16 @@ type Run struct {
 // ended.
 func (u *Run) Begin(p *Plan, r *Row, t *Table, d Direction, n, bytes int64, now mono.Time) bool {
 	rules := p.rules[d]
-	u.a.row, u.a.table, u.a.now, u.a.n = r, t, now, [2]int64{n, bytes}
+	u.a.row, u.a.table, u.a.now, u.a.n, u.a.run = r, t, now, [2]int64{n, bytes}, true
 	var v Verdict
-	if u.a.look(rules, &v); v.over != 0 {
+	if u.a.look(rules, &v); v.marks != 0 {
 		return false
 	}
-	if u.a.take(rules, &v); v.Action >= Drop {
+	if u.a.take(rules, &v); v.Action >= Hold {
+		return false
+	}
+	if v.marks != 0 { // while it was taken a purse ran dry, or its bank was given up
+		u.a.undo(rules)
 		return false
 	}
 	u.plan, u.d = p, d
@@ -90,13 +94,17 @@ func (u *Run) End(ds []Decisions) {
 // giveBack leaves in the bucket of rule i what was used.
 func (u *Run) giveBack(i int, rule *rule) {
 	s := u.a.saw[i]
+	if rule.where == inPurse {
+		u.a.table.purses.put(Ref(u.a.row.words[rule.word]), u.left[rule.kind], source(s.old), s.after)
+		return
+	}
 	if s.old == s.after {
 		return
 	}
 	u.a.n = u.used
 	after, _, _ := rule.next(s.old, &u.a) // less than what passed: it passes
 	word := &u.a.row.words[rule.word]
-	if rule.shared {
+	if rule.where == inTable {
 		u.a.table.At(Ref(*word)).CompareAndSwap(s.after, after)
 		return
 	}

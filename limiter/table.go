@@ -25,6 +25,8 @@ type Table struct {
 	clk     mono.Clock
 	buckets []bucket // never moves
 
+	purses *Purses // of limits that a bank keeps; nil: there are none
+
 	mu      sync.Mutex
 	index   *offheap.Index // by key
 	kept    []uint32       // heap of buckets without holders, the first full first
@@ -57,6 +59,13 @@ func NewTable(size int, seed uint64, clk mono.Clock) *Table {
 	t.kept = offheap.Make[uint32](t, size)[:0]
 	return t
 }
+
+// Lend gives t the purses of limits that a bank keeps, before the first Bind. Without them a plan that has such limits lets
+// nobody in.
+func (t *Table) Lend(p *Purses) { t.purses = p }
+
+// Purses returns what Lend gave, or nil.
+func (t *Table) Purses() *Purses { return t.purses }
 
 // Key returns what a bucket is found by: 64 bits of SHA-256 over the seed and the three names. A faster hash such as
 // xxhash will not do: for it, names that collide under every seed can be computed, and a client would empty another's

@@ -54,14 +54,14 @@ func TestUndo(t *testing.T) {
 			take(1) // before b is taken from: the first compare-and-swap fails, the second does not
 		}
 		a.take(rules, &v)
-		if v.Action != Close || v.Limit.Name != "z1" || v.Wait != time.Second || v.over != 1<<4 {
+		if v.Action != Close || v.Limit.Name != "z1" || v.Wait != time.Second || v.marks != overs<<4 {
 			t.Errorf("the verdict after a lost race is %+v", v)
 		}
 		if got := lefts(p, &row, tb, now); got != want {
 			t.Errorf("after a lost race %v are left, want %v", got, want)
 		}
 		for i := range 4 {
-			if !rules[i].shared {
+			if rules[i].where == inRow {
 				row.words[i] = a.saw[i].after
 			} else {
 				tb.At(Ref(row.words[i])).Store(a.saw[i].after)

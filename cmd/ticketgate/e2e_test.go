@@ -156,6 +156,7 @@ type cluster struct {
 	app     rig.Key // may ask on behalf of anyone; plan two
 	slow    rig.Key // plan slow
 	quiet   rig.Key // plan quiet
+	quota   rig.Key // plan quota
 	a, b    *rig.Node
 }
 
@@ -169,7 +170,7 @@ store: { kind: redis, url: "%s", timeout: 1s }
 secrets: { ticket_keys: "${file:ring}", key_hash: "${file:ring}" }
 auth: { keys: { source: [keys.yaml] } }
 products:
-  all: { streams: [relay, echo], plans: [two, slow, quiet] }
+  all: { streams: [relay, echo], plans: [two, slow, quiet, quota] }
 plans:
   two:
     limits:
@@ -185,6 +186,11 @@ plans:
       connections: { count: 10, per: client }
       tickets: { rate: 1000/1minute, per: client }
       messages-out: { rate: 5/1minute, per: client, when_exceeded: drop-newest }
+  quota:
+    limits:
+      connections: { count: 10, per: client }
+      tickets: { rate: 1000/1minute, per: client }
+      yearly: { counts: messages-in, rate: 5/52week, window: fixed, per: client, scope: cluster, when_exceeded: close }
 streams:
   relay: { backend: pool }
   echo: { backend: builtin }
@@ -209,6 +215,8 @@ func newCluster(t *testing.T) *cluster {
 	must(t, err)
 	c.quiet, err = rig.NewKey(c.ring, "quiet", "quiet", "all", "quiet", "delegate")
 	must(t, err)
+	c.quota, err = rig.NewKey(c.ring, "quota", "quota", "all", "quota", "delegate")
+	must(t, err)
 	c.a, c.b = c.node(), c.node()
 	return c
 }
@@ -221,7 +229,7 @@ func (c *cluster) node() *rig.Node {
 		Binary: bin,
 		Dir:    c.t.TempDir(),
 		Config: fmt.Sprintf(clusterYAML, c.redis.URL(), c.backend.address),
-		Files:  map[string]string{"ring": c.ring, "keys.yaml": c.app.Entry + c.slow.Entry + c.quiet.Entry},
+		Files:  map[string]string{"ring": c.ring, "keys.yaml": c.app.Entry + c.slow.Entry + c.quiet.Entry + c.quota.Entry},
 	})
 	must(c.t, err)
 	c.t.Cleanup(func() {
@@ -372,6 +380,29 @@ func TestMessageLimits(t *testing.T) {
 }
 
 // TestMessagesOutLimit: of seven answers of the backend five arrive, then one notice, then nothing; the socket stays open.
+// TestQuotaOverNodesAndRestarts: what a client has used of a quota of the calendar counts at every node, and after a restart.
+func TestQuotaOverNodesAndRestarts(t *testing.T) {
+	c := newCluster(t)
+	for i, n := range []*rig.Node{c.a, c.b} {
+		conn := c.open(n, c.issue(n, c.quota, request{Stream: "echo", Client: "ann"}))
+		for k := range 2 {
+			c.echo(conn, fmt.Sprint("node ", i, " message ", k))
+		}
+		must(t, conn.Close(websocket.StatusNormalClosure, ""))
+	}
+	must(t, c.a.Stop())
+	must(t, c.b.Stop())
+	n := c.node()
+	conn := c.open(n, c.issue(n, c.quota, request{Stream: "echo", Client: "ann"}))
+	c.echo(conn, "the fifth")
+	must(t, conn.Write(c.ctx, websocket.MessageText, []byte("the sixth")))
+	if _, text, err := conn.Read(c.ctx); websocket.CloseStatus(err) != 4429 || !strings.Contains(err.Error(), "limit:yearly") {
+		t.Errorf("the sixth: %q, %v; want 4429 limit:yearly", text, err)
+	}
+	other := c.open(n, c.issue(n, c.quota, request{Stream: "echo", Client: "bob"}))
+	c.echo(other, "another client")
+}
+
 func TestMessagesOutLimit(t *testing.T) {
 	c := newCluster(t)
 	conn := c.open(c.b, c.issue(c.a, c.quiet, request{Stream: "relay", Client: "out"}))

@@ -49,7 +49,8 @@ import (
 // Sizes of a node's shared tables.
 const (
 	cacheEntries  = 1 << 16 // tickets remembered as spent or refused: one node's redemptions of 30 s at 2,000 a second
-	sharedBuckets = 1 << 20 // message limits per client or key; 40 bytes each once used
+	sharedBuckets = 1 << 20 // message limits per client, key, ...; 40 bytes each once used
+	purses        = 1 << 18 // the same of limits that the store keeps; 152 bytes each once used
 
 	// The part of memory.outbound that is left to the allocator: resident memory is more than the buffers in use.
 	allocatorShare = 8
@@ -72,6 +73,10 @@ type gateway struct {
 	redis     *redis.Store // store, if it is that
 	count     *limiter.Count
 	messages  *limiter.Table
+	bank      limiter.Bank
+	purses    *limiter.Purses // nil: no plan has limits that the bank keeps
+	settled   chan struct{}   // closed when purses have given back what they had; nil: they were not started
+	settle    context.CancelFunc
 	memory    *pressure.Watch
 	certs     map[string]*certs.Store // by name of the tls entry, those that a listener uses
 	node      *node.Node
@@ -185,13 +190,13 @@ func (g *gateway) buildStore(isNew bool) error {
 		if err != nil {
 			return fmt.Errorf("store: %w", err)
 		}
-		g.store, g.redis = r, r
+		g.store, g.redis, g.bank = r, r, r
 	default:
 		m, err := memory.New(memory.Options{Clock: clk, Rand: rand.Reader})
 		if err != nil {
 			return err
 		}
-		g.store = m
+		g.store, g.bank = m, memory.NewBank(clk, 0)
 	}
 	g.count = limiter.NewCount(clk, g.c.Cluster.Lease)
 	o := node.Options{
@@ -295,6 +300,10 @@ func (g *gateway) buildEngine(streams []engine.StreamEntry, handlers []reactor.H
 	for _, name := range slices.Sorted(maps.Keys(c.Plans)) {
 		g.plans = append(g.plans, c.Plans[name].Compiled)
 	}
+	if slices.ContainsFunc(g.plans, (*limiter.Plan).Leased) {
+		g.purses = limiter.NewPurses(g.bank, purses, g.ring.Subject, mono.System)
+		g.messages.Lend(g.purses)
+	}
 	loops := processors()
 	limits, err := addresses(&c.Listen.Gate.PerAddress, loops)
 	if err != nil {
@@ -309,7 +318,7 @@ func (g *gateway) buildEngine(streams []engine.StreamEntry, handlers []reactor.H
 	e, err := engine.New(engine.Options{
 		Keys: g.ring, Cache: ticket.NewCache(cacheEntries), Redeemer: g.node, Count: g.count, Table: g.messages,
 		Policy: engine.NewPolicy(streams, g.plans), Clock: mono.System, Rand: rand.Reader,
-		Base: httpBase(publicURL(c, nil)), Origins: origins(c.Listen.Gate.Origins), Handlers: handlers,
+		Node: c.Node.Name, Base: httpBase(publicURL(c, nil)), Origins: origins(c.Listen.Gate.Origins), Handlers: handlers,
 		Deadlines: engine.Deadlines{TLS: c.Listen.Gate.Deadlines.TLS, Head: c.Listen.Gate.Deadlines.Head, Admit: c.Listen.Gate.Deadlines.Admit,
 			Ping: c.WebSocket.Ping, PongWait: c.WebSocket.PongWait, Idle: time.Duration(c.WebSocket.Idle)},
 		Control: c.WebSocket.Control, ControlBurst: 2 * c.WebSocket.Control.N, Assembly: c.WebSocket.Assembly,
@@ -326,6 +335,9 @@ func (g *gateway) buildEngine(streams []engine.StreamEntry, handlers []reactor.H
 		return err
 	}
 	g.engine = e
+	if g.purses != nil {
+		g.purses.OnAnswer(e.Answered)
+	}
 	for _, r := range g.relays {
 		if err := r.Bind(e); err != nil {
 			return err
@@ -421,8 +433,8 @@ func (g *gateway) buildHandshake(paths map[string]handshake.Handler) (err error)
 	}
 	g.handshake, err = handshake.New(handshake.Options{
 		Listener: ln, GateURL: g.publicURL, TTL: c.Tickets.TTL, SessionMax: c.Tickets.SessionMax,
-		BindIP: c.Tickets.BindIP, Outstanding: c.Tickets.Outstanding, Keys: g.ring, Node: g.node,
-		Policy: func() *handshake.Policy { return g.policy }, Messages: g.messages, Draining: g.draining.Load, Overloaded: g.memory.Refuses, Extra: paths,
+		BindIP: c.Tickets.BindIP, Outstanding: c.Tickets.Outstanding, Keys: g.ring, Name: c.Node.Name, Node: g.node,
+		Policy: func() *handshake.Policy { return g.policy }, Messages: g.messages, Bank: g.bank, Draining: g.draining.Load, Overloaded: g.memory.Refuses, Extra: paths,
 		Clock: mono.System, Rand: rand.Reader, Log: g.log,
 	})
 	if err != nil {
@@ -483,6 +495,7 @@ func (g *gateway) run(ctx context.Context, serving func()) error {
 	sweeping, stop := context.WithCancel(ctx)
 	defer stop()
 	go g.sweep(sweeping)
+	g.lend(ctx)
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx)) // a drain, too, must not run out of memory
 	defer unwatch()
 	go g.watchMemory(watching)
@@ -499,6 +512,19 @@ func (g *gateway) run(ctx context.Context, serving func()) error {
 	over, cancel := context.WithTimeout(context.Background(), max(g.c.Drain.Grace, time.Second))
 	defer cancel()
 	return errors.Join(err, g.close(over))
+}
+
+// lend has the purses served until close.
+func (g *gateway) lend(ctx context.Context) {
+	if g.purses == nil {
+		return
+	}
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx)) // until the last socket has gone
+	g.settled, g.settle = make(chan struct{}), stop
+	go func() { // close waits for it
+		defer close(g.settled)
+		g.purses.Run(serving, max(g.c.Store.Timeout, time.Second))
+	}()
 }
 
 // sweepEvery is how often slots that nobody holds any more are forgotten.
@@ -543,6 +569,10 @@ func (g *gateway) close(ctx context.Context) error {
 	}
 	for _, r := range g.relays {
 		r.Close()
+	}
+	if g.settled != nil {
+		g.settle()
+		<-g.settled
 	}
 	if g.node != nil {
 		if err := g.node.Close(ctx); err != nil {

@@ -9,7 +9,7 @@ import (
 // Echo implements engine.Stream; its methods belong to the loops. It keeps what it must know of a socket in the socket's
 // word, so one Echo serves all sockets of all loops. What the engine hands over whole comes back whole; a long binary frame
 // comes back as it arrives, each part as a frame of its own (RFC 6455 section 5.4 lets fragments change), so that pings and
-// close frames always stand between frames. A limit on what goes out that asks for a pause is not obeyed: the source is the client, whom messages-in limits.
+// close frames always stand between frames. The source of what goes out is the client, so a limit on it that asks to stop stops the client.
 type Echo struct{}
 
 var _ engine.Runner = Echo{}
@@ -42,9 +42,9 @@ func (Echo) ReceiveRun(c engine.Conn, run []frame.Event) {
 	hold(c)
 }
 
-// hold stops reading a client for which too much waits.
+// hold stops reading a client for which too much waits. What a limit holds back must be whole first, or it would wait for ever.
 func hold(c engine.Conn) {
-	if high := c.HighWater(); c.Queued() > high && c.Flush() > high { // what waits then is what Drained will tell of
+	if high := c.HighWater(); c.Held() && c.Word()&started == 0 || c.Queued() > high && c.Flush() > high { // what waits then is what Drained will tell of
 		c.SetWord(c.Word() | waiting)
 		c.Pause()
 	}
@@ -74,7 +74,7 @@ func part(c engine.Conn, ev *frame.Event) {
 
 // Drained reads the client again.
 func (Echo) Drained(c engine.Conn) {
-	if word := c.Word(); word&waiting != 0 {
+	if word := c.Word(); word&waiting != 0 && !c.Held() {
 		c.SetWord(word &^ waiting)
 		c.Resume()
 	}

@@ -36,13 +36,11 @@ func (b *backend) Drained(l *reactor.Loop, id reactor.ID) {
 	(*Relay)(b).release(l, b.rows.At(id.Slot()))
 }
 
-// Timer implements reactor.Handler: an attempt took too long, or a limit lets the backend be read again.
+// Timer implements reactor.Handler: an attempt took too long.
 func (b *backend) Timer(l *reactor.Loop, id reactor.ID) {
 	switch w := b.rows.At(id.Slot()); w.state {
 	case stateDialing, stateHead:
 		(*Relay)(b).reject(l, id, w, resultTimeout, engine.ErrBackendTimeout)
-	case stateOpen:
-		w.proceed(l, id, flagHeld)
 	}
 }
 

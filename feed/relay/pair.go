@@ -107,11 +107,18 @@ func (n *lane) mask() (m [4]byte) {
 	return m
 }
 
-// Drained implements engine.Stream and reads the backend again: all that waited for the client has gone out.
+// Drained implements engine.Stream and reads the backend again: all that waited for the client has gone out, or its limits let
+// more go.
 func (r *Relay) Drained(c engine.Conn) {
-	if id, w := r.pair(c); w != nil && w.flags&flagWaits != 0 {
-		w.proceed(c.Loop(), id, flagWaits)
+	id, w := r.pair(c)
+	if w == nil || w.flags&(flagWaits|flagHeld) == 0 {
+		return
 	}
+	why := flagWaits // the client has taken all
+	if !c.Held() {
+		why |= flagHeld
+	}
+	w.proceed(c.Loop(), id, why)
 }
 
 // frames takes what can be passed on out of in and says how many bytes that was.
@@ -215,15 +222,19 @@ func (r *Relay) waits(l *reactor.Loop, id reactor.ID, w *row, c engine.Conn) {
 }
 
 // begin asks the client's limits at the head of a frame. A limit that drops by length must know all of a message before
-// its first frame has gone on: then the fragments are gathered first. So are the parts of a frame that is to be compressed.
+// its first frame has gone on: then the fragments are gathered first. So are the parts of a frame that is to be compressed, or
+// that a limit may let wait, since what is held does not bring the rest of it.
 func (r *Relay) begin(l *reactor.Loop, id reactor.ID, w *row, c engine.Conn, ev *frame.Event) {
 	switch {
-	case ev.First && !ev.Fin:
+	case !ev.First || ev.Last && ev.Tail:
+	case ev.Fin:
+		if c.Compresses(ev.FrameLen) || c.Limits().Holds(limiter.Out) {
+			w.flags |= flagGathers
+		}
+	default:
 		if _, _, whole := c.Limits().Sees(limiter.Out); whole {
 			w.flags |= flagGathers
 		}
-	case ev.First && !ev.Tail && c.Compresses(ev.FrameLen):
-		w.flags |= flagGathers
 	}
 	if w.flags&(flagDropping|flagGathers) == 0 {
 		r.ask(l, id, w, c, ev.First, ev.FrameLen)
@@ -236,8 +247,7 @@ func (r *Relay) ask(l *reactor.Loop, id reactor.ID, w *row, c engine.Conn, first
 	case engine.SentDrop:
 		w.flags |= flagDropping
 	case engine.SentHold:
-		w.halt(l, id, flagHeld)
-		l.Arm(id, l.Now().Add(v.Wait))
+		w.halt(l, id, flagHeld) // until Drained
 	}
 }
 

@@ -200,6 +200,7 @@ func (m *Metrics) engine(s *sink) {
 		s.counter(decisions, l.Allow, l.Limit, l.Plan, "allow")
 		s.counter(decisions, l.Refuse, l.Limit, l.Plan, "refuse")
 		s.counter(decisions, l.Soft, l.Limit, l.Plan, "soft")
+		s.counter(decisions, l.Degraded, l.Limit, l.Plan, "degraded")
 	}
 	s.redemptions(e)
 	s.reactor(&e.Reactor)

@@ -66,7 +66,7 @@ var (
 	scriptUsed   = newScript("#!lua flags=no-writes", clockLua, usedLua)
 	scriptRenew  = newScript("#!lua flags=allow-oom", epochsLua, clockLua, renewLua)
 
-	scripts = []*script{scriptIssue, scriptRedeem, scriptAssert, scriptAsk, scriptRevoke, scriptUsed, scriptRenew}
+	scripts = []*script{scriptIssue, scriptRedeem, scriptAssert, scriptAsk, scriptRevoke, scriptUsed, scriptRenew, scriptBank}
 )
 
 func newScript(shebang string, parts ...string) *script {

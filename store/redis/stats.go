@@ -22,6 +22,7 @@ const (
 	opRevoke
 	opUsed
 	opRenew
+	opLease
 	opCount
 )
 
@@ -33,7 +34,7 @@ const (
 	labelCount
 )
 
-var opNames = [opCount]string{"issue", "redeem", "assert", "ask", "revoke", "used", "renew"}
+var opNames = [opCount]string{"issue", "redeem", "assert", "ask", "revoke", "used", "renew", "lease"}
 
 // ok: done as asked; refused: an answer that says no; error: no answer, it may have happened; unsent: not asked.
 var labelNames = [labelCount]string{"ok", "refused", "error", "unsent"}
@@ -82,7 +83,7 @@ type Stats struct {
 }
 
 // OpStats are the latencies of one operation with one result: "issue", "redeem" (each ticket of a batch counts), "assert"
-// (a batch), "ask", "revoke", "used", "renew"; "ok", "refused", "error", "unsent".
+// (a batch), "ask", "revoke", "used", "renew", "lease" (tokens of limits, a batch); "ok", "refused", "error", "unsent".
 type OpStats struct {
 	Op, Result string
 	Latency    stat.Snapshot
