@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // The life of a socket:
@@ -202,14 +203,31 @@ func (l *Loop) Peer(id ID) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(r.peer).Unmap(), r.port)
 }
 
+// Some calls f as Each does, for the sockets of at most n slots from slot from on, and returns where to go on; 0: all have been
+// looked at. Sockets that come meanwhile may be missed. On the loop only.
+func (l *Loop) Some(from uint32, n int, f func(id ID)) (next uint32) {
+	for slot := from; slot <= l.top; slot++ {
+		if n--; n < 0 {
+			return slot
+		}
+		l.each(slot, f)
+	}
+	return 0
+}
+
+// each calls f for the socket of slot, if it is this loop's.
+func (l *Loop) each(slot uint32, f func(id ID)) {
+	r := l.rows.At(slot)
+	id := ID(r.id.Load())
+	if id != 0 && id.Loop() == l.index && r.state >= stateDialing && r.state <= stateClosing {
+		f(id)
+	}
+}
+
 // Each calls f for every socket of this loop that is dialing, open or closing. f may close any of them. On the loop only.
 func (l *Loop) Each(f func(id ID)) {
 	for slot := uint32(0); slot <= l.top; slot++ {
-		r := l.rows.At(slot)
-		id := ID(r.id.Load())
-		if id != 0 && id.Loop() == l.index && r.state >= stateDialing && r.state <= stateClosing {
-			f(id)
-		}
+		l.each(slot, f)
 	}
 }
 
@@ -222,6 +240,23 @@ func (l *Loop) Close(id ID) {
 		l.end(id, r, CauseLocal, 0)
 	case r.state == stateOpen:
 		l.hangUp(id, r, CauseLocal)
+	}
+}
+
+// CloseWithin is Close for a socket that must not hear anything later than d from now: if its peer has not taken all that was sent
+// by then, the rest is lost, here and in the kernel, and the peer gets RST. On the loop only.
+func (l *Loop) CloseWithin(id ID, d time.Duration) {
+	l.Close(id)
+	if r := l.row(id); r != nil && r.state == stateClosing {
+		l.setTimer(id.Slot(), r, &r.due, l.tickAt(l.Now().Add(d))) // which its handler has no use for any more
+	}
+}
+
+// sever ends a closing socket, unless its peer has taken all there is.
+func (l *Loop) sever(id ID, r *row) {
+	if r.out != 0 || l.sys.unsent(int(id.Slot())) > 0 {
+		r.flags |= flagReset | flagLate
+		l.end(id, r, r.cause, 0)
 	}
 }
 
