@@ -1,0 +1,125 @@
+package redis
+
+import (
+	"context"
+	"crypto/rand"
+	_ "embed" // the scripts
+	"errors"
+	"fmt"
+
+	"github.com/redis/rueidis"
+
+	"ticketgate/revoke"
+	"ticketgate/ticket"
+)
+
+// The log of revocations. Its keys stand under one hash tag, so that a script touches one slot of a cluster:
+//
+//	<prefix>{revoked}:all     hash, field = id              the revocation, as JSON
+//	<prefix>{revoked}:order   zset, score = place           ids in the order of their publishing
+//	<prefix>{revoked}:ends    zset, score = end in ms       when each may be forgotten
+//	<prefix>{revoked}:state   hash                          history: drawn when the log began; last: the last place
+//	<prefix>{revoked}:news    channel                       an empty message says that something was added
+
+//go:embed revoke_publish.lua
+var revokePublishLua string
+
+//go:embed revoke_read.lua
+var revokeReadLua string
+
+// Revocations are small and few: they pass when Redis is out of memory.
+var (
+	scriptRevokePublish = newScript("#!lua flags=allow-oom", revokePublishLua)
+	scriptRevokeRead    = newScript("#!lua flags=no-writes", revokeReadLua)
+)
+
+func init() { scripts = append(scripts, scriptRevokePublish, scriptRevokeRead) }
+
+// Revocations is the store's log of them.
+func (s *Store) Revocations() revoke.Log { return revocations{s} }
+
+type revocations struct{ s *Store }
+
+func (c *commands) revokedKeys(names ...string) {
+	for _, name := range names {
+		c.buf = append(append(append(c.buf, c.prefix...), "{revoked}:"...), name...)
+		c.next()
+	}
+	c.endKeys()
+}
+
+func (r revocations) channel() string { return r.s.prefix + "{revoked}:news" }
+
+// Publish implements revoke.Log.
+func (r revocations) Publish(ctx context.Context, rs []revoke.Revocation) error {
+	c := newCommands(r.s.prefix, 1)
+	c.begin(scriptRevokePublish)
+	c.revokedKeys("all", "order", "ends", "state")
+	c.text(r.channel())
+	c.text(rand.Text()) // names the history, if it begins with this
+	c.int(revoke.Max)
+	for i := range rs {
+		c.text(rs[i].ID)
+		c.int(rs[i].Until.UnixMilli())
+		c.bytes(revoke.AppendText(nil, &rs[i]))
+	}
+	c.end()
+	n, err := r.s.oneInt(ctx, c)
+	if err == nil && n < 0 {
+		err = revoke.ErrFull
+	}
+	return err
+}
+
+// Read implements revoke.Log.
+func (r revocations) Read(ctx context.Context, p revoke.Place, most int) (page revoke.Page, err error) {
+	c := newCommands(r.s.prefix, 1)
+	c.begin(scriptRevokeRead)
+	c.revokedKeys("all", "order", "state")
+	c.text(p.History)
+	c.int(int64(p.Seq))
+	c.int(int64(most))
+	c.end()
+	m, err := r.s.one(ctx, c)
+	if err != nil {
+		return page, err
+	}
+	parts, err := m.ToArray()
+	if err != nil || len(parts) < 3 {
+		return page, errAnswer
+	}
+	history, err1 := parts[0].ToString()
+	seq, err2 := number(&parts[1], 10, 64)
+	more, err3 := parts[2].AsInt64()
+	if errors.Join(err1, err2, err3) != nil {
+		return page, errAnswer
+	}
+	page = revoke.Page{Next: revoke.Place{History: history, Seq: seq}, Reset: history != p.History, More: more == 1}
+	for i := range parts[3:] {
+		text, err := parts[3+i].AsBytes()
+		if err != nil {
+			return page, errAnswer
+		}
+		page.Texts = append(page.Texts, text)
+	}
+	return page, nil
+}
+
+// Watch implements revoke.Log, on a connection of its own.
+func (r revocations) Watch(ctx context.Context, changed func()) error {
+	if err := r.s.listen(ctx, r.channel(), changed); err != nil {
+		return fmt.Errorf("%w: %w", ticket.ErrUnavailable, err)
+	}
+	return ctx.Err()
+}
+
+// listen calls heard when it is subscribed to channel and for each message there, until ctx ends or the connection does.
+func (s *Store) listen(ctx context.Context, channel string, heard func()) error {
+	client, err := rueidis.NewClient(s.option)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	ctx = rueidis.WithOnSubscriptionHook(ctx, func(rueidis.PubSubSubscription) { heard() })
+	return client.Receive(ctx, client.B().Subscribe().Channel(channel).Build(), func(rueidis.PubSubMessage) { heard() })
+}
