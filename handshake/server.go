@@ -44,6 +44,14 @@ type Node interface {
 	Ready() error               // nil, or why no ticket would work now
 }
 
+// Revoked knows what was taken back. Any goroutine may call it.
+type Revoked interface {
+	// Key reports whether this key gets nothing any more.
+	Key(id string) bool
+	// Issue reports whether a ticket may be issued for c, and may set c.IssuedAt later, behind what was taken back just now.
+	Issue(c *ticket.Claims) bool
+}
+
 // Options configure a Server. What has a default may be zero.
 type Options struct {
 	Address      string        // host:port; port 0 takes a free one
@@ -69,6 +77,7 @@ type Options struct {
 	Messages   *limiter.Table     // the engine's buckets, for GET /v1/limits; nil: it tells no use of limits on messages
 	Draining   func() bool        // nil: never
 	Overloaded func() bool        // memory runs out: no tickets. nil: never
+	Revoked    Revoked            // nil: nothing ever is
 	Extra      map[string]Handler // further paths; one that ends in "/" stands for all below it
 
 	Clock mono.Clock

@@ -226,8 +226,11 @@ func (g *rig) end() {
 	g.must(g.store.Store.Close())
 }
 
+// hashRing hashes keys.
+var hashRing = "h:" + base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{'h'}, 32))
+
 func (g *rig) policy() *handshake.Policy {
-	ring, err := auth.ParseRing("h:" + base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{'h'}, 32)))
+	ring, err := auth.ParseRing(hashRing)
 	g.must(err)
 	past := noon.Add(-time.Hour)
 	var recs []auth.Record
