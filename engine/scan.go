@@ -169,6 +169,16 @@ func (e *Engine) Close(sel Selector, code frame.Code, over time.Duration, ended 
 	e.Sweep(func(s *Socket) (Sentence, bool) { return how, m.means(s) }, ended)
 }
 
+// Count tells ended how many sockets Close would close now.
+func (e *Engine) Count(sel Selector, ended func(met int)) {
+	m, ok := e.matcher(&sel)
+	if !ok {
+		ended(0)
+		return
+	}
+	e.each(0, func(_ *worker, s *Socket) bool { return m.means(s) }, ended)
+}
+
 // closeOne is Close for a socket whose place is known.
 func (e *Engine) closeOne(m *matcher, how Sentence, ended func(int)) {
 	e.Do(m.conn.Loop(), func(l *reactor.Loop) {

@@ -1,6 +1,8 @@
 package handshake_test
 
 import (
+	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +21,46 @@ type takenBack struct {
 
 func (b takenBack) Key(id string) bool          { return b.Set.Key(id, b.g.clock.Wall()) }
 func (b takenBack) Issue(c *ticket.Claims) bool { return b.Set.Issue(c, b.g.clock.Wall()) }
+
+func (b takenBack) TakenBack(ctx context.Context, u ticket.Subject, h ticket.Hash, owner string) error {
+	b.g.noted = fmt.Sprintf("%x of %s", h, owner)
+	return b.g.memory.Note(ctx, u, h, owner, time.Minute)
+}
+
+func (b takenBack) State(_ context.Context, id, owner string) (string, error) {
+	if b.g.store.fault.Load() != nil {
+		return "", *b.g.store.fault.Load()
+	}
+	if owner != "app" || strings.HasSuffix(id, "x") {
+		return "", nil
+	}
+	return "spent", nil
+}
+
+// TestTicketState: whose ticket it is learns what became of it, and nobody else that there was one.
+func TestTicketState(t *testing.T) {
+	g, _ := revoking(t, nil)
+	id := g.issue("ann")["id"].(string)
+	ask := call{method: "GET", path: "/v1/tickets/" + id, key: g.key}
+	if a := g.do(ask); a.StatusCode != 200 || string(a.body) != `{"id":"`+id+`","state":"spent"}` {
+		t.Errorf("%d %s", a.StatusCode, a.body)
+	}
+	ask.key = g.gold
+	g.do(ask).wantProblem(t, 404, "not-found", "")
+	ask.key, ask.path = g.key, ask.path+"x"
+	g.do(ask).wantProblem(t, 404, "not-found", "")
+	g.do(call{method: "GET", path: "/v1/tickets/" + id}).wantProblem(t, 401, "unauthenticated", "")
+	if a := g.do(call{method: "OPTIONS", path: "/v1/tickets/" + id}); a.Header.Get("Allow") != "DELETE, GET, HEAD, OPTIONS" {
+		t.Errorf("allowed: %q", a.Header.Get("Allow"))
+	}
+	if a := g.do(call{method: "DELETE", path: "/v1/tickets/" + id, key: g.key}); a.StatusCode != 204 || !strings.HasSuffix(g.noted, " of app") {
+		t.Errorf("revoke: %d, noted %q", a.StatusCode, g.noted)
+	}
+	down := ticket.ErrUnavailable
+	g.store.fault.Store(&down)
+	ask.path = "/v1/tickets/" + id
+	g.do(ask).wantProblem(t, 503, "store-unavailable", "")
+}
 
 // revoking starts a front end that knows what the returned Set does, and keeps the last grant.
 func revoking(t *testing.T, grant *[]byte) (*rig, *revoke.Set) {

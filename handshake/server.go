@@ -50,6 +50,10 @@ type Revoked interface {
 	Key(id string) bool
 	// Issue reports whether a ticket may be issued for c, and may set c.IssuedAt later, behind what was taken back just now.
 	Issue(c *ticket.Claims) bool
+	// TakenBack notes that owner has taken an unused ticket back, for State.
+	TakenBack(ctx context.Context, u ticket.Subject, h ticket.Hash, owner string) error
+	// State is what became of the ticket with this public id: unused, spent, expired or revoked; "": owner has no such ticket.
+	State(ctx context.Context, id, owner string) (string, error)
 }
 
 // Options configure a Server. What has a default may be zero.

@@ -154,6 +154,8 @@ type rig struct {
 	rnd      *source
 	node     *node
 	store    *store
+	memory   *memory.Store // inside it
+	noted    string        // a ticket that was taken back
 	ring     *ticket.KeyRing
 	log      *syncBuffer
 	draining atomic.Bool
@@ -175,7 +177,7 @@ func start(t testing.TB, change func(*rig, *handshake.Options)) *rig {
 	g.must(err)
 	view, err := kept.Renew(context.Background(), &ticket.RenewRequest{Incarnation: 1, Name: "test", Lease: 45 * time.Second})
 	g.must(err)
-	g.store = &store{Store: kept}
+	g.store, g.memory = &store{Store: kept}, kept
 	g.node = &node{clock: g.clock}
 	g.node.epoch.Store(uint32(view.Epoch))
 	g.ring, err = ticket.ParseKeyRing("a:" + keyOfBytes)

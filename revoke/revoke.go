@@ -129,7 +129,7 @@ func (r *Revocation) Check() error {
 		return errors.New("selector: empty; name at least one of key, client, stream, plan, ticket, connection")
 	case len(r.Reason) > ReasonMax || !printable(r.Reason):
 		return fmt.Errorf("reason: at most %d bytes that can be printed", ReasonMax)
-	case s.Ticket != "" && !isTicket(s.Ticket):
+	case s.Ticket != "" && !IsTicket(s.Ticket):
 		return errors.New("ticket: no ticket has this id")
 	case r.Code != 0 && (r.Code < 1000 || r.Code > 4999):
 		return errors.New("code: want 1000 to 4999")
@@ -139,7 +139,7 @@ func (r *Revocation) Check() error {
 	return nil
 }
 
-func isTicket(id string) bool {
+func IsTicket(id string) bool {
 	_, _, _, err := ticket.ParsePublicID(id)
 	return err == nil
 }

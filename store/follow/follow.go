@@ -11,6 +11,7 @@ package follow
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -18,6 +19,7 @@ import (
 
 	"ticketgate/internal/mono"
 	"ticketgate/revoke"
+	"ticketgate/ticket"
 )
 
 // Options configure a Follower. All but Logger are required.
@@ -45,10 +47,10 @@ const (
 	tellSize    = 100 // revocations published at once
 )
 
-// Why a node is not ready.
+// Why a node is not ready. Both are ticket.ErrUnavailable.
 var (
-	ErrUnread = errors.New("what is revoked is not known yet")
-	ErrStale  = errors.New("what is revoked cannot be read")
+	ErrUnread = fmt.Errorf("%w: what is revoked is not known yet", ticket.ErrUnavailable)
+	ErrStale  = fmt.Errorf("%w: what is revoked cannot be read", ticket.ErrUnavailable)
 )
 
 // A Follower follows one log. Any goroutine may use it.

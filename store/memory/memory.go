@@ -49,6 +49,7 @@ type Store struct {
 	room    atomic.Int64 // tickets that may still be put
 	closed  atomic.Bool
 	nodes   nodes
+	notes   notes
 	stripes [stripeCount]stripe
 }
 
