@@ -213,6 +213,10 @@ func (c *call) disconnectConnections() {
 		c.invalid("selector: name at least one of client, key, stream, plan, ticket, connection")
 		return
 	}
+	if d.Selector.Conn != "" && !engine.ValidConn(d.Selector.Conn) {
+		c.invalid("selector.connection: no connection has such an id")
+		return
+	}
 	c.closeAll(&d)
 }
 
