@@ -5,7 +5,7 @@
 //	server.go    fasthttp and its settings                     route.go   which path, which method, which origin
 //	caller.go    who calls, for whom                           auth/      hashed API keys
 //	issue.go     POST /v1/tickets                              body.go    its JSON
-//	revoke.go    DELETE /v1/tickets/{id}                       limits.go  GET /v1/limits, /v1/streams
+//	revoke.go    DELETE, GET /v1/tickets/{id}                  limits.go  GET /v1/limits, /v1/streams
 //	refusal.go   every no and its public words                 problem.go RFC 9457 body
 //
 // Its goroutines may wait; nothing here runs on an event loop.

@@ -25,6 +25,7 @@ type cluster struct {
 	redis *rig.Redis
 	ring  string
 	key   rig.Key
+	token string // of listen.admin, "" for none
 	http  *http.Client
 	dir   string
 	dial  func(ctx context.Context, gate string) (net.Conn, error) // how open connects; nil: plainly
@@ -34,20 +35,23 @@ type cluster struct {
 // clusterOptions say what a test needs beyond the defaults.
 type clusterOptions struct {
 	nodes   int
-	memory  bool              // one node with the memory store
-	backend string            // ws:// address of a backend for the stream "relay", "" for none
-	relays  map[string]string // more such streams, by name, instead of that one
-	yaml    string            // further lines of the configuration, at its top level
-	limits  string            // further limits of plan "p", as lines indented by six
-	count   int               // connections of a client; 0: 10
-	feeds   string            // of the stream "clock", as YAML; "" for a message each 10 ms
-	clock   string            // further keys of the stream "clock", with a comma in front
-	limit   uint64            // RLIMIT_NOFILE of the nodes
-	gate    string            // further keys of listen.gate, as they stand between braces; "": exemptLoopback
-	address string            // of the gate; "": a free port of 127.0.0.1
-	tags    []string          // of the build
-	env     []string          // beside the process's own
-	log     io.Writer         // gets all that the nodes log; nil: nobody
+	memory  bool                                          // one node with the memory store
+	backend string                                        // ws:// address of a backend for the stream "relay", "" for none
+	relays  map[string]string                             // more such streams, by name, instead of that one
+	yaml    string                                        // further lines of the configuration, at its top level
+	limits  string                                        // further limits of plan "p", as lines indented by six
+	count   int                                           // connections of a client; 0: 10
+	feeds   string                                        // of the stream "clock", as YAML; "" for a message each 10 ms
+	clock   string                                        // further keys of the stream "clock", with a comma in front
+	limit   uint64                                        // RLIMIT_NOFILE of the nodes
+	streams []string                                      // further streams that clock brings, which the keys may ask for
+	token   string                                        // of listen.admin
+	keys    func(ring string) (entries string, err error) // further entries of keys.yaml
+	gate    string                                        // further keys of listen.gate, as they stand between braces; "": exemptLoopback
+	address string                                        // of the gate; "": a free port of 127.0.0.1
+	tags    []string                                      // of the build
+	env     []string                                      // beside the process's own
+	log     io.Writer                                     // gets all that the nodes log; nil: nobody
 }
 
 // exemptLoopback lets clients of one loopback address connect as often as they like.
@@ -57,7 +61,7 @@ const baseYAML = `version: 1
 listen:
   handshake: { address: "127.0.0.1:0" }
   gate: { address: %q, public_url: "%s://gate.test", %s }
-  admin: { address: "127.0.0.1:0" }
+  admin: { address: "127.0.0.1:0"%s }
 secrets: { ticket_keys: "${file:ring}", key_hash: "${file:ring}" }
 auth: { keys: { source: [keys.yaml] } }
 drain: { over: 0s, grace: 1s }
@@ -89,6 +93,13 @@ func (o *clusterOptions) config(redis *rig.Redis) string {
 		stream += fmt.Sprintf("  %s: { backend: pool-%s }\n", name, name)
 		backend += fmt.Sprintf("  pool-%s: { targets: [%q] }\n", name, relays[name])
 	}
+	for _, name := range o.streams {
+		streams += ", " + name
+	}
+	admin := ""
+	if o.token != "" {
+		admin = ", token: " + o.token
+	}
 	store := "{ kind: memory }"
 	if redis != nil {
 		// Longer than the default: these tests are not about a slow Redis, but may run on a busy machine.
@@ -106,7 +117,7 @@ func (o *clusterOptions) config(redis *rig.Redis) string {
 	if strings.Contains(o.gate, "tls:") {
 		scheme = "wss"
 	}
-	return fmt.Sprintf(baseYAML, cmp.Or(o.address, "127.0.0.1:0"), scheme, cmp.Or(o.gate, exemptLoopback), streams, count, o.limits, o.clock, stream, backend, feed, store, o.yaml)
+	return fmt.Sprintf(baseYAML, cmp.Or(o.address, "127.0.0.1:0"), scheme, cmp.Or(o.gate, exemptLoopback), admin, streams, count, o.limits, o.clock, stream, backend, feed, store, o.yaml)
 }
 
 // httpTimeout is for a ticket or a look at the metrics: who waits longer has no answer.
@@ -120,7 +131,7 @@ func newHTTP(n int) *http.Client {
 
 // start runs the nodes; close ends them.
 func start(ctx context.Context, x *exam, o clusterOptions) (c *cluster, err error) {
-	c = &cluster{dir: x.dir, http: newHTTP(64)}
+	c = &cluster{dir: x.dir, http: newHTTP(64), token: o.token}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.close())
@@ -136,6 +147,14 @@ func start(ctx context.Context, x *exam, o clusterOptions) (c *cluster, err erro
 	if c.key, err = rig.NewKey(c.ring, "exam", "exam", "all", "p", "delegate"); err != nil {
 		return c, err
 	}
+	entries := c.key.Entry
+	if o.keys != nil {
+		more, err := o.keys(c.ring)
+		if err != nil {
+			return c, err
+		}
+		entries += more
+	}
 	if !o.memory {
 		if c.redis, err = rig.StartRedis(ctx, c.dir); err != nil {
 			return c, err
@@ -147,7 +166,7 @@ func start(ctx context.Context, x *exam, o clusterOptions) (c *cluster, err erro
 			return c, err
 		}
 		n, err := rig.Start(ctx, &rig.StartOptions{Binary: bin, Dir: dir, Config: o.config(c.redis), Limit: o.limit, Env: o.env, Log: o.log,
-			Files: map[string]string{"ring": c.ring, "keys.yaml": c.key.Entry}})
+			Files: map[string]string{"ring": c.ring, "keys.yaml": entries}})
 		if err != nil {
 			return c, err
 		}
@@ -185,6 +204,9 @@ func (c *cluster) metrics(ctx context.Context) (map[string]float64, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.nodes[0].Admin+"/metrics", nil)
 	if err != nil {
 		return nil, err
+	}
+	if c.token != "" {
+		r.Header.Set("Authorization", "Bearer "+c.token)
 	}
 	a, err := c.http.Do(r)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 // Redis is a redis-server process for programs; tests have store/redistest.
 type Redis struct {
 	Addr  string // host:port
+	dir   string
 	cmd   *exec.Cmd
 	ended <-chan error
 }
@@ -28,26 +29,40 @@ func StartRedis(ctx context.Context, dir string) (*Redis, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Redis{Addr: l.Addr().String()}
-	_, port, _ := net.SplitHostPort(r.Addr)
+	r := &Redis{Addr: l.Addr().String(), dir: dir}
 	if err := l.Close(); err != nil {
 		return nil, err
 	}
+	if err := r.run(ctx); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// Restart runs the server again after Stop, at the same address and without any data.
+func (r *Redis) Restart(ctx context.Context) error { return r.run(ctx) }
+
+// Signal sends s to the server.
+func (r *Redis) Signal(s os.Signal) error { return r.cmd.Process.Signal(s) }
+
+func (r *Redis) run(ctx context.Context) (err error) {
+	_, port, _ := net.SplitHostPort(r.Addr)
+	dir := r.dir
 	r.cmd = exec.Command("redis-server", "--bind", "127.0.0.1", "--port", port, "--dir", dir, "--save", "",
 		"--maxmemory-policy", "noeviction", "--logfile", dir+"/log")
 	if r.ended, err = startChild(r.cmd); err != nil {
-		return nil, err
+		return err
 	}
 	for {
 		select {
 		case err := <-r.ended:
 			text, _ := os.ReadFile(dir + "/log")
-			return nil, fmt.Errorf("redis-server ended at its start: %w: %s", err, text)
+			return fmt.Errorf("redis-server ended at its start: %w: %s", err, text)
 		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), r.Stop())
+			return errors.Join(ctx.Err(), r.Stop())
 		default:
 			if r.ping() {
-				return r, nil
+				return nil
 			}
 		}
 	}
