@@ -362,13 +362,13 @@ func (s *Set) Untold(most int) (list []Revocation) {
 	return list
 }
 
-// Told notes that the log has these.
-func (s *Set) Told(list []Revocation) {
+// Told notes that the log has these, or that it does not.
+func (s *Set) Told(list []Revocation, told bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for k := range list {
 		if i, ok := s.items[list[k].ID]; ok {
-			s.tell(i, true)
+			s.tell(i, told)
 		}
 	}
 }

@@ -233,7 +233,7 @@ func TestUntold(t *testing.T) {
 	if got := ids(s.Untold(4)); got != "3456" {
 		t.Errorf("untold %s", got)
 	}
-	s.Told(s.Untold(4))
+	s.Told(s.Untold(4), true)
 	if got := ids(s.Untold(100)); got != "789" || s.Waiting() != 3 {
 		t.Errorf("then %s", got)
 	}
@@ -262,7 +262,7 @@ func TestAllocations(t *testing.T) {
 	}); n != 0 {
 		t.Errorf("a redemption allocates %v times", n)
 	}
-	var bearer revoke.Opener = h.Opener
+	bearer := h.Opener
 	if n := testing.AllocsPerRun(1000, func() {
 		h.Opener = bearer
 		if _, ok := s.Socket(&h, 0, noon); ok {

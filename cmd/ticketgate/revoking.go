@@ -131,9 +131,9 @@ func (r *revoking) State(ctx context.Context, id, owner string) (string, error) 
 // state tells what became of a ticket: unused, spent, expired, revoked; "" if owner has none with this id, or no ticket at all has. owner
 // "" is anybody. What neither can be used nor was revoked is spent, until it would have expired; whose it was nobody remembers.
 func (r *revoking) state(ctx context.Context, id, owner string) (string, error) {
-	issued, u, h, err := ticket.ParsePublicID(id)
+	issued, u, h, bad := ticket.ParsePublicID(id)
 	now := r.node.StoreTime()
-	if err != nil || issued.After(now.Add(revoke.Slack)) {
+	if bad != nil || issued.After(now.Add(revoke.Slack)) {
 		return "", nil
 	}
 	l, err := r.look.Look(ctx, u, h, owner)
@@ -141,9 +141,9 @@ func (r *revoking) state(ctx context.Context, id, owner string) (string, error) 
 		return "", err
 	}
 	if l.Grant != nil {
-		c, err := ticket.ParseClaims(l.Grant)
+		c, bad := ticket.ParseClaims(l.Grant)
 		switch {
-		case err != nil || owner != "" && c.Key != owner:
+		case bad != nil || owner != "" && c.Key != owner:
 			return "", nil
 		case r.redeem(&c):
 			return "revoked", nil

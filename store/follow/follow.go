@@ -126,17 +126,17 @@ func (f *Follower) Publish(ctx context.Context, r *revoke.Revocation) (told bool
 	if err := r.Check(); err != nil {
 		return false, err
 	}
-	if f.o.Set.Add(r, false, f.o.Now()) == revoke.NoRoom {
+	if f.o.Set.Add(r, true, f.o.Now()) == revoke.NoRoom { // told: about to be, so that the reader does not tell it as well
 		return false, ErrFull
 	}
 	f.o.Changed()
 	list := []revoke.Revocation{*r}
 	if err := f.o.Log.Publish(ctx, list); err != nil {
+		f.o.Set.Told(list, false)
 		f.o.Logger.Warn("a revocation is known to this node only, until the store takes it", "id", r.ID, "reason", err)
 		f.kick()
 		return false, nil
 	}
-	f.o.Set.Told(list)
 	return true, nil
 }
 
@@ -284,6 +284,6 @@ func (f *Follower) tell(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		f.o.Set.Told(list)
+		f.o.Set.Told(list, true)
 	}
 }

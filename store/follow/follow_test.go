@@ -35,8 +35,8 @@ func follower(log revoke.Log, now func() time.Time, clock mono.Clock) *node {
 	return n
 }
 
-// real is a node on a Redis server, running until the test ends.
-func real(t *testing.T, server *redistest.Server) *node {
+// running is a node on a Redis server, running until the test ends.
+func running(t *testing.T, server *redistest.Server) *node {
 	t.Helper()
 	n := stopped(t, server)
 	n.Start(t.Context())
@@ -101,7 +101,7 @@ func (n *node) stats() (s follow.Stats) {
 // TestNodesTellEachOther: what one publishes the others know; what was published before a node came, it knows when it has started.
 func TestNodesTellEachOther(t *testing.T) {
 	server := redistest.Start(t)
-	a, b := real(t, server), real(t, server)
+	a, b := running(t, server), running(t, server)
 	a.publish(t, "one", true)
 	b.publish(t, "two", true)
 	until(t, "each knows both", func() bool { return a.knows("one", "two") && b.knows("one", "two") })
@@ -122,7 +122,7 @@ func TestNodesTellEachOther(t *testing.T) {
 // TestOutage: what is revoked while the store stands still counts where it was said, and everywhere once the store is back.
 func TestOutage(t *testing.T) {
 	server := redistest.Start(t)
-	a, b := real(t, server), real(t, server)
+	a, b := running(t, server), running(t, server)
 	server.Pause()
 	a.publish(t, "during", false)
 	if s := a.stats(); s.Waiting != 1 {
@@ -138,7 +138,7 @@ func TestOutage(t *testing.T) {
 // knows it as well.
 func TestDataLost(t *testing.T) {
 	server := redistest.Start(t)
-	a, b := real(t, server), real(t, server)
+	a, b := running(t, server), running(t, server)
 	var all []string
 	for i := range 250 {
 		id := fmt.Sprint("r", i)
@@ -154,7 +154,7 @@ func TestDataLost(t *testing.T) {
 	var late *node
 	until(t, "a node that comes later knows all", func() bool {
 		if late == nil {
-			late = real(t, server)
+			late = running(t, server)
 		}
 		return late.knows(all...)
 	})
@@ -164,7 +164,7 @@ func TestDataLost(t *testing.T) {
 func TestManyAtOnce(t *testing.T) {
 	const n = 5000
 	server := redistest.Start(t)
-	a, b := real(t, server), real(t, server)
+	a, b := running(t, server), running(t, server)
 	done := make(chan error, 2)
 	for k, node := range []*node{a, b} {
 		go func() {

@@ -62,8 +62,8 @@ func lostRights(ctx context.Context, x *exam) error {
 	var fleet, away rig.Key
 	c, err := start(ctx, x, clusterOptions{
 		nodes: rightNodes, token: "exam", streams: []string{"loud"},
-		feeds: "{ kind: clock, every: 100ms }\n  loud: { kind: clock, every: 20ms, pad: 8KiB }",
-		clock: " }\n  loud: { feed: loud, slow_consumer: { queue: 64KiB, then: drop-oldest }",
+		feeds: "{ kind: clock, every: 500ms }\n  loud: { kind: clock, every: 100ms, pad: 32KiB }",
+		clock: " }\n  loud: { feed: loud, slow_consumer: { queue: 128KiB, then: drop-oldest }",
 		keys: func(ring string) (entries string, err error) {
 			add := func(id string, end time.Time) (k rig.Key) {
 				if err == nil {
@@ -162,51 +162,54 @@ func (c *cluster) revokeEach(ctx context.Context, x *exam, n int) error {
 	return c.judge(ctx, x, "each client by a request of its own", holders, frame.CloseRevoked, rightCluster)
 }
 
+// outage is a time in which Redis does not answer, and what is revoked then.
+type outage struct {
+	name, method, path, body string
+	key                      rig.Key
+	begin, end               func() error
+}
+
 // revokeUnheard revokes while Redis stands still, and while it is gone: the other nodes are caught up.
 func (c *cluster) revokeUnheard(ctx context.Context, x *exam, key rig.Key, n int) error {
-	for _, outage := range []struct {
-		name, method, path, body string
-		key                      rig.Key
-		begin, end               func() error
-	}{
+	for _, outage := range []outage{
 		{"revoked while Redis stood still", http.MethodDelete, "/v1/keys/away", "", key,
 			func() error { return c.redis.Signal(syscall.SIGSTOP) }, func() error { return c.redis.Signal(syscall.SIGCONT) }},
 		{"revoked while Redis was gone, which came back empty", http.MethodPost, "/v1/connections:disconnect", `{"selector":{"key":"exam","stream":"clock"}}`, c.key,
 			c.redis.Stop, func() error { return c.redis.Restart(ctx) }},
 	} {
-		holders, err := c.hold(ctx, n, "away", func(int) rig.Key { return outage.key })
-		defer letGo(holders)
-		if err != nil {
-			return err
-		}
-		if outage.body != "" {
-			for _, h := range holders {
-				h.lags = false // and on stream clock
-			}
-		}
-		if err := outage.begin(); err != nil {
-			return err
-		}
-		asked := time.Now()
-		if err := errors.Join(c.change(ctx, 0, outage.method, outage.path, outage.body, http.StatusAccepted), rest(ctx, rightOut), outage.end()); err != nil {
-			return err
-		}
-		back := time.Now()
-		var concerned []*holder
-		for i, h := range holders {
-			if outage.body != "" && i%rightLaggard == 0 {
-				continue // of stream loud
-			}
-			if h.ends = back; i%len(c.nodes) == 0 {
-				h.ends = asked
-			}
-			concerned = append(concerned, h)
-		}
-		if err := c.judge(ctx, x, outage.name, concerned, frame.CloseRevoked, 0); err != nil {
+		if err := c.unheard(ctx, x, &outage, n); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// unheard is one of them.
+func (c *cluster) unheard(ctx context.Context, x *exam, o *outage, n int) error {
+	holders, err := c.hold(ctx, n, "away", func(int) rig.Key { return o.key })
+	defer letGo(holders)
+	if err != nil {
+		return err
+	}
+	if err := o.begin(); err != nil {
+		return err
+	}
+	asked := time.Now()
+	if err := errors.Join(c.change(ctx, 0, o.method, o.path, o.body, http.StatusAccepted), rest(ctx, rightOut), o.end()); err != nil {
+		return err
+	}
+	back := time.Now()
+	var concerned []*holder
+	for i, h := range holders {
+		if o.body != "" && i%rightLaggard == 0 {
+			continue // of stream loud
+		}
+		if h.ends = back; i%len(c.nodes) == 0 {
+			h.ends = asked
+		}
+		concerned = append(concerned, h)
+	}
+	return c.judge(ctx, x, o.name, concerned, frame.CloseRevoked, 0)
 }
 
 // change sends one request to the admin API of node i and wants an answer of status.
@@ -305,6 +308,9 @@ func (h *holder) listen() {
 		}
 		over := !h.closed.IsZero()
 		h.mu.Unlock()
+		if !over && f.op == frame.Ping {
+			_ = h.send(frame.Pong, f.payload) // who does not get it ends the socket, which shows
+		}
 		if over {
 			_ = h.send(frame.Close, nil) // it may be gone already
 			return
