@@ -14,7 +14,7 @@ type Look struct {
 // A Looker is a Store that tells about tickets without spending them. Any goroutine may call it.
 type Looker interface {
 	// Look tells about ticket h of subject u. owner "" is anybody's; to any other owner than that at issue a ticket that was taken back
-	// is none. Whose an unused one is, its grant says.
+	// is none. Whose an unused one is, and whether h is the subject's, its grant says.
 	Look(ctx context.Context, u Subject, h Hash, owner string) (Look, error)
 	// Note keeps for life that owner has taken h back.
 	Note(ctx context.Context, u Subject, h Hash, owner string, life time.Duration) error

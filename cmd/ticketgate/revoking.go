@@ -143,7 +143,7 @@ func (r *revoking) state(ctx context.Context, id, owner string) (string, error) 
 	if l.Grant != nil {
 		c, bad := ticket.ParseClaims(l.Grant)
 		switch {
-		case bad != nil || owner != "" && c.Key != owner:
+		case bad != nil || c.ID != id || owner != "" && c.Key != owner:
 			return "", nil
 		case r.redeem(&c):
 			return "revoked", nil

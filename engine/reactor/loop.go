@@ -144,8 +144,8 @@ func (l *Loop) onWake() {
 	l.woken.Store(false) // before looking: whoever comes later wakes again
 	l.stat.wakes.Add(1)
 	l.runCommands()
+	l.runAgain() // before drain: what that puts off is for the next round
 	l.drain(workBatch)
-	l.runAgain()
 	l.fire()
 	l.settle()
 	l.putOffTurns()

@@ -25,6 +25,12 @@ func TestRevocations(t *testing.T) {
 	})
 }
 
+func TestLooks(t *testing.T) {
+	server := redistest.Start(t)
+	client := raw(t, server)
+	storetest.Looks(t, open(t, server, "tg:"), func(t testing.TB, d time.Duration) { pass(t, client, d) })
+}
+
 func revocation(id string) revoke.Revocation {
 	now := time.Now().Truncate(time.Millisecond)
 	return revoke.Revocation{ID: id, At: now, What: revoke.Selector{Key: "k"}, Code: 4403, Until: now.Add(time.Hour)}

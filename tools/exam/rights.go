@@ -38,6 +38,7 @@ const (
 	rightWithin  = 5 * time.Second
 	rightCluster = 100 * time.Millisecond // p99 over the cluster while Redis is up
 	rightEarly   = 300 * time.Millisecond // by which the store's clock, as a node knows it, may be ahead of this one
+	rightPace    = 5 * time.Millisecond   // between requests that each disconnect one client
 	rightOut     = 2 * time.Second        // how long Redis stands still
 )
 
@@ -139,7 +140,7 @@ func (c *cluster) revokeAtOnce(ctx context.Context, x *exam, key rig.Key, n int)
 	return c.judge(ctx, x, "a key revoked", holders, frame.CloseRevoked, rightCluster)
 }
 
-// revokeEach disconnects as many clients, each by a request of its own, at all nodes at once.
+// revokeEach disconnects as many clients, each by a request of its own, at all nodes in turn.
 func (c *cluster) revokeEach(ctx context.Context, x *exam, n int) error {
 	holders, err := c.hold(ctx, n, "single", func(int) rig.Key { return c.key })
 	defer letGo(holders)
@@ -150,7 +151,11 @@ func (c *cluster) revokeEach(ctx context.Context, x *exam, n int) error {
 		return err
 	}
 	var failed atomic.Pointer[error]
+	begun := time.Now()
 	each(holders, 2*len(c.nodes), func(i int, h *holder) {
+		if rest(ctx, time.Until(begun.Add(time.Duration(i)*rightPace))) != nil {
+			return
+		}
 		h.ends = time.Now()
 		if err := c.change(ctx, i%len(c.nodes), http.MethodPost, "/v1/clients/"+h.client+":disconnect", "{}", http.StatusOK); err != nil {
 			failed.CompareAndSwap(nil, &err)
