@@ -34,7 +34,7 @@ func TestCloseWithin(t *testing.T) {
 		size int
 	}{
 		{"more than the kernels take", 4 << 20}, // waits in the queue
-		{"more than the peer's kernel takes", 40 << 10},
+		{"more than the peer's kernel takes", 12 << 10},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			last = make([]byte, c.size)
