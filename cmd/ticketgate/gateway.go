@@ -464,6 +464,7 @@ func (g *gateway) run(ctx context.Context, serving func()) error {
 	defer unwatch()
 	go g.watchMemory(watching)
 	go g.revoking.sweep(watching) // and who is revoked then goes at once
+	go g.followPlans(sweeping)
 	go tidyUp(sweeping, debug.FreeOSMemory)
 	g.watchCerts(sweeping)
 	serving()

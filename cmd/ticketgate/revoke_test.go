@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -116,6 +117,23 @@ func TestRevokedEverywhere(t *testing.T) {
 		state := func(k *rig.Ticket) any {
 			_, v := c.operate(c.b, "GET", "/v1/tickets/"+k.ID, "")
 			return v["state"]
+		}
+		asked := func(k *rig.Ticket, key rig.Key) string {
+			r, err := http.NewRequestWithContext(c.ctx, http.MethodGet, "http://"+c.b.Handshake+"/v1/tickets/"+k.ID, nil)
+			must(t, err)
+			r.Header.Set("X-API-Key", key.Text)
+			a, err := http.DefaultClient.Do(r)
+			must(t, err)
+			defer a.Body.Close()
+			text, err := io.ReadAll(a.Body)
+			must(t, err)
+			return fmt.Sprintf("%d %s", a.StatusCode, text)
+		}
+		if got := asked(unused, c.slow); got != `200 {"id":"`+unused.ID+`","state":"unused"}` {
+			t.Errorf("who asked for it learns %s", got)
+		}
+		if got := asked(unused, c.app); !strings.HasPrefix(got, "404 ") {
+			t.Errorf("another learns %s", got)
 		}
 		if state(unused) != "unused" || state(used) != "spent" {
 			t.Errorf("states %v, %v", state(unused), state(used))
@@ -280,6 +298,27 @@ func TestRevokedInAnOutage(t *testing.T) {
 	})
 }
 
+// TestKeyChangesPlan: a node that starts with another plan for a key closes, everywhere, what the key has opened under the former one.
+func TestKeyChangesPlan(t *testing.T) {
+	c := newCluster(t)
+	ask := func(key rig.Key) *rig.Ticket { return c.issue(c.a, key, request{Stream: "echo", Client: "ann"}) }
+	onA, onB, unused := c.open(c.a, ask(c.slow)), c.open(c.b, ask(c.slow)), ask(c.slow)
+	other := c.open(c.b, c.issue(c.a, c.app, request{Stream: "echo", Client: "bob"}))
+	c.node()
+	c.echo(onA, "a node that starts with the same plans changes nothing")
+	c.slow.Entry = strings.Replace(c.slow.Entry, "plan: slow", "plan: quiet", 1)
+	n := c.node()
+	c.wantClosed("on one node", onA, "4403 revoked")
+	c.wantClosed("on the other", onB, "4403 revoked")
+	if got := c.refused(c.b, unused.Path(), unused.Secret()); !strings.HasPrefix(got, "HTTP/1.1 401 ") {
+		t.Errorf("an unused ticket of the former plan: %q", got)
+	}
+	c.echo(other, "another key")
+	if k := c.issue(n, c.slow, request{Stream: "echo", Client: "ann"}); k.Plan != "quiet" {
+		t.Errorf("a new ticket has plan %s", k.Plan)
+	}
+}
+
 // TestSocketEndsWithItsKey: at the moment in which the key ends its sockets do, with 4401.
 func TestSocketEndsWithItsKey(t *testing.T) {
 	c := unstarted(t)
@@ -320,6 +359,9 @@ func TestOperate(t *testing.T) {
 			t.Errorf("%v: exit code %d, %v, want %d: %s%s", args, code, err, want, out, errs.String())
 		}
 		return string(out) + errs.String()
+	}
+	if f, err := os.Stat(path); err != nil || f.Mode().Perm() != 0o660 {
+		t.Errorf("the socket: %v, %v", f.Mode(), err)
 	}
 	at := []string{"--admin", "unix:" + path}
 	do := func(args ...string) string { t.Helper(); return run(0, append(args, at...)...) }

@@ -81,6 +81,39 @@ func (r *revoking) sweep(ctx context.Context) {
 	}
 }
 
+// planRetry is the time between tries to tell the store which plans keys have.
+const planRetry = time.Second
+
+// followPlans tells the store once which plans keys have, until ctx ends. What a key was given under a former plan is taken back on all
+// nodes: the file of the node that started last counts.
+func (g *gateway) followPlans(ctx context.Context) {
+	if g.redis == nil || len(g.c.Keys) == 0 {
+		return // alone, a node that starts has no sockets yet
+	}
+	plans := map[string]string{}
+	for i := range g.c.Keys {
+		plans[g.c.Keys[i].ID] = g.c.Keys[i].Plan
+	}
+	t := time.NewTicker(planRetry)
+	defer t.Stop()
+	for {
+		former, err := g.redis.KeyPlans(ctx, plans)
+		for id, plan := range former {
+			r := &revoke.Revocation{What: revoke.Selector{Key: id, Plan: plan}, Code: uint16(frame.CloseRevoked), Reason: "the key has another plan"}
+			told, perr := g.revoking.publish(ctx, r)
+			g.log.Info("a key has another plan: what it was given under the former one is taken back", "key", id, "former", plan, "plan", plans[id], "told", told, "error", perr)
+		}
+		if err == nil {
+			return
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // judge says whether a socket has to go for a revocation that was taken in after number after. It runs on the loops.
 func (r *revoking) judge(s *engine.Socket, after uint64) (engine.Sentence, bool) {
 	now := r.node.StoreTime()

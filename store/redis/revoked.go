@@ -6,6 +6,8 @@ import (
 	_ "embed" // the scripts
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/redis/rueidis"
 
@@ -19,6 +21,7 @@ import (
 //	<prefix>{revoked}:order   zset, score = place           ids in the order of their publishing
 //	<prefix>{revoked}:ends    zset, score = end in ms       when each may be forgotten
 //	<prefix>{revoked}:state   hash                          history: drawn when the log began; last: the last place
+//	<prefix>{revoked}:plans   hash, field = key id          the plan that the key has in the file of the node that started last
 //	<prefix>{revoked}:news    channel                       an empty message says that something was added
 
 //go:embed revoke_publish.lua
@@ -27,13 +30,17 @@ var revokePublishLua string
 //go:embed revoke_read.lua
 var revokeReadLua string
 
+//go:embed revoke_plans.lua
+var revokePlansLua string
+
 // Revocations are small and few: they pass when Redis is out of memory.
 var (
 	scriptRevokePublish = newScript("#!lua flags=allow-oom", revokePublishLua)
 	scriptRevokeRead    = newScript("#!lua flags=no-writes", revokeReadLua)
+	scriptRevokePlans   = newScript("#!lua flags=allow-oom", revokePlansLua)
 )
 
-func init() { scripts = append(scripts, scriptRevokePublish, scriptRevokeRead) }
+func init() { scripts = append(scripts, scriptRevokePublish, scriptRevokeRead, scriptRevokePlans) }
 
 // Revocations is the store's log of them.
 func (s *Store) Revocations() revoke.Log { return revocations{s} }
@@ -103,6 +110,36 @@ func (r revocations) Read(ctx context.Context, p revoke.Place, most int) (page r
 		page.Texts = append(page.Texts, text)
 	}
 	return page, nil
+}
+
+// plansAtOnce is how many keys one call names.
+const plansAtOnce = 500
+
+// KeyPlans keeps the plans of keys, by id, and returns the former ones of those that had another.
+func (s *Store) KeyPlans(ctx context.Context, plans map[string]string) (former map[string]string, err error) {
+	former = map[string]string{}
+	for ids := range slices.Chunk(slices.Sorted(maps.Keys(plans)), plansAtOnce) {
+		c := newCommands(s.prefix, 1)
+		c.begin(scriptRevokePlans)
+		c.revokedKeys("plans")
+		for _, id := range ids {
+			c.text(id)
+			c.text(plans[id])
+		}
+		c.end()
+		m, err := s.one(ctx, c)
+		if err != nil {
+			return former, err
+		}
+		changed, err := m.AsStrSlice()
+		if err != nil || len(changed)%2 != 0 {
+			return former, errAnswer
+		}
+		for i := 0; i < len(changed); i += 2 {
+			former[changed[i]] = changed[i+1]
+		}
+	}
+	return former, nil
 }
 
 // Watch implements revoke.Log, on a connection of its own.

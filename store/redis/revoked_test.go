@@ -3,6 +3,8 @@ package redis_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +25,24 @@ func TestRevocations(t *testing.T) {
 			Advance: func(t testing.TB, d time.Duration) { pass(t, client, d) },
 		}
 	})
+}
+
+// TestKeyPlans: a key whose plan is another than before is told, once; a new one is not.
+func TestKeyPlans(t *testing.T) {
+	s := open(t, redistest.Start(t), "tg:")
+	plans := map[string]string{}
+	for i := range 1200 {
+		plans[fmt.Sprint("k", i)] = "free"
+	}
+	for _, c := range []struct {
+		change, plan string
+		want         map[string]string
+	}{{"k0", "free", map[string]string{}}, {"k7", "gold", map[string]string{"k7": "free"}}, {"k7", "gold", map[string]string{}}, {"k7", "free", map[string]string{"k7": "gold"}}, {"new", "gold", map[string]string{}}} {
+		plans[c.change] = c.plan
+		if got, err := s.KeyPlans(t.Context(), plans); err != nil || !maps.Equal(got, c.want) {
+			t.Errorf("%s is %s: %v, %v, want %v", c.change, c.plan, got, err, c.want)
+		}
+	}
 }
 
 func TestLooks(t *testing.T) {
