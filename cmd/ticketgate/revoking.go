@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -164,9 +165,15 @@ func (r *revoking) State(ctx context.Context, id, owner string) (string, error) 
 // state tells what became of a ticket: unused, spent, expired, revoked; "" if owner has none with this id, or no ticket at all has. owner
 // "" is anybody. What neither can be used nor was revoked is spent, until it would have expired; whose it was nobody remembers.
 func (r *revoking) state(ctx context.Context, id, owner string) (string, error) {
-	issued, u, h, bad := ticket.ParsePublicID(id)
 	now := r.node.StoreTime()
-	if bad != nil || issued.After(now.Add(revoke.Slack)) {
+	if !revoke.IsTicket(id) {
+		return "", nil
+	}
+	issued, u, h, err := ticket.ParsePublicID(id)
+	if err != nil {
+		return "", err
+	}
+	if issued.After(now.Add(revoke.Slack)) {
 		return "", nil
 	}
 	l, err := r.look.Look(ctx, u, h, owner)
@@ -174,9 +181,11 @@ func (r *revoking) state(ctx context.Context, id, owner string) (string, error) 
 		return "", err
 	}
 	if l.Grant != nil {
-		c, bad := ticket.ParseClaims(l.Grant)
+		c, err := ticket.ParseClaims(l.Grant)
 		switch {
-		case bad != nil || c.ID != id || owner != "" && c.Key != owner:
+		case err != nil:
+			return "", fmt.Errorf("what the store has of a ticket: %w", err)
+		case c.ID != id || owner != "" && c.Key != owner:
 			return "", nil
 		case r.redeem(&c):
 			return "revoked", nil

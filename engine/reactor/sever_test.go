@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -18,10 +19,10 @@ func TestCloseWithin(t *testing.T) {
 		err error
 	}
 	ended := make(chan ending, 1)
-	var last []byte
+	var size atomic.Int64
 	h := &script{
 		open: func(l *reactor.Loop, id reactor.ID) {
-			if err := l.Write(id, last); err != nil {
+			if err := l.Write(id, make([]byte, size.Load())); err != nil {
 				t.Error(err)
 			}
 			l.CloseWithin(id, 300*time.Millisecond)
@@ -37,7 +38,7 @@ func TestCloseWithin(t *testing.T) {
 		{"more than the peer's kernel takes", 12 << 10},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			last = make([]byte, c.size)
+			size.Store(int64(c.size))
 			d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) (err error) {
 				e := raw.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 2<<10) })
 				return errors.Join(e, err)
