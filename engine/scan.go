@@ -267,14 +267,37 @@ type Filter struct {
 // Connections lists open sockets in the order of their places, from place from on: most at the most, 1 or more. next is where to go on; 0:
 // there are no more. The list is no snapshot: sockets open and close while it is made. Any goroutine but a loop's may call it.
 func (e *Engine) Connections(ctx context.Context, f *Filter, from uint32, most int) (list []Connection, next uint32, err error) {
+	found := make(chan []Connection, 1)
+	e.find(f, from, most, func(all []Connection) { found <- all })
+	select {
+	case all := <-found:
+		list, next = page(all, most)
+		return list, next, nil
+	case <-ctx.Done():
+		return nil, 0, ctx.Err()
+	}
+}
+
+// page is the first most of all, and where the next begins.
+func page(all []Connection, most int) (list []Connection, next uint32) {
+	slices.SortFunc(all, func(a, b Connection) int { return int(a.slot) - int(b.slot) })
+	if len(all) > most {
+		return all[:most], all[most].slot
+	}
+	return all, 0
+}
+
+// find gives ended, on a loop or on this goroutine, of each loop those that f means, most and one at the most.
+func (e *Engine) find(f *Filter, from uint32, most int, ended func([]Connection)) {
 	m, all := &matcher{Selector: &f.Selector}, f.Selector == (Selector{})
 	if !all {
 		var ok bool
 		if m, ok = e.matcher(&f.Selector); !ok {
-			return nil, 0, nil
+			ended(nil)
+			return
 		}
 	}
-	parts, done := make([][]Connection, len(e.workers)), make(chan struct{})
+	parts := make([][]Connection, len(e.workers))
 	visit := func(w *worker, s *Socket) bool {
 		part := &parts[w.l.Index()]
 		if len(*part) > most || !all && !m.means(s) || !f.means(w, s) {
@@ -283,20 +306,7 @@ func (e *Engine) Connections(ctx context.Context, f *Filter, from uint32, most i
 		*part = append(*part, w.connection(s))
 		return true
 	}
-	e.each(from, &scan{visit: visit, full: func(w *worker) bool { return len(parts[w.l.Index()]) > most }, ended: func(int) { close(done) }})
-	select {
-	case <-done:
-	case <-ctx.Done():
-		return nil, 0, ctx.Err()
-	}
-	for _, part := range parts {
-		list = append(list, part...)
-	}
-	slices.SortFunc(list, func(a, b Connection) int { return int(a.slot) - int(b.slot) })
-	if len(list) > most {
-		next, list = list[most].slot, list[:most]
-	}
-	return list, next, nil
+	e.each(from, &scan{visit: visit, full: func(w *worker) bool { return len(parts[w.l.Index()]) > most }, ended: func(int) { ended(slices.Concat(parts...)) }})
 }
 
 func (f *Filter) means(w *worker, s *Socket) bool {

@@ -281,24 +281,8 @@ func TestFullQueueIsCut(t *testing.T) {
 func TestConnections(t *testing.T) {
 	r := newRig(t, nil, func(o *engine.Options) { quiet(o); o.Loops = 3 })
 	all := r.mixed(50)
-	list := func(f engine.Filter, from uint32, most int) (page []engine.Connection, next uint32) {
-		t.Helper()
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			var err error
-			if page, next, err = r.engine.Connections(context.Background(), &f, from, most); err != nil {
-				t.Error(err)
-			}
-		}()
-		for {
-			select {
-			case <-done:
-				return page, next
-			default:
-				r.mem.Run()
-			}
-		}
+	list := func(f engine.Filter, from uint32, most int) ([]engine.Connection, uint32) {
+		return r.engine.Page(&f, from, most, r.mem.Run)
 	}
 	seen, from, pages := map[string]bool{}, uint32(0), 0
 	for {
