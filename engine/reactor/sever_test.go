@@ -46,12 +46,12 @@ func TestCloseWithin(t *testing.T) {
 				e := raw.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 2<<10) })
 				return errors.Join(e, err)
 			}}
+			begun := time.Now()
 			conn, err := d.DialContext(t.Context(), "tcp", addr)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			begun := time.Now()
 			e := <-ended // without a byte read
 			if took := time.Since(begun); took < 250*time.Millisecond || took > 10*time.Second {
 				t.Errorf("ended after %v, want 300 ms", took)
