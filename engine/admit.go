@@ -146,7 +146,7 @@ func locatorRefusal(err error) *Refusal {
 
 // ask adds the redemption to the loop's batch and sees to it that the batch is handed over once the poller's round is done.
 func (w *worker) ask(id reactor.ID, s *session, loc *ticket.Locator, h ticket.Hash, secret ticket.SecretHash) {
-	s.state, s.subject = stateAsked, loc.Subject
+	s.state, s.subject, s.mark = stateAsked, loc.Subject, markOf(h)
 	w.asking++
 	if w.batch == nil {
 		w.batch = w.freshBatch()
@@ -300,8 +300,22 @@ func (w *worker) verdict(id reactor.ID, s *session, a *ticket.RedeemAnswer) *Ref
 	if c.Addr.IsValid() && c.Addr != w.l.Peer(id).Addr() {
 		return errBound
 	}
+	if r := w.takenBack(&c); r != nil {
+		return r
+	}
 	s.stream, s.plan = stream, plan
 	w.waiting[id.Slot()] = &parked{claims: &c}
+	return nil
+}
+
+// takenBack is why the ticket of c opens nothing any more although the store has just spent it.
+func (w *worker) takenBack(c *ticket.Claims) *Refusal {
+	switch {
+	case w.e.o.Revoked != nil && w.e.o.Revoked(c):
+		return errRevoked
+	case !c.SessionEnd.After(w.storeTime()):
+		return errEnded
+	}
 	return nil
 }
 
@@ -366,6 +380,10 @@ func (w *worker) accept(id reactor.ID, protocol []byte) {
 
 // switchProtocols sends the 101 and opens the socket.
 func (w *worker) switchProtocols(id reactor.ID, s *session, k *parked) {
+	if r := w.takenBack(k.claims); r != nil { // once more: from here on a scan finds it
+		w.refuse(id, s, r)
+		return
+	}
 	protocol := k.protocol
 	if protocol == nil {
 		protocol = w.choose(k.claims)
@@ -386,6 +404,7 @@ func (w *worker) switchProtocols(id reactor.ID, s *session, k *parked) {
 	stored := w.storeTime()
 	w.stats.age.Observe(stored.Sub(k.claims.IssuedAt))
 	s.state = stateOpen
+	s.mark.age(stored.Sub(k.claims.IssuedAt))
 	w.agree(s, offered.Window())
 	w.known(id, s)
 	s.endAt = now.after(k.claims.SessionEnd.Sub(stored))

@@ -3,7 +3,6 @@ package engine
 import (
 	"fmt"
 	"runtime/debug"
-	"strconv"
 	"time"
 
 	"ticketgate/engine/frame"
@@ -28,7 +27,11 @@ func (w *worker) end(id reactor.ID, s *session, code frame.Code, reason string, 
 		reason = code.Reason()
 	}
 	w.lastWord(id, s, End{By: by, Code: code, Reason: reason})
-	w.l.Close(id)
+	if losesRight(code) {
+		w.l.CloseWithin(id, severAfter)
+	} else {
+		w.l.Close(id)
+	}
 	w.parted(id)
 }
 
@@ -48,6 +51,15 @@ func (w *worker) lastWord(id reactor.ID, s *session, how End) {
 	w.closed(id, s, how)
 }
 
+// severAfter is how long a socket that has lost its right may go on taking what was sent to it before. What it has not taken by then
+// is dropped, here and in the kernel, and it gets RST: it does not read, so it would not hear the close frame either.
+const severAfter = time.Second
+
+// losesRight are the ends of those who may hear nothing more.
+func losesRight(code frame.Code) bool {
+	return code == frame.CloseExpired || code == frame.CloseRevoked || code == frame.CloseReplaced
+}
+
 // refusalFor is what a socket hears that is closed before its upgrade was answered.
 func refusalFor(code frame.Code) *Refusal {
 	switch code {
@@ -57,6 +69,10 @@ func refusalFor(code frame.Code) *Refusal {
 		return ErrBackend
 	case frame.CloseBackendTimeout:
 		return ErrBackendTimeout
+	case frame.CloseExpired:
+		return errEnded
+	case frame.CloseRevoked:
+		return errRevoked
 	default:
 		return ErrOverloaded
 	}
@@ -150,7 +166,7 @@ func (w *worker) event(id reactor.ID, s *session, ev Event) {
 	if w.e.o.Event == nil {
 		return
 	}
-	ev.Conn = "c_" + strconv.FormatUint(uint64(id), 36)
+	ev.Conn = w.e.connName(id)
 	ev.Peer = w.l.Peer(id).Addr()
 	if s.who != 0 {
 		ev.Client, ev.Stream = w.e.names.client(s.who), w.entry(s).Name

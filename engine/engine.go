@@ -5,6 +5,7 @@ package engine
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -90,6 +91,10 @@ type Options struct {
 
 	Event func(Event) // opened, closed, refused: called on the loop, must not wait
 
+	// Revoked tells whether what a ticket grants has been taken back: asked when the store has spent it, and right before its 101. It
+	// is called on the loops, keeps nothing of c and does not wait. nil: nothing ever is.
+	Revoked func(c *ticket.Claims) bool
+
 	Proxy proxy.Policy    // who may say whose socket it is
 	TLS   *secure.Options // TLS on all listeners; Do and Done are the engine's. nil: none
 
@@ -112,6 +117,7 @@ type Engine struct {
 	r       *reactor.Reactor
 	rows    *reactor.Slab[session]
 	names   *names
+	tag     uint32 // names this engine in public ids of connections
 	workers []*worker
 	policy  atomic.Pointer[Policy]
 	control limiter.Meter
@@ -137,6 +143,7 @@ const (
 	opHand                       // hand the collected redemptions over
 	opDo                         // P: func(*reactor.Loop)
 	opAnswered                   // a bank has answered purses
+	opScan                       // P: *scan, N: the slot to go on with
 )
 
 // New builds an engine; nothing runs yet.
@@ -228,6 +235,7 @@ func (e *Engine) use(r *reactor.Reactor) error {
 		if _, err := io.ReadFull(e.o.Rand, seed[:]); err != nil {
 			return fmt.Errorf("engine: seed of loop %d: %w", i, err)
 		}
+		e.tag ^= binary.BigEndian.Uint32(seed[:])
 		e.workers = append(e.workers, newWorker(e, rand.NewChaCha8(seed), int(min(e.o.HoldMax/keptShare/int64(r.Loops()), keptMax))))
 	}
 	return nil

@@ -59,3 +59,11 @@ func (e *Engine) Heads() (n int) {
 
 // CutLoop is loop i's part of Cut. On that loop only.
 func (e *Engine) CutLoop(i int, bytes int64) int64 { return e.workers[i].cut(bytes) }
+
+// Page is Connections for the goroutine that turns the loops: run does.
+func (e *Engine) Page(f *Filter, from uint32, most int, run func()) (list []Connection, next uint32) {
+	var all []Connection
+	e.find(f, from, most, func(found []Connection) { all = found })
+	run()
+	return page(all, most)
+}

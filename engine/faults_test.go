@@ -299,7 +299,7 @@ func TestSlowButReadingClientStays(t *testing.T) {
 // TestPingBehindAFreshMessage: a message that was written in the round in which a ping is due does not put the ping off.
 func TestPingBehindAFreshMessage(t *testing.T) {
 	r := newRig(t, nil, func(o *engine.Options) { o.Deadlines.Ping = 4 }) // at the next tick
-	before, last := r.open(ticket.Claims{}), ticket.Claims{SessionEnd: r.clock.Wall().Add(time.Nanosecond)}
+	before, last := r.open(ticket.Claims{}), ticket.Claims{SessionEnd: r.clock.Wall().Add(time.Millisecond)}
 	ends := r.open(last)
 	after := r.open(ticket.Claims{})
 	r.stream.onGone = func(c engine.Conn, _ engine.End) {

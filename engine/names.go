@@ -89,6 +89,19 @@ func (n *names) client(i uint32) string {
 	return string(n.gather(n.rows.At(i)))
 }
 
+// both appends client and key of a number that is held to dst, and returns where the key begins.
+func (n *names) both(dst []byte, i uint32) (text []byte, key int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	r := n.rows.At(i)
+	dst = append(dst, n.gather(r)...)
+	key = len(dst)
+	if r.key != 0 {
+		dst = append(dst, n.gather(n.rows.At(r.key))...)
+	}
+	return dst, key
+}
+
 // find returns the number of text under key, which it makes if need be.
 func (n *names) find(text string, key uint32) uint32 {
 	text = text[:min(len(text), 1<<16-1)]

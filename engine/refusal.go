@@ -42,6 +42,8 @@ var (
 	errUnknown     = &Refusal{Status: 401, Reason: "unknown", n: 5} // the store does not know it: spent, revoked, expired
 	errSecret      = &Refusal{Status: 401, Reason: "secret", n: 6}  // and the ticket is spent now
 	errBound       = &Refusal{Status: 401, Reason: "binding", n: 7} // other Origin or address than the ticket's
+	errRevoked     = &Refusal{Status: 401, Reason: "revoked", n: 8} // what it is for has been taken back since it was issued
+	errEnded       = &Refusal{Status: 401, Reason: "ended", n: 9}   // so has its session, before it began
 )
 
 // ticketRefused is the one answer to every ticket that does not open a socket. It carries no request id and no date, so
@@ -53,4 +55,4 @@ func ticketRefused(base string) []byte {
 
 // ticketRefusals are the refusals with status 401. They are counted by place, because a look-up by name would take a time of
 // its own for each.
-var ticketRefusals = [...]*Refusal{errMalformed, errForged, errExpired, errEpoch, errSpent, errUnknown, errSecret, errBound}
+var ticketRefusals = [...]*Refusal{errMalformed, errForged, errExpired, errEpoch, errSpent, errUnknown, errSecret, errBound, errRevoked, errEnded}

@@ -59,6 +59,7 @@ type session struct {
 	endAt  tick // session end or drain: closed with endCode
 	pingAt tick // when the next ping is due; or, with flagPinged, when the pong must have come
 	armed  tick // what the reactor's timer stands at
+	mark   mark // which ticket it is from
 
 	subject ticket.Subject // whose slot it holds while flagSlot is set
 	word    uint64         // the stream's own

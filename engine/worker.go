@@ -29,6 +29,7 @@ type worker struct {
 	turn     turn
 	found    frame.Event         // what the bytes being looked at hold; here, because a stream's method makes it escape
 	gathered [runMax]frame.Event // for Runner.ReceiveRun
+	sight    Socket              // for scans
 	closing  reactor.ID          // whose Closed is on the stack: the reactor has buried it, the stream may still ask for its word
 	joining  reactor.ID          // whose Stream.Join is on the stack
 
@@ -204,6 +205,8 @@ func (e *Engine) work(l *reactor.Loop, k *reactor.Work) {
 		w.bankAnswered()
 	case opDo:
 		k.P.(func(*reactor.Loop))(l)
+	case opScan:
+		w.visit(k.P.(*scan), uint32(k.N))
 	}
 }
 

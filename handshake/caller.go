@@ -9,7 +9,7 @@ import (
 	"ticketgate/handshake/auth"
 )
 
-// identify finds out who calls, or refuses: no key, a malformed, an unknown, a wrong and an expired one in the same words.
+// identify finds out who calls, or refuses: no key, a malformed, an unknown, a wrong, an expired and a revoked one in the same words.
 func (r *request) identify() bool {
 	text, no := r.credential()
 	if no != none {
@@ -23,6 +23,8 @@ func (r *request) identify() bool {
 		return r.refuse(&problem{reason: expiredKey})
 	case err != nil:
 		return r.refuse(&problem{reason: badKey})
+	case r.s.o.Revoked != nil && r.s.o.Revoked.Key(who.Key):
+		return r.refuse(&problem{reason: revokedKey})
 	}
 	r.who, r.client = who, who.Client
 	return true

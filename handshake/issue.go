@@ -79,6 +79,7 @@ func (r *request) ask() (a ask, ok bool) {
 // A grant is what a ticket will be for: claims without an id, and whose slot it takes.
 type grant struct {
 	claims  ticket.Claims
+	ends    time.Time // of the credential; zero: never
 	plan    *limiter.Plan
 	subject ticket.Subject
 }
@@ -99,7 +100,7 @@ func (r *request) grant(a *ask) (g *grant, ok bool) {
 	if a.resume != "" {
 		return nil, r.refuse(&problem{reason: badParams, detail: "resume: this stream keeps nothing to resume from"})
 	}
-	g = &grant{plan: plan, subject: r.subject(plan, a.stream)}
+	g = &grant{ends: r.who.Expires, plan: plan, subject: r.subject(plan, a.stream)}
 	g.claims = ticket.Claims{
 		Client: r.client, Key: r.who.Key, Product: r.who.Product, Plan: plan.Name, Stream: a.stream,
 		Params: a.params, Protocols: a.protocols, Origin: a.origin, Addr: r.bound(), Limit: plan.Connections.Count,
@@ -237,6 +238,12 @@ func (s *Server) mint(g *grant, epoch ticket.Epoch) (*ticket.Minted, *problem) {
 	}
 	session := s.o.SessionMax - time.Duration(s.chance.upTo(int64(s.o.SessionMax/10)))
 	g.claims.IssuedAt, g.claims.SessionEnd = now, now.Add(session)
+	if !g.ends.IsZero() && g.ends.Before(g.claims.SessionEnd) {
+		g.claims.SessionEnd = g.ends
+	}
+	if s.o.Revoked != nil && !s.o.Revoked.Issue(&g.claims) {
+		return nil, &problem{reason: blocked}
+	}
 	g.claims.ID = ticket.PublicID(now, g.subject, t.Hash)
 	return t, nil
 }

@@ -32,11 +32,13 @@ const (
 	noCredential
 	badKey
 	expiredKey
+	revokedKey
 	badAddress
 	noScope
 	unknownStream
 	forbiddenStream
 	forbiddenPlan
+	blocked
 	noTicket
 
 	// Found in the state of things.
@@ -91,12 +93,14 @@ var refusals = [reasons]refusal{
 	noCredential: {401, "credential", "unauthenticated", "Credential missing or not valid", keyWanted, false},
 	badKey:       {401, "key", "unauthenticated", "Credential missing or not valid", keyWanted, false},
 	expiredKey:   {401, "expired", "unauthenticated", "Credential missing or not valid", keyWanted, false},
+	revokedKey:   {401, "revoked", "unauthenticated", "Credential missing or not valid", keyWanted, false},
 	badAddress:   {403, "address", "forbidden", "Address not allowed", "this key may not be used from this address", true},
 	noScope:      {403, "scope", "forbidden", "Scope missing", "naming a client needs the scope delegate", true},
 	unknownStream: {404, "unknown-stream", "unknown-stream", "No such stream",
 		"the configuration has no stream of this name", false},
 	forbiddenStream: {403, "stream", "forbidden", "Stream not allowed", "this credential may not open this stream", true},
 	forbiddenPlan:   {403, "plan", "forbidden", "Plan not allowed", "the plan of this credential is not one of its product", true},
+	blocked:         {403, "blocked", "forbidden", "Blocked", "whom this ticket would be for is blocked", false},
 	noTicket:        {404, "unknown-ticket", "not-found", "No such unused ticket", "it is used, expired, revoked, not yours or never was", false},
 
 	tooFast: {429, "rate", "rate-limited", "Too many ticket requests", "", false},
@@ -112,5 +116,5 @@ var refusals = [reasons]refusal{
 	fault:          {500, "fault", "fault", "Fault in the gateway", "", true},
 }
 
-// keyWanted is the same for no key, a malformed one, an unknown one, a wrong one and an expired one, on purpose.
+// keyWanted is the same for no key, a malformed one, an unknown one, a wrong one, an expired one and a revoked one, on purpose.
 const keyWanted = "send an API key in X-API-Key or as a bearer token"

@@ -33,24 +33,25 @@ type request struct {
 type route struct {
 	method string
 	do     func(*request)
-	api    bool // pages of other origins may call it, if the policy lists them
+	api    bool           // pages of other origins may call it, if the policy lists them
+	del    func(*request) // DELETE; nil: not here
 }
 
 func (r *request) find() (route, bool) {
 	switch r.path {
 	case "/v1/tickets":
-		return route{"POST", (*request).issue, true}, true
+		return route{"POST", (*request).issue, true, nil}, true
 	case "/v1/streams":
-		return route{"GET", (*request).streams, true}, true
+		return route{"GET", (*request).streams, true, nil}, true
 	case "/v1/limits":
-		return route{"GET", (*request).limits, true}, true
+		return route{"GET", (*request).limits, true, nil}, true
 	case "/healthz":
-		return route{"GET", (*request).healthz, false}, true
+		return route{"GET", (*request).healthz, false, nil}, true
 	case "/readyz":
-		return route{"GET", (*request).readyz, false}, true
+		return route{"GET", (*request).readyz, false, nil}, true
 	}
 	if id, ok := strings.CutPrefix(r.path, "/v1/tickets/"); ok && id != "" && !strings.Contains(id, "/") {
-		return route{"DELETE", (*request).revoke, true}, true
+		return route{"GET", (*request).state, true, (*request).revoke}, true
 	}
 	return route{}, false
 }
@@ -75,12 +76,17 @@ func (r *request) route() {
 		r.options(to)
 	case method == to.method || method == "HEAD" && to.method == "GET":
 		to.do(r)
+	case method == "DELETE" && to.del != nil:
+		to.del(r)
 	default:
 		r.refuse(&problem{reason: badMethod, allow: to.allow(), detail: "this path knows " + to.allow()})
 	}
 }
 
 func (t route) allow() string {
+	if t.del != nil {
+		return "DELETE, GET, HEAD, OPTIONS"
+	}
 	if t.method == "GET" {
 		return "GET, HEAD, OPTIONS"
 	}
@@ -123,7 +129,11 @@ func (r *request) options(to route) {
 			return
 		}
 		h := &r.ctx.Response.Header
-		h.Set("Access-Control-Allow-Methods", to.method)
+		methods := to.method
+		if to.del != nil {
+			methods += ", DELETE"
+		}
+		h.Set("Access-Control-Allow-Methods", methods)
 		h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, "+r.s.o.KeyHeader)
 		h.Set("Access-Control-Max-Age", "600")
 	}

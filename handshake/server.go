@@ -5,7 +5,7 @@
 //	server.go    fasthttp and its settings                     route.go   which path, which method, which origin
 //	caller.go    who calls, for whom                           auth/      hashed API keys
 //	issue.go     POST /v1/tickets                              body.go    its JSON
-//	revoke.go    DELETE /v1/tickets/{id}                       limits.go  GET /v1/limits, /v1/streams
+//	revoke.go    DELETE, GET /v1/tickets/{id}                  limits.go  GET /v1/limits, /v1/streams
 //	refusal.go   every no and its public words                 problem.go RFC 9457 body
 //
 // Its goroutines may wait; nothing here runs on an event loop.
@@ -52,6 +52,18 @@ type Node interface {
 	Ready() error         // nil, or why no ticket would work now
 }
 
+// Revoked knows what was taken back. Any goroutine may call it.
+type Revoked interface {
+	// Key reports whether this key gets nothing any more.
+	Key(id string) bool
+	// Issue reports whether a ticket may be issued for c, and may set c.IssuedAt later, behind what was taken back just now.
+	Issue(c *ticket.Claims) bool
+	// TakenBack notes that owner has taken an unused ticket back, for State.
+	TakenBack(ctx context.Context, u ticket.Subject, h ticket.Hash, owner string) error
+	// State is what became of the ticket with this public id: unused, spent, expired or revoked; "": owner has no such ticket.
+	State(ctx context.Context, id, owner string) (string, error)
+}
+
 // Options configure a Server. What has a default may be zero.
 type Options struct {
 	Address      string        // host:port; port 0 takes a free one
@@ -78,6 +90,7 @@ type Options struct {
 	Bank       limiter.Bank       // keeps limits with scope: cluster or window: fixed; nil: no plan has any
 	Draining   func() bool        // nil: never
 	Overloaded func() bool        // memory runs out: no tickets. nil: never
+	Revoked    Revoked            // nil: nothing ever is
 	Extra      map[string]Handler // further paths; one that ends in "/" stands for all below it
 
 	Clock mono.Clock

@@ -156,6 +156,8 @@ type rig struct {
 	rnd      *source
 	node     *node
 	store    *store
+	memory   *memory.Store // inside it
+	noted    string        // a ticket that was taken back
 	ring     *ticket.KeyRing
 	log      *syncBuffer
 	draining atomic.Bool
@@ -177,7 +179,7 @@ func start(t testing.TB, change func(*rig, *handshake.Options)) *rig {
 	g.must(err)
 	view, err := kept.Renew(context.Background(), &ticket.RenewRequest{Incarnation: 1, Name: "test", Lease: 45 * time.Second, Number: 1, Enter: true, Topology: ticket.One.ID})
 	g.must(err)
-	g.store = &store{Store: kept}
+	g.store, g.memory = &store{Store: kept}, kept
 	g.node = &node{store: g.store, clock: g.clock}
 	g.node.epoch.Store(uint32(view.Seen.Epoch))
 	g.ring, err = ticket.ParseKeyRing("a:" + keyOfBytes)
@@ -228,8 +230,11 @@ func (g *rig) end() {
 	g.must(g.store.Store.Close())
 }
 
+// hashRing hashes keys.
+var hashRing = "h:" + base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{'h'}, 32))
+
 func (g *rig) policy() *handshake.Policy {
-	ring, err := auth.ParseRing("h:" + base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{'h'}, 32)))
+	ring, err := auth.ParseRing(hashRing)
 	g.must(err)
 	past := noon.Add(-time.Hour)
 	var recs []auth.Record

@@ -157,6 +157,8 @@ type cluster struct {
 	slow    rig.Key // plan slow
 	quiet   rig.Key // plan quiet
 	quota   rig.Key // plan quota
+	more    string  // further entries of keys.yaml
+	yaml    string  // of the nodes, as clusterYAML
 	a, b    *rig.Node
 }
 
@@ -202,11 +204,19 @@ drain: { over: 1s, grace: 2s }
 
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
+	c := unstarted(t)
+	c.a, c.b = c.node(), c.node()
+	return c
+}
+
+// unstarted is a cluster whose nodes do not run yet.
+func unstarted(t *testing.T) *cluster {
+	t.Helper()
 	_, err := rig.Binary(t.Context(), binDir)
 	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
-	c := &cluster{t: t, ctx: ctx, redis: redistest.Start(t), backend: startBackend(t)}
+	c := &cluster{t: t, ctx: ctx, yaml: clusterYAML, redis: redistest.Start(t), backend: startBackend(t)}
 	c.ring, err = rig.Ring()
 	must(t, err)
 	c.app, err = rig.NewKey(c.ring, "app", "app", "all", "two", "delegate")
@@ -217,7 +227,6 @@ func newCluster(t *testing.T) *cluster {
 	must(t, err)
 	c.quota, err = rig.NewKey(c.ring, "quota", "quota", "all", "quota", "delegate")
 	must(t, err)
-	c.a, c.b = c.node(), c.node()
 	return c
 }
 
@@ -228,8 +237,8 @@ func (c *cluster) node() *rig.Node {
 	n, err := rig.Start(c.ctx, &rig.StartOptions{
 		Binary: bin,
 		Dir:    c.t.TempDir(),
-		Config: fmt.Sprintf(clusterYAML, c.redis.URL(), c.backend.address),
-		Files:  map[string]string{"ring": c.ring, "keys.yaml": c.app.Entry + c.slow.Entry + c.quiet.Entry + c.quota.Entry},
+		Config: fmt.Sprintf(c.yaml, c.redis.URL(), c.backend.address),
+		Files:  map[string]string{"ring": c.ring, "keys.yaml": c.app.Entry + c.slow.Entry + c.quiet.Entry + c.quota.Entry + c.more},
 	})
 	must(c.t, err)
 	c.t.Cleanup(func() {

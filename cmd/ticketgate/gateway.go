@@ -81,6 +81,7 @@ type gateway struct {
 	certs     map[string]*certs.Store // by name of the tls entry, those that a listener uses
 	node      *node.Node
 	lives     *lives.File // nil: node.state_dir is not set
+	revoking  *revoking
 	relays    []*relay.Relay
 	feeds     []*clock.Clock
 	plans     []*limiter.Plan
@@ -208,6 +209,7 @@ func (g *gateway) buildStore(isNew bool) error {
 		return err
 	}
 	g.node = node.New(o)
+	g.buildRevoking()
 	return nil
 }
 
@@ -316,7 +318,7 @@ func (g *gateway) buildEngine(streams []engine.StreamEntry, handlers []reactor.H
 	limit := config.MemoryLimit(c.Memory.Limit, os.DirFS("/"))
 	outbound := int64(c.Memory.Outbound.Of(limit))
 	e, err := engine.New(engine.Options{
-		Keys: g.ring, Cache: ticket.NewCache(cacheEntries), Redeemer: g.node, Count: g.count, Table: g.messages,
+		Keys: g.ring, Cache: ticket.NewCache(cacheEntries), Redeemer: member{g.node, g.revoking}, Revoked: g.revoking.redeem, Count: g.count, Table: g.messages,
 		Policy: engine.NewPolicy(streams, g.plans), Clock: mono.System, Rand: rand.Reader,
 		Node: c.Node.Name, Base: httpBase(publicURL(c, nil)), Origins: origins(c.Listen.Gate.Origins), Handlers: handlers,
 		Deadlines: engine.Deadlines{TLS: c.Listen.Gate.Deadlines.TLS, Head: c.Listen.Gate.Deadlines.Head, Admit: c.Listen.Gate.Deadlines.Admit,
@@ -334,7 +336,7 @@ func (g *gateway) buildEngine(streams []engine.StreamEntry, handlers []reactor.H
 	if err != nil {
 		return err
 	}
-	g.engine = e
+	g.engine, g.revoking.engine = e, e
 	if g.purses != nil {
 		g.purses.OnAnswer(e.Answered)
 	}
@@ -433,7 +435,7 @@ func (g *gateway) buildHandshake(paths map[string]handshake.Handler) (err error)
 	}
 	g.handshake, err = handshake.New(handshake.Options{
 		Listener: ln, GateURL: g.publicURL, TTL: c.Tickets.TTL, SessionMax: c.Tickets.SessionMax,
-		BindIP: c.Tickets.BindIP, Outstanding: c.Tickets.Outstanding, Keys: g.ring, Name: c.Node.Name, Node: g.node,
+		BindIP: c.Tickets.BindIP, Outstanding: c.Tickets.Outstanding, Keys: g.ring, Name: c.Node.Name, Node: issuer{member{g.node, g.revoking}}, Revoked: g.revoking,
 		Policy: func() *handshake.Policy { return g.policy }, Messages: g.messages, Bank: g.bank, Draining: g.draining.Load, Overloaded: g.memory.Refuses, Extra: paths,
 		Clock: mono.System, Rand: rand.Reader, Log: g.log,
 	})
@@ -453,16 +455,22 @@ func (g *gateway) buildAdmin() (err error) {
 		return errors.Join(fmt.Errorf("listen.admin.token: missing; the admin listener %v can be reached from elsewhere", ln.Addr()), ln.Close())
 	}
 	begun := mono.Boot.Now()
-	o := admin.Options{Listener: ln, Token: g.c.Listen.Admin.Token.Reveal(), Ready: g.ready, Log: g.log, Node: &admin.Node{
+	var socket net.Listener
+	if path := g.c.Listen.Admin.Socket; path != "" {
+		if socket, err = listenAdmin(path); err != nil {
+			return errors.Join(fmt.Errorf("listen.admin.socket: %w", err), ln.Close())
+		}
+	}
+	o := admin.Options{Listener: ln, Socket: socket, Base: httpBase(g.publicURL), Control: &controls{g.revoking, g.c.Keys}, Token: g.c.Listen.Admin.Token.Reveal(), Ready: g.ready, Log: g.log, Node: &admin.Node{
 		Version: version, Name: g.c.Node.Name, StoreKind: g.c.Store.Kind, Connections: int64(g.c.Listen.Gate.Admit.Connections),
 		Uptime: func() time.Duration { return mono.Boot.Now().Sub(begun) },
-		Engine: g.engine.Stats, StoreReady: g.node.Ready, Draining: g.draining.Load, Memory: g.memory.Stats,
+		Engine: g.engine.Stats, StoreReady: member{g.node, g.revoking}.Ready, Draining: g.draining.Load, Memory: g.memory.Stats,
 		Mode: g.c.Cluster.Mode, Cluster: g.node.Status,
 	}}
 	if g.c.Telemetry.Metrics {
 		o.Metrics = &admin.Metrics{
 			Version: version, Engine: g.engine.Stats, Handshake: g.handshake.Stats, Plans: g.plans, Relays: g.relays,
-			Redis: g.redis, Ready: g.node.Ready, Cluster: g.node.Status, Draining: g.draining.Load, Memory: g.memory.Stats, Certs: g.certEnds(),
+			Redis: g.redis, Ready: member{g.node, g.revoking}.Ready, Cluster: g.node.Status, Draining: g.draining.Load, Memory: g.memory.Stats, Certs: g.certEnds(), Revoked: g.revoking.follow.Stats,
 		}
 	}
 	g.admin, err = admin.New(o)
@@ -477,7 +485,7 @@ func (g *gateway) ready() error {
 	if g.memory.Refuses() {
 		return errors.New("short of memory")
 	}
-	return g.node.Ready()
+	return member{g.node, g.revoking}.Ready()
 }
 
 // run serves until ctx ends, drains, and closes everything. It is called once.
@@ -488,6 +496,7 @@ func (g *gateway) run(ctx context.Context, serving func()) error {
 		defer cancel()
 		return errors.Join(err, g.close(over))
 	}
+	g.revoking.follow.Start(ctx)
 	g.engine.Start()
 	failed := make(chan error, 2)
 	go func() { failed <- g.handshake.Serve() }() // ends in close, as does the next
@@ -499,6 +508,8 @@ func (g *gateway) run(ctx context.Context, serving func()) error {
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx)) // a drain, too, must not run out of memory
 	defer unwatch()
 	go g.watchMemory(watching)
+	go g.revoking.sweep(watching) // and who is revoked then goes at once
+	go g.followPlans(sweeping)
 	go tidyUp(sweeping, debug.FreeOSMemory)
 	g.watchCerts(sweeping)
 	serving()
@@ -573,6 +584,9 @@ func (g *gateway) close(ctx context.Context) error {
 	if g.settled != nil {
 		g.settle()
 		<-g.settled
+	}
+	if g.revoking != nil {
+		g.revoking.follow.Close()
 	}
 	if g.node != nil {
 		if err := g.node.Close(ctx); err != nil {

@@ -27,9 +27,9 @@ func init() { commands = append(commands, keyCmd) }
 func keyCmd(e *env) *cobra.Command {
 	group := &cobra.Command{
 		Use:   "key",
-		Short: "Make API keys and their entries for a keys file",
+		Short: "Make API keys and their entries for a keys file, and revoke them",
 	}
-	group.AddCommand(keyCreateCmd(e), keyHashCmd(e))
+	group.AddCommand(keyCreateCmd(e), keyHashCmd(e), keyRevokeCmd(e))
 	return group
 }
 

@@ -104,6 +104,20 @@ func (s sockets) listenHTTP(name, configured string) (net.Listener, error) {
 	return ln, nil
 }
 
+// listenAdmin opens the operators' socket: for the gateway's own user and its group.
+func listenAdmin(path string) (net.Listener, error) {
+	ln, err := reactor.ListenUnix(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, adminMode); err != nil {
+		return nil, errors.Join(err, ln.Close())
+	}
+	return ln, nil
+}
+
+const adminMode = 0o660
+
 // listenFile is net.FileListener for what does listen.
 func listenFile(f *os.File) (net.Listener, error) {
 	ln, err := net.FileListener(f)

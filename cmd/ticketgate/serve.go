@@ -62,7 +62,7 @@ func portHint(err error, what string) error {
 // logServing says where the gateway listens.
 func (g *gateway) logServing() {
 	g.log.Info("serving", "node", g.c.Node.Name, "handshake", place(g.handshakeAddr), "gate", place(g.gateAddrs...),
-		"admin", place(g.admin.Addr()), "store", g.c.Store.Kind, "version", version)
+		"admin", place(g.admin.Addr()), "admin_socket", g.c.Listen.Admin.Socket, "store", g.c.Store.Kind, "version", version)
 	if batched, why := g.engine.Batched(); !batched && why != nil {
 		g.log.Info("every read and write of a socket is a system call of its own", "io_uring", why.Error())
 	}

@@ -228,12 +228,12 @@ func TestStatusUnreachable(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	at, err := adminFlag("http://" + silent.Addr().String())
+	at, err := adminFlag("status", "http://"+silent.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	var coded *exitError
-	if _, err := at.ask(t.Context(), 20*time.Millisecond); !errors.As(err, &coded) || coded.code != exitUnreachable || !strings.Contains(err.Error(), "Client.Timeout") {
+	if _, err := at.ask(t.Context(), "/v1/status", 20*time.Millisecond); !errors.As(err, &coded) || coded.code != exitUnreachable || !strings.Contains(err.Error(), "Client.Timeout") {
 		t.Errorf("nobody answers: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -309,7 +309,7 @@ func TestStatusHostile(t *testing.T) {
 		{"not HTTP", "\x1b[2J\r\n\r\n", nil, "", "malformed HTTP"},
 		{"not JSON", ok + "\x1b[2J", []string{"-o", "json"}, "", "answers is no status; is it the admin address of a gateway?"},
 		{"another's JSON", ok + `{"ready":true}`, []string{"-o", "json"}, "", "answers is no status"},
-		{"endless", ok + `{"version":"1","node":"` + strings.Repeat("x", statusMax) + `","ready":true}`, nil, "", "answers is no status"},
+		{"endless", ok + `{"version":"1","node":"` + strings.Repeat("x", answerMax) + `","ready":true}`, nil, "", "answers is no status"},
 		{"not there", "HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n", nil, "", "has no /v1/status; is it the admin address"},
 		{"elsewhere", "HTTP/1.1 307 Go\r\nLocation: http://127.0.0.1:1/\r\nConnection: close\r\n\r\n", nil, "", "answers 307 Go"},
 	} {

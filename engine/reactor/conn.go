@@ -204,20 +204,26 @@ func (l *Loop) Peer(id ID) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(r.peer).Unmap(), r.port)
 }
 
+// each calls f for the socket of slot, if it is this loop's.
+func (l *Loop) each(slot uint32, f func(id ID)) {
+	r := l.rows.At(slot)
+	id := ID(r.id.Load())
+	if id != 0 && id.Loop() == l.index && r.state >= stateDialing && r.state <= stateClosing {
+		f(id)
+	}
+}
+
 // Each calls f for every socket of this loop that is dialing, open or closing. f may close any of them. On the loop only.
 func (l *Loop) Each(f func(id ID)) {
 	l.EachFrom(0, math.MaxInt, f)
 }
 
-// EachFrom is Each for n slots from from on. next is where to go on; 0: those were the last. On the loop only.
+// EachFrom is Each for n slots from from on. next is where to go on; 0: those were the last. Sockets that come meanwhile may be missed.
+// On the loop only.
 func (l *Loop) EachFrom(from uint32, n int, f func(id ID)) (next uint32) {
 	end := min(uint64(from)+uint64(n), uint64(l.top)+1)
 	for slot := from; uint64(slot) < end; slot++ {
-		r := l.rows.At(slot)
-		id := ID(r.id.Load())
-		if id != 0 && id.Loop() == l.index && r.state >= stateDialing && r.state <= stateClosing {
-			f(id)
-		}
+		l.each(slot, f)
 	}
 	if end > uint64(l.top) {
 		return 0
@@ -237,17 +243,21 @@ func (l *Loop) Close(id ID) {
 	}
 }
 
-// CloseWithin is Close for who has no more than d to end: what the peer has not taken then is lost to it, also what lies in our
-// kernel, and it gets RST. On the loop only.
+// CloseWithin is Close for a socket that must not hear anything later than d from now: if its peer has not taken all that was sent
+// by then, the rest is lost, here and in the kernel, and the peer gets RST. On the loop only.
 func (l *Loop) CloseWithin(id ID, d time.Duration) {
-	r := l.row(id)
-	if r == nil || r.state != stateOpen {
-		l.Close(id)
-		return
+	l.Close(id)
+	if r := l.row(id); r != nil && r.state == stateClosing {
+		l.setTimer(id.Slot(), r, &r.due, l.tickAt(l.Now().Add(d))) // which its handler has no use for any more
 	}
-	r.flags |= flagReset // which is nothing to a connection that both sides have ended
-	l.hangUp(id, r, CauseLocal)
-	l.setTimer(id.Slot(), r, &r.inner, l.tickAt(l.Now().Add(d)))
+}
+
+// sever ends a closing socket, unless its peer has taken all there is.
+func (l *Loop) sever(id ID, r *row) {
+	if r.out != 0 || l.sys.unsent(int(id.Slot())) > 0 {
+		r.flags |= flagReset | flagLate
+		l.end(id, r, r.cause, 0)
+	}
 }
 
 // Abort ends id at once: what is queued is lost and the peer gets RST. Closed follows after the current callback. On the

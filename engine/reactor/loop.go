@@ -24,40 +24,42 @@ type Loop struct {
 	eager int // see eagerFrom
 
 	// The loop's goroutine.
-	in         []byte // LeftoverMax, then ReadBuffer bytes
-	now        mono.Time
-	dirty      []ID // written to in this callback
-	dying      []ID // to be buried after it
-	soon       []ID // Rerun, Resume
-	later      []ID // Yield: for the next rounds
-	spare      []ID // the other halves of dying and soon
-	soonSpare  []ID
-	rounds     uint64 // see Round
-	unsent     int    // bytes written since the last flush of all
-	vector     [vectorMax]syscall.Iovec
-	work       Work // the unit in hand
-	pool       pool
-	segments   arena[segment]
-	queues     arena[queue]
-	burst      burst
-	batch      batch
-	filters    arena[filtered]
-	more       bool   // the callback under way has got a full reading, and another follows
-	carried    int    // bytes of it that lie right in front of where that goes
-	wire       []byte // ReadBuffer bytes for sockets with a filter, from the first one on
-	sealing    ID     // whose filter is encoding
-	wheel      wheel
-	alarm      uint32 // the tick that the kernel's timer is set to,
-	alarmed    bool   // if it is
-	listeners  []listener
-	acceptAt   uint32
-	backOff    mono.Time
-	quietUntil mono.Time // no log line about accepting before
-	live       int
-	top        uint32 // highest slot used
-	stopping   bool
-	unfinished bool // Later has put work into the ring
-	asksAgain  bool // Again was called
+	in           []byte // LeftoverMax, then ReadBuffer bytes
+	now          mono.Time
+	dirty        []ID // written to in this callback
+	dying        []ID // to be buried after it
+	soon         []ID // Rerun, Resume
+	later        []ID // Yield: for the next rounds
+	spare        []ID // the other halves of dying and soon
+	soonSpare    []ID
+	rounds       uint64 // see Round
+	putOver      []Work // NextRound
+	putOverSpare []Work
+	unsent       int // bytes written since the last flush of all
+	vector       [vectorMax]syscall.Iovec
+	work         Work // the unit in hand
+	pool         pool
+	segments     arena[segment]
+	queues       arena[queue]
+	burst        burst
+	batch        batch
+	filters      arena[filtered]
+	more         bool   // the callback under way has got a full reading, and another follows
+	carried      int    // bytes of it that lie right in front of where that goes
+	wire         []byte // ReadBuffer bytes for sockets with a filter, from the first one on
+	sealing      ID     // whose filter is encoding
+	wheel        wheel
+	alarm        uint32 // the tick that the kernel's timer is set to,
+	alarmed      bool   // if it is
+	listeners    []listener
+	acceptAt     uint32
+	backOff      mono.Time
+	quietUntil   mono.Time // no log line about accepting before
+	live         int
+	top          uint32 // highest slot used
+	stopping     bool
+	unfinished   bool // Later has put work into the ring
+	asksAgain    bool // Again was called
 
 	// Any goroutine.
 	ring     *ring
@@ -166,6 +168,7 @@ func (l *Loop) onWake() {
 	l.begin()
 	l.stat.wakes.Add(1)
 	l.runCommands()
+	l.runAgain() // before drain: what that puts off is for the next round
 	l.drain(workBatch)
 	l.fire()
 	l.settle()

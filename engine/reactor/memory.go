@@ -404,6 +404,14 @@ func (k *virtual) connected(fd int) syscall.Errno {
 
 func (k *virtual) shut(fd int) { k.m.at(fd).finOut = true }
 
+// unsent is all that Read has not taken, if the far end's window is shut: else it lies there.
+func (k *virtual) unsent(fd int) int {
+	if p := k.m.at(fd); !p.quiet && p.window == 0 {
+		return len(p.out)
+	}
+	return 0
+}
+
 func (k *virtual) close(fd int, reset bool) {
 	p := k.m.at(fd)
 	k.m.unseat(&k.m.fds[fd], endFree)

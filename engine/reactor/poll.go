@@ -32,6 +32,7 @@ type kernel interface {
 	dial(to netip.AddrPort, from netip.Addr) (int, syscall.Errno, error) // the errno is the connect's, when it failed at once
 	connected(fd int) syscall.Errno                                      // EINPROGRESS: not yet
 	shut(fd int)                                                         // FIN
+	unsent(fd int) int                                                   // bytes that the peer's kernel has not confirmed yet
 	offload(fd int, tx, rx []byte) error                                 // ErrNoOffload: it cannot, and nothing has changed
 	record(fd int, p []byte) (kind byte, n int, errno syscall.Errno)     // offloaded: the next record and its type
 	notify(fd int)                                                       // offloaded: close_notify
@@ -285,6 +286,15 @@ func (k *linux) connected(fd int) syscall.Errno {
 
 func (k *linux) shut(fd int) {
 	_, _, _ = syscall.RawSyscall(syscall.SYS_SHUTDOWN, uintptr(fd), syscall.SHUT_WR, 0)
+}
+
+// unsent counts FIN as a byte. A socket that cannot tell has nothing.
+func (k *linux) unsent(fd int) int {
+	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 func (k *linux) close(fd int, reset bool) {

@@ -88,6 +88,33 @@ func (l *Loop) Later(w Work) bool {
 	return true
 }
 
+// NextRound brings w to this loop when the sockets that are ready now have had their turn: work that would take a turn too long goes
+// on with it. On the loop only.
+func (l *Loop) NextRound(w Work) {
+	l.putOver = append(l.putOver, w)
+	l.wake()
+}
+
+// runAgain does what NextRound has put off.
+func (l *Loop) runAgain() {
+	if len(l.putOver) == 0 {
+		return
+	}
+	list := l.putOver
+	l.putOver = l.putOverSpare[:0]
+	for i := range list {
+		l.now = 0
+		l.work = list[i]
+		l.stat.work.Add(1)
+		if l.o.Work != nil {
+			l.callWork()
+		}
+	}
+	l.work = Work{}
+	clear(list)
+	l.putOverSpare = list
+}
+
 // endRound does the work that callbacks have put off to the end of the round.
 func (l *Loop) endRound() {
 	if l.unfinished {

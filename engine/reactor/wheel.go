@@ -8,7 +8,7 @@ import (
 	"ticketgate/internal/mono"
 )
 
-// Timers. A socket has one link in its loop's wheel and two deadlines: due (Arm, the handler's) and inner (a write stall or
+// Timers. A socket has one link in its loop's wheel and two deadlines: due (Arm, the handler's; while it closes, CloseWithin's) and inner (a write stall or
 // the end of lingering, ours). Deadlines are ticks of 20 ms since the reactor began, rounded up, so nothing fires early.
 //
 //	cur ──── slot cur+1 ──── ... ──── slot cur+4095      a link stands at or before the earlier deadline of its row
@@ -275,8 +275,12 @@ func (l *Loop) visit(slot uint32, r *row, now uint32) {
 	if inner {
 		l.overdue(id, r)
 	}
-	if due && (r.state == stateOpen || r.state == stateDialing) {
+	switch {
+	case !due:
+	case r.state == stateOpen || r.state == stateDialing:
 		l.stat.timers.Add(1)
 		l.call(opTimer, id, r, nil)
+	case r.state == stateClosing:
+		l.sever(id, r)
 	}
 }

@@ -5,15 +5,17 @@ package auth
 import (
 	"slices"
 	"strings"
+	"time"
 )
 
 // An Identity is a caller that proved who it is. It is never written to; its strings live as long as the Keys it is from.
 type Identity struct {
-	Key     string   // id of the credential, safe to log
-	Client  string   // who it speaks for unless it delegates
-	Product string   // what it may ask for
-	Plan    string   // whose limits apply
-	Scopes  []string // ScopeDelegate, ScopeAuthorize, ScopeStream+name
+	Key     string    // id of the credential, safe to log
+	Client  string    // who it speaks for unless it delegates
+	Product string    // what it may ask for
+	Plan    string    // whose limits apply
+	Scopes  []string  // ScopeDelegate, ScopeAuthorize, ScopeStream+name
+	Expires time.Time // when it ends, and the sockets that it asked for with it; zero: never
 }
 
 // The scopes a credential may have.

@@ -51,7 +51,6 @@ type check struct {
 type row struct {
 	identity Identity
 	ip       []netip.Prefix
-	expires  time.Time // zero: never
 }
 
 // A Problem is one thing wrong with a record.
@@ -114,11 +113,11 @@ func newRow(rec *Record, ring *Ring) (c check, r row, problems []Problem) {
 			wrong("ip", "not an address range")
 		}
 	}
-	if rec.Expires != nil {
-		r.expires = *rec.Expires
-	}
 	r.ip = rec.IP
 	r.identity = Identity{Key: rec.ID, Client: rec.Client, Product: rec.Product, Plan: rec.Plan, Scopes: rec.Scopes}
+	if rec.Expires != nil {
+		r.identity.Expires = *rec.Expires
+	}
 	if r.identity.Client == "" {
 		r.identity.Client = rec.ID
 	}
@@ -189,7 +188,7 @@ func (k *Keys) Authenticate(text []byte, now time.Time, peer netip.Addr) (Identi
 		return Identity{}, ErrKey
 	}
 	r := &k.rows[at]
-	if !r.expires.IsZero() && !now.Before(r.expires) {
+	if ends := r.identity.Expires; !ends.IsZero() && !now.Before(ends) {
 		return Identity{}, ErrExpired
 	}
 	if !r.mayComeFrom(peer) {

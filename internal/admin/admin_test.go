@@ -20,6 +20,7 @@ import (
 	"ticketgate/internal/pressure"
 	"ticketgate/internal/stat"
 	"ticketgate/limiter"
+	"ticketgate/store/follow"
 	"ticketgate/ticket"
 )
 
@@ -35,8 +36,11 @@ func node(ready *error) *admin.Metrics {
 	}
 	return &admin.Metrics{
 		Version: "1.2.3", Engine: func() *engine.Stats { return stats }, Draining: func() bool { return true },
-		Ready:     func() error { return *ready },
-		Memory:    func(s *pressure.Stats) { *s = pressure.Stats{State: pressure.Refuse, Used: 900, Limit: 1000, Cut: 70} },
+		Ready:  func() error { return *ready },
+		Memory: func(s *pressure.Stats) { *s = pressure.Stats{State: pressure.Refuse, Used: 900, Limit: 1000, Cut: 70} },
+		Revoked: func(s *follow.Stats) {
+			*s = follow.Stats{Known: 3, Waiting: 1, Lag: 250 * time.Millisecond, Watched: true}
+		},
 		Handshake: func(h *handshake.Stats) { h.Issued = map[handshake.Issued]uint64{{Stream: "chat", Plan: "free"}: 6} },
 	}
 }
@@ -116,6 +120,10 @@ func TestMetrics(t *testing.T) {
 		`ticketgate_memory_state 1`,
 		`ticketgate_memory_cut_bytes_total 70`,
 		`ticketgate_store_up 1`,
+		`ticketgate_revocations 3`,
+		`ticketgate_revocations_pending 1`,
+		`ticketgate_revocation_lag_seconds 0.25`,
+		`ticketgate_revocation_watched 1`,
 		`ticketgate_draining 1`,
 	} {
 		if !strings.Contains(text, "\n"+want+"\n") {

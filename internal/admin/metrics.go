@@ -20,6 +20,7 @@ import (
 	"ticketgate/internal/pressure"
 	"ticketgate/internal/stat"
 	"ticketgate/limiter"
+	"ticketgate/store/follow"
 	"ticketgate/store/node"
 	"ticketgate/store/redis"
 	"ticketgate/ticket"
@@ -39,6 +40,7 @@ type Metrics struct {
 	Draining  func() bool
 	Certs     map[string]func() time.Time // when the first of each name's certificates ends
 	Memory    func(*pressure.Stats)
+	Revoked   func(*follow.Stats) // nil: nothing can be revoked
 }
 
 func family(name, help string, labels ...string) *prometheus.Desc {
@@ -97,6 +99,10 @@ var (
 	tlsOffload     = family("tls_offload_available", "1 while sockets may go to the kernel: it has TLS as far as is known.")
 	certNotAfter   = family("tls_cert_not_after_timestamp_seconds", "When a certificate ends.", "name")
 	draining       = family("draining", "1 while the node drains.")
+	revocations    = family("revocations", "Revocations in force that this node knows of.")
+	revokedPending = family("revocations_pending", "Those of them that the store does not have yet, so that other nodes may not know them.")
+	revokedLag     = family("revocation_lag_seconds", "How long ago this node has read all that the store knows to be revoked; -1: never.")
+	revokedWatched = family("revocation_watched", "1 while the store tells this node of revocations by itself.")
 	memoryUsed     = family("memory_used_bytes", "Memory in use, as it is compared with the limit.")
 	memoryLimit    = family("memory_limit_bytes", "Memory that may be in use.")
 	memoryCut      = family("memory_cut_bytes_total", "Bytes that residents held who were closed for want of memory.")
@@ -107,7 +113,7 @@ var all = []*prometheus.Desc{
 	buildInfo, connections, opened, closed, acceptErrors, rejected, issued, ticketsRefused, redeemed, issueSeconds,
 	redeemSeconds, redeemAge, messages, messageBytes, lasted, decisions, configured, slowConsumers, queueBytes, backendUp,
 	backendConns, backendDial, storeUp, storeDegraded, storeOps, storeLease, storeFailures, storeIssue, storeGrace, storeExcess, storeNodes, limitSlots, openFiles, openFilesLimit, goroutines, loopConns, loopQueue, loopBusy, loopStall, loopBatched, panics, draining, memoryUsed, memoryLimit,
-	memoryState, memoryCut, tlsHandshakes, tlsResumed, tlsRunning, tlsProcess, tlsKernel, tlsOffloaded, tlsOffload, certNotAfter,
+	memoryState, memoryCut, revocations, revokedPending, revokedLag, revokedWatched, tlsHandshakes, tlsResumed, tlsRunning, tlsProcess, tlsKernel, tlsOffloaded, tlsOffload, certNotAfter,
 }
 
 // Describe implements prometheus.Collector.
@@ -132,6 +138,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	m.store(&s)
 	s.files()
 	m.memory(&s)
+	m.revoked(&s)
 	for name, ends := range m.Certs {
 		s.gauge(certNotAfter, float64(ends().Unix()), name)
 	}
@@ -355,6 +362,22 @@ func (m *Metrics) store(s *sink) {
 	for i := range r.Ops {
 		s.histogram(storeOps, &r.Ops[i].Latency, r.Ops[i].Op, r.Ops[i].Result)
 	}
+}
+
+func (m *Metrics) revoked(s *sink) {
+	if m.Revoked == nil {
+		return
+	}
+	var t follow.Stats
+	m.Revoked(&t)
+	s.gauge(revocations, float64(t.Known))
+	s.gauge(revokedPending, float64(t.Waiting))
+	s.gauge(revokedWatched, flag(t.Watched))
+	if t.Lag < 0 {
+		s.gauge(revokedLag, -1)
+		return
+	}
+	s.gauge(revokedLag, t.Lag.Seconds())
 }
 
 // files says how near the process is to its limit of descriptors. What cannot be read is not reported.

@@ -69,6 +69,9 @@ func (l *loader) checkClashes(in *Listen) {
 	addresses := append([]string{in.Handshake.Address}, in.Gate.Address...)
 	names := append([]string{"listen.handshake.address"}, slices.Repeat([]string{"listen.gate.address"}, len(in.Gate.Address))...)
 	addresses, names = append(addresses, in.Admin.Address), append(names, "listen.admin.address")
+	if in.Admin.Socket != "" {
+		addresses, names = append(addresses, unixScheme+in.Admin.Socket), append(names, "listen.admin.socket")
+	}
 	for i, a := range addresses {
 		for j := range i {
 			clash := a == addresses[j] && !strings.HasSuffix(a, ":0")

@@ -116,11 +116,11 @@ type PerAddress struct {
 	Exempt          []netip.Prefix `yaml:"exempt"`
 }
 
-// Admin is the listener for metrics, health and status.
+// Admin is the listener for metrics, health, status and operators.
 type Admin struct {
-	Address string   `yaml:"address" default:"127.0.0.1:8082" form:"address"`
-	Token   Secret   `yaml:"token"` // demanded from everyone if the address is not loopback
-	_       struct{} `later:"socket"`
+	Address string `yaml:"address" default:"127.0.0.1:8082" form:"address"`
+	Socket  string `yaml:"socket" form:"socket-path"` // a unix socket beside it, whose peers are known by their user
+	Token   Secret `yaml:"token"`                     // demanded from everyone if the address is not loopback
 }
 
 // Store is where tickets and slots are.

@@ -95,6 +95,7 @@ var forms = map[string]func(string) error{
 	"slow-then":      checkSlowThen,
 	"tls":            checkTLS,
 	"path":           checkPath,
+	"socket-path":    checkSocketForm,
 	"origin":         checkOrigin,
 	"origin-or-none": checkOriginOrNone,
 	"public-url":     checkPublicURL,
@@ -142,6 +143,17 @@ func checkAddress(s string) error {
 		return wrong
 	}
 	return nil
+}
+
+// checkSocketForm is for a socket that can be nothing else, so its path stands alone. Empty: there is none.
+func checkSocketForm(s string) error {
+	if s != "" && !strings.HasPrefix(s, "/") {
+		return errors.New(`is not the absolute path of a socket, such as "/run/ticketgate/admin.sock"`)
+	}
+	if s == "" {
+		return nil
+	}
+	return checkSocketPath(s)
 }
 
 // unixScheme begins an address that is the path of a unix socket.

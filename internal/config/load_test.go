@@ -139,6 +139,7 @@ func TestFull(t *testing.T) {
 		{"tls.plain", tlsOptions(c, "plain"), certs.Options{
 			Pairs: []certs.Pair{{Cert: "testdata/good/eu.crt", Key: "testdata/good/eu.key"}}, MinVersion: tls.VersionTLS12,
 		}},
+		{"admin.socket", c.Listen.Admin.Socket, "/run/ticketgate/admin.sock"},
 		{"admin.token", c.Listen.Admin.Token.Reveal(), "not-a-real-token"},
 		{"store.url", c.Store.URL.Reveal(), "redis://10.0.0.5:6379/0"},
 		{"websocket.max_message", c.WebSocket.MaxMessage, unit.Size(1 << 20)},

@@ -49,6 +49,7 @@ type Store struct {
 	epoch   ticket.Epoch
 	room    atomic.Int64 // tickets that may still be put
 	closed  atomic.Bool
+	notes   notes
 	stripes [stripeCount]stripe
 
 	nodesLock sync.Mutex

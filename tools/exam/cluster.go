@@ -27,6 +27,7 @@ type cluster struct {
 	proxy *proxy // nil: none
 	ring  string
 	key   rig.Key
+	token string // of listen.admin, "" for none
 	http  *http.Client
 	dir   string
 	dial  func(ctx context.Context, gate string) (net.Conn, error) // how open connects; nil: plainly
@@ -36,23 +37,26 @@ type cluster struct {
 // clusterOptions say what a test needs beyond the defaults.
 type clusterOptions struct {
 	nodes   int
-	memory  bool              // one node with the memory store
-	backend string            // ws:// address of a backend for the stream "relay", "" for none
-	relays  map[string]string // more such streams, by name, instead of that one
-	yaml    string            // further lines of the configuration, at its top level
-	limits  string            // further limits of plan "p", as lines indented by six
-	count   int               // connections of a client; 0: 10
-	feeds   string            // of the stream "clock", as YAML; "" for a message each 10 ms
-	clock   string            // further keys of the stream "clock", with a comma in front
-	limit   uint64            // RLIMIT_NOFILE of the nodes
-	gate    string            // further keys of listen.gate, as they stand between braces; "": exemptLoopback
-	address string            // of the gate; "": a free port of 127.0.0.1
-	tags    []string          // of the build
-	env     []string          // beside the process's own
-	redis   []string          // further arguments of redis-server
-	store   time.Duration     // store.timeout; 0: 2 s
-	proxy   bool              // between the nodes and Redis there is a proxy
-	log     io.Writer         // gets all that the nodes log; nil: nobody
+	memory  bool                                          // one node with the memory store
+	backend string                                        // ws:// address of a backend for the stream "relay", "" for none
+	relays  map[string]string                             // more such streams, by name, instead of that one
+	yaml    string                                        // further lines of the configuration, at its top level
+	limits  string                                        // further limits of plan "p", as lines indented by six
+	count   int                                           // connections of a client; 0: 10
+	feeds   string                                        // of the stream "clock", as YAML; "" for a message each 10 ms
+	clock   string                                        // further keys of the stream "clock", with a comma in front
+	limit   uint64                                        // RLIMIT_NOFILE of the nodes
+	gate    string                                        // further keys of listen.gate, as they stand between braces; "": exemptLoopback
+	address string                                        // of the gate; "": a free port of 127.0.0.1
+	tags    []string                                      // of the build
+	env     []string                                      // beside the process's own
+	redis   []string                                      // further arguments of redis-server
+	store   time.Duration                                 // store.timeout; 0: 2 s
+	proxy   bool                                          // between the nodes and Redis there is a proxy
+	streams []string                                      // further streams that clock brings, which the keys may ask for
+	token   string                                        // of listen.admin
+	keys    func(ring string) (entries string, err error) // further entries of keys.yaml
+	log     io.Writer                                     // gets all that the nodes log; nil: nobody
 }
 
 // exemptLoopback lets clients of one loopback address connect as often as they like.
@@ -63,7 +67,7 @@ node: { state_dir: "." }
 listen:
   handshake: { address: "127.0.0.1:0" }
   gate: { address: %q, public_url: "%s://gate.test", %s }
-  admin: { address: "127.0.0.1:0" }
+  admin: { address: "127.0.0.1:0"%s }
 secrets: { ticket_keys: "${file:ring}", key_hash: "${file:ring}" }
 auth: { keys: { source: [keys.yaml] } }
 drain: { over: 0s, grace: 1s }
@@ -99,6 +103,13 @@ func (o *clusterOptions) config(redis string) string {
 		stream += fmt.Sprintf("  %s: { backend: pool-%s }\n", name, name)
 		backend += fmt.Sprintf("  pool-%s: { targets: [%q] }\n", name, relays[name])
 	}
+	for _, name := range o.streams {
+		streams += ", " + name
+	}
+	admin := ""
+	if o.token != "" {
+		admin = ", token: " + o.token
+	}
 	store := "{ kind: memory }"
 	if redis != "" {
 		store = fmt.Sprintf("{ kind: redis, url: \"redis://%s\", timeout: %v }", redis, cmp.Or(o.store, storeTimeout))
@@ -115,7 +126,7 @@ func (o *clusterOptions) config(redis string) string {
 	if strings.Contains(o.gate, "tls:") {
 		scheme = "wss"
 	}
-	return fmt.Sprintf(baseYAML, cmp.Or(o.address, "127.0.0.1:0"), scheme, cmp.Or(o.gate, exemptLoopback), streams, count, o.limits, o.clock, stream, backend, feed, store, o.yaml)
+	return fmt.Sprintf(baseYAML, cmp.Or(o.address, "127.0.0.1:0"), scheme, cmp.Or(o.gate, exemptLoopback), admin, streams, count, o.limits, o.clock, stream, backend, feed, store, o.yaml)
 }
 
 // httpTimeout is for a ticket or a look at the metrics: who waits longer has no answer.
@@ -129,7 +140,7 @@ func newHTTP(n int) *http.Client {
 
 // start runs the nodes; close ends them.
 func start(ctx context.Context, x *exam, o clusterOptions) (c *cluster, err error) {
-	c = &cluster{dir: x.dir, http: newHTTP(64)}
+	c = &cluster{dir: x.dir, http: newHTTP(64), token: o.token}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.close())
@@ -146,6 +157,14 @@ func start(ctx context.Context, x *exam, o clusterOptions) (c *cluster, err erro
 		return c, err
 	}
 	store := ""
+	entries := c.key.Entry
+	if o.keys != nil {
+		more, err := o.keys(c.ring)
+		if err != nil {
+			return c, err
+		}
+		entries += more
+	}
 	if !o.memory {
 		if c.redis, err = rig.StartRedis(ctx, c.dir, o.redis...); err != nil {
 			return c, err
@@ -164,7 +183,7 @@ func start(ctx context.Context, x *exam, o clusterOptions) (c *cluster, err erro
 			return c, err
 		}
 		made := &rig.StartOptions{Binary: bin, Dir: dir, Name: "exam-" + strconv.Itoa(i), Config: o.config(store), Limit: o.limit, Env: o.env, Log: o.log,
-			Files: map[string]string{"ring": c.ring, "keys.yaml": c.key.Entry}}
+			Files: map[string]string{"ring": c.ring, "keys.yaml": entries}}
 		n, err := rig.Start(ctx, made)
 		if err != nil {
 			return c, err
@@ -221,6 +240,9 @@ func (c *cluster) metricsOf(ctx context.Context, i int) (map[string]float64, err
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.nodes[i].Admin+"/metrics", nil)
 	if err != nil {
 		return nil, err
+	}
+	if c.token != "" {
+		r.Header.Set("Authorization", "Bearer "+c.token)
 	}
 	a, err := c.http.Do(r)
 	if err != nil {

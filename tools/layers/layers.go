@@ -22,6 +22,7 @@ const module = "ticketgate/"
 // parts. ARCHITECTURE.md draws them.
 var rooms = map[string]int{
 	"internal/mono": 0, "internal/faults": 0, "internal/stat": 0, "internal/unit": 0, "internal/audit": 0, "internal/invariant": 0, "internal/offheap": 0, "internal/porttest": 0, "internal/uring": 0,
+	"revoke": 2,
 	"ticket": 1, "limiter": 1, "guard": 1, "internal/pressure": 1,
 	"engine/upgrade": 1, "engine/frame": 1, "engine/deflate": 1, "engine/reactor": 1, "engine/proxy": 1,
 	"engine": 2,
