@@ -353,9 +353,9 @@ func TestClusterLimit(t *testing.T) {
 		"drop-newest": {"1|2|3|4", "", 4, 4},
 		"drop-oldest": {"1|2|3|4", "5|6|7|8", 8, 0},
 		// Of the four that wait some come to a purse that does not know whether the bank has one again: it has, so they are allowed.
-		"pause":       {"1|2|3|4", "5|6|7|8", 6, 2},
-		"delay":       {"1|2|3|4", "5|6|7|8", 6, 2},
-		"warn":        {"1|2|3|4|5|6|7|8", "", 8, 0}, // all came before the bank was heard
+		"pause": {"1|2|3|4", "5|6|7|8", 6, 2},
+		"delay": {"1|2|3|4", "5|6|7|8", 6, 2},
+		"warn":  {"1|2|3|4|5|6|7|8", "", 8, 0}, // all came before the bank was heard
 	} {
 		t.Run(action, func(t *testing.T) {
 			change := func(o *limiter.Options) {
