@@ -247,7 +247,7 @@ func (w *worker) answer(id reactor.ID, q *ticket.RedeemRequest, a *ticket.Redeem
 		w.refuse(id, s, r)
 		return
 	}
-	s.state, s.flags, s.life = stateJoining, s.flags|flagSlot, w.life
+	s.state, s.flags, s.life = stateJoining, s.flags|flagSlot, lifeOf(w.life)
 	w.stats.slots[s.plan].taken.Add(1)
 	w.l.Rerun(id) // Data comes with the head, and joins
 }

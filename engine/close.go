@@ -38,7 +38,7 @@ func (w *worker) end(id reactor.ID, s *session, code frame.Code, reason string, 
 // endWithin ends a socket that is lost, with no more than d for the client to take it.
 func (w *worker) endWithin(id reactor.ID, s *session, d time.Duration) {
 	w.lastWord(id, s, End{By: ByGateway, Code: frame.CloseOverloaded, Reason: frame.CloseOverloaded.Reason()})
-	w.l.CloseWithin(id, d)
+	w.l.EndWithin(id, d)
 	w.parted(id)
 }
 

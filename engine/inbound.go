@@ -34,7 +34,7 @@ const turnFrames = 1024
 
 func (w *worker) eachFrame(id reactor.ID, s *session, reader *frame.Reader, rules *frame.Rules, in []byte) int {
 	pos := 0
-	for frames := 0; pos < len(in) && s.paused == 0; frames++ {
+	for frames := 0; pos < len(in) && s.flags&flagsPaused == 0; frames++ {
 		if frames >= turnFrames || w.turn.inflated > turnInflated || s.window() != deflate.NoWindow && w.inflatesLater(reader, in[pos:]) {
 			w.l.Yield(id)
 			break
@@ -108,7 +108,7 @@ func (w *worker) violation(id reactor.ID, s *session, err error) {
 
 // assembly starts the clock of a message under way. In a pause it stands: see pause.
 func (w *worker) assembly(id reactor.ID, s *session) {
-	if m := w.message(s); m.by == 0 && s.paused == 0 {
+	if m := w.message(s); m.by == 0 && s.flags&flagsPaused == 0 {
 		m.by = tickAt(w.l.Now()).after(w.e.o.Assembly)
 		w.rearm(id, s)
 	}

@@ -51,7 +51,16 @@ func (w *worker) look(l *reactor.Loop) (lost bool) {
 }
 
 // lost says that s was let in in a life that is over: its slot may be another's. A socket that has no slot has no life either.
-func (w *worker) lost(s *session) bool { return s.life != w.life && s.life != 0 }
+func (w *worker) lost(s *session) bool { return s.life != lifeOf(w.life) && s.life != 0 }
+
+// lifeOf is a life as a session keeps it: 1 to 255, again and again. A lost socket is gone after a second, in which nobody loses his
+// lease 254 times.
+func lifeOf(g uint32) uint8 {
+	if g == 0 {
+		return 0
+	}
+	return uint8((g-1)%255) + 1
+}
 
 // shed looks at some slots, and comes again if there are more.
 func (w *worker) shed() {

@@ -91,22 +91,22 @@ func (w *worker) slow(id reactor.ID, s *session, err error) {
 
 // pause stops reading for one more reason. What the client cannot do meanwhile is not asked of it: the clocks of a message
 // under way, of idleness and of a pong stand until resume.
-func (w *worker) pause(id reactor.ID, s *session, by pauseBy) {
-	if s.paused == 0 {
+func (w *worker) pause(id reactor.ID, s *session, by flags) {
+	if s.flags&flagsPaused == 0 {
 		w.l.Pause(id)
 		if by := w.messageBy(s); by != 0 {
 			w.messages.At(s.side).by = tick(max(1, by.since(tickOf(w.l.Now()))/time.Millisecond))
 		}
 	}
-	s.paused |= by
+	s.flags |= by
 }
 
 // resume takes one reason back; when none is left, the loop brings what waited.
-func (w *worker) resume(id reactor.ID, s *session, by pauseBy) {
-	if s.paused&by == 0 {
+func (w *worker) resume(id reactor.ID, s *session, by flags) {
+	if s.flags&by == 0 {
 		return
 	}
-	if s.paused &^= by; s.paused != 0 {
+	if s.flags &^= by; s.flags&flagsPaused != 0 {
 		return
 	}
 	now := tickOf(w.l.Now())

@@ -42,7 +42,7 @@ const (
 // An idle socket has neither, unless its plan has limits that sockets share.
 type session struct {
 	state  state
-	paused pauseBy
+	life   uint8 // of the node, in which it was let in: see life.go. 0: it holds no slot, or Options.Life is nil
 	flags  flags
 	stream uint16 // index into Policy.streams
 	plan   uint16 // index into Policy.plans
@@ -52,7 +52,6 @@ type session struct {
 	who     uint32 // number in Engine.names
 	side    uint32 // number in worker.begun or worker.messages
 	flow    uint32 // number in worker.flows
-	life    uint32 // of the node, in which it was let in: see life.go. 0: it holds no slot, or Options.Life is nil
 
 	opened tick // accepted, then opened
 	last   tick // head: when the stage began; open: last message in either direction; closing: when it was over
@@ -81,15 +80,11 @@ const (
 	flagDropLate                   // a message from the client was dropped that waited, and none has passed since
 	flagLate                       // what the stream writes is a message that has to wait: the last of worker.queue
 
-	windowShift = 14 // the two highest: the deflate.Window of messages to the client
-)
-
-// pauseBy is who does not want to read from the client.
-type pauseBy uint8
-
-const (
-	pauseStream pauseBy = 1 << iota
+	pauseStream // who does not want to read from the client
 	pauseLimit
+	flagsPaused = pauseStream | pauseLimit
+
+	windowShift = 14 // the two highest: the deflate.Window of messages to the client
 )
 
 // begun is a head of which something is missing: how far it has been looked at.

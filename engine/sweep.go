@@ -38,7 +38,7 @@ func (w *worker) due(s *session) tick {
 			next = next.sooner(late)
 		}
 	}
-	if s.paused != 0 {
+	if s.flags&flagsPaused != 0 {
 		return next
 	}
 	if by := w.messageBy(s); by != 0 {
@@ -103,7 +103,7 @@ func (w *worker) openTimer(id reactor.ID, s *session, now tick) {
 	case s.endAt.passed(now):
 		w.end(id, s, s.endCode, "", ByGateway)
 		return
-	case s.paused != 0:
+	case s.flags&flagsPaused != 0:
 	case w.l.Yielded(id): // the delay is ours: what it has sent may lie in the kernel, unread
 		s.last = now
 		if by != 0 {
@@ -169,7 +169,7 @@ func (w *worker) pongBy(now tick) tick {
 func (w *worker) ping(id reactor.ID, s *session, now tick) {
 	if s.flags&flagPinged != 0 {
 		// While we do not read we cannot hear; and a client that has not taken what was sent before the ping cannot answer it.
-		if s.flags&flagHeard == 0 && s.paused == 0 && !w.l.Yielded(id) && !w.l.Blocked(id) {
+		if s.flags&flagHeard == 0 && s.flags&flagsPaused == 0 && !w.l.Yielded(id) && !w.l.Blocked(id) {
 			end := End{By: ByNetwork, Reason: "no pong"}
 			s.state = stateClosing
 			w.leave(id, s, end)

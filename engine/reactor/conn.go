@@ -243,6 +243,19 @@ func (l *Loop) Close(id ID) {
 	}
 }
 
+// EndWithin is Close for who has no more than d to end: whoever has not by then gets RST, and what he has not taken is lost to him, also
+// what lies in our kernel. On the loop only.
+func (l *Loop) EndWithin(id ID, d time.Duration) {
+	r := l.row(id)
+	if r == nil || r.state != stateOpen {
+		l.Close(id)
+		return
+	}
+	r.flags |= flagReset // which is nothing to a connection that both sides have ended
+	l.hangUp(id, r, CauseLocal)
+	l.setTimer(id.Slot(), r, &r.inner, l.tickAt(l.Now().Add(d)))
+}
+
 // CloseWithin is Close for a socket that must not hear anything later than d from now: if its peer has not taken all that was sent
 // by then, the rest is lost, here and in the kernel, and the peer gets RST. On the loop only.
 func (l *Loop) CloseWithin(id ID, d time.Duration) {

@@ -121,3 +121,30 @@ func TestEachFromGoesOn(t *testing.T) {
 		t.Errorf("%d sockets in %d parts", len(seen), parts)
 	}
 }
+
+// TestEndWithin: who does not answer is cut off after that long, with what it has not taken; who does, is not.
+func TestEndWithin(t *testing.T) {
+	c := gather(t, 3, reactor.Options{}, &script{})
+	c.pipes[0].Window(0)
+	run(c.m, func(l *reactor.Loop) {
+		for _, id := range c.ids {
+			_ = l.WriteLast(id, []byte("bye"))
+			l.EndWithin(id, 100*time.Millisecond)
+		}
+	})
+	c.hears(t, 1, "bye")
+	c.hears(t, 2, "bye")
+	c.pipes[2].CloseWrite()
+	c.m.Advance(80 * time.Millisecond)
+	if c.pipes[0].WasReset() || c.pipes[1].WasReset() || len(c.d.words) != 1 {
+		t.Errorf("too early: %v", c.d.words)
+	}
+	c.m.Advance(60 * time.Millisecond)
+	if !c.pipes[0].WasReset() || !c.pipes[1].WasReset() {
+		t.Error("not cut off")
+	}
+	slices.Sort(c.d.words)
+	if got := strings.Join(c.d.words, " "); got != "a-closed:local:"+reactor.ErrLinger.Error()+" b-closed:local:"+reactor.ErrLinger.Error()+" c-closed:local:<nil>" {
+		t.Errorf("%s", got)
+	}
+}
