@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"ticketgate/revoke"
 	"ticketgate/store/model"
 	"ticketgate/store/redis"
 	"ticketgate/store/redistest"
@@ -111,6 +112,12 @@ func TestEverywhere(t *testing.T) {
 			o.Prefix = "tg:"
 			s := ready(t, openAt(t, o))
 			listenAt(t, s, "revoked").want(t, "up true")
+			if err := s.Revocations().Publish(t.Context(), []revoke.Revocation{revocation("everywhere")}); err != nil {
+				t.Errorf("publish: %v", err)
+			}
+			if page, err := s.Revocations().Read(t.Context(), revoke.Place{}, 10); err != nil || len(page.Texts) != 1 {
+				t.Errorf("read: %+v, %v", page, err)
+			}
 			if o, _ := s.CountRenewed(context.Background(), "tg:{nodes}:n", 1); o.Err == nil || !strings.Contains(o.Err.Error(), "can't run this command") {
 				t.Errorf("a script that does what the user may not: %+v", o)
 			}
