@@ -35,19 +35,28 @@ func (e *Engine) turn() func(*reactor.Loop) bool {
 // socket itself.
 func (w *worker) look(l *reactor.Loop) (lost bool) {
 	g := w.e.o.Life(l.Now())
+	if len(w.owed) > 0 && w.owed[0].by <= l.Now() && w.stray(l.Now()) {
+		lost = true
+		w.hunt(l)
+	}
 	if g == w.life {
-		return false
+		return lost
 	}
 	if w.life != 0 {
 		lost = true
-		if w.shedFrom == 0 {
-			w.lostAt = l.Now()
-		}
-		w.shedFrom = 0
-		l.Again()
+		w.hunt(l)
 	}
 	w.life = g
 	return lost
+}
+
+// hunt has shed go through all sockets, from now on.
+func (w *worker) hunt(l *reactor.Loop) {
+	if w.shedFrom == 0 {
+		w.lostAt = l.Now()
+	}
+	w.shedFrom = 0
+	l.Again()
 }
 
 // lost says that s was let in in a life that is over: its slot may be another's. A socket that has no slot has no life either.
