@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"ticketgate/internal/mono"
 	"ticketgate/store/node"
 	"ticketgate/ticket"
 )
@@ -309,4 +310,57 @@ func TestOwnRace(t *testing.T) {
 		synctest.Wait()
 		w.wantUsed(1, 1)
 	})
+}
+
+// TestOwnTicketsDoNotAllocate, whatever becomes of them, and take no room when they are gone.
+func TestOwnTicketsDoNotAllocate(t *testing.T) {
+	o := node.NewOwn()
+	name := func(i int) ticket.Hash { return ticket.Hash{byte(i), byte(i >> 8), 15: byte(i)} }
+	put := func(from, to int) {
+		for i := from; i < to; i++ {
+			r := ticket.IssueRequest{Ticket: name(i), Subject: ticket.Subject(i) << 20, Grant: make([]byte, 150)}
+			if !o.Put(&r, 1000) {
+				t.Fatal("no room")
+			}
+		}
+	}
+	for what, c := range map[string]struct {
+		life  uint32
+		now   int64
+		wrong byte
+		want  ticket.RedeemResult
+	}{
+		"good":            {1, 1, 0, ticket.RedeemOK},
+		"wrong secret":    {1, 1, 1, ticket.RedeemSecret},
+		"expired":         {1, 1000, 0, ticket.RedeemUnknown},
+		"of another life": {0, 1, 0, ticket.RedeemUnknown},
+	} {
+		put(0, 2002)
+		i, grant := 0, make([]byte, 0, 200)
+		n := testing.AllocsPerRun(1000, func() {
+			q := &ticket.RedeemRequest{Ticket: name(i), Secret: ticket.SecretHash{c.wrong}, Held: ticket.Held{Subject: ticket.Subject(i) << 20}}
+			got, out := o.Spend(q, c.life, mono.Time(c.now), grant)
+			again, _ := o.Spend(q, c.life, mono.Time(c.now), grant)
+			if got != c.want || again != ticket.RedeemUnknown || (len(out) == 150) != (got == ticket.RedeemOK) {
+				t.Errorf("%s: %d then %d, %d bytes", what, got, again, len(out))
+			}
+			i++
+		})
+		if n != 0 {
+			t.Errorf("%s: %v allocations", what, n)
+		}
+		o.Sweep(1000)
+		if o.Room() != node.OwnTickets {
+			t.Errorf("%s: %d tickets have taken room for good", what, node.OwnTickets-o.Room())
+		}
+	}
+	put(0, 1)
+	other := ticket.RedeemRequest{Ticket: name(0), Held: ticket.Held{Subject: 1}}
+	if got, _ := o.Spend(&other, 1, 1, nil); got != ticket.RedeemUnknown {
+		t.Errorf("under another subject: %d", got)
+	}
+	mine := ticket.RedeemRequest{Ticket: name(0)}
+	if got, _ := o.Spend(&mine, 2, 1, nil); got != ticket.RedeemUnknown || o.Room() != node.OwnTickets {
+		t.Errorf("in the next life: %d, room for %d", got, o.Room())
+	}
 }
