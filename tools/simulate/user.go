@@ -216,7 +216,7 @@ func (p *proc) open(u ticket.Subject, t *ticket.Minted, life uint32, by mono.Tim
 	}
 	w.bounded(u)
 	stays := lease
-	if by != 0 { // beyond the end of its reservation
+	if w.authority { // beyond the end of its reservation
 		stays = 3 * lease
 	}
 	w.at(w.below(stays), p, 3, func() {
