@@ -183,9 +183,9 @@ type Memory struct {
 type Tickets struct {
 	TTL         time.Duration `yaml:"ttl" default:"30s" range:"5s,120s"`
 	SessionMax  time.Duration `yaml:"session_max" default:"12h" range:"1s,168h"`
-	BindIP      bool          `yaml:"bind_ip" default:"false"`                      // only the address that asked may redeem
+	BindIP      bool          `yaml:"bind_ip" default:"false"` // only the address that asked may redeem
 	Authority   string        `yaml:"authority" default:"store" oneof:"store node"`
-	Outstanding int           `yaml:"outstanding" default:"20" range:"1,1000"`      // unused tickets a client may have
+	Outstanding int           `yaml:"outstanding" default:"20" range:"1,1000"` // unused tickets a client may have
 }
 
 // Auth is who may ask for tickets.
