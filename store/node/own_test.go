@@ -365,3 +365,30 @@ func TestOwnTicketsDoNotAllocate(t *testing.T) {
 		t.Errorf("in the next life: %d, room for %d", got, o.Room())
 	}
 }
+
+// TestOwnTicketsOfTheNextLife: where sockets are kept, the next life tells the store of those of the one before, and of their tickets.
+func TestOwnTicketsOfTheNextLife(t *testing.T) {
+	inBubbleOf(t, ticket.One, func(o *node.Options) { owner(o); o.Available = true }, func(w *world) {
+		w.node.Start(w.Context())
+		w.store.set(func() { w.store.deaf = true })
+		q := w.own(1, 9)
+		first := w.node.Incarnation()
+		w.wantResults(w.now(q), ticket.RedeemOK)
+		w.enter(ticket.RenewRequest{Incarnation: 9, Enter: true, Former: []ticket.Incarnation{first}})
+		for w.lost.Load() == 0 {
+			w.pass(100 * time.Millisecond)
+		}
+		w.store.set(func() { w.store.deaf = false })
+		for w.node.Ready() != nil {
+			w.pass(100 * time.Millisecond)
+		}
+		named := false
+		for _, a := range w.store.asserted() {
+			named = named || a.Incarnation != first && len(a.Spent) == 1 && a.Spent[0] == q.Ticket
+		}
+		if !named || w.node.Unasserted() != 0 {
+			w.Errorf("named %v, %d are owed", named, w.node.Unasserted())
+		}
+		w.wantUsed(1, 1)
+	})
+}
