@@ -100,6 +100,9 @@ func (w *worker) admit(id reactor.ID, s *session, early bool) *Refusal {
 	if err != nil {
 		return locatorRefusal(err)
 	}
+	if loc.Node != e.number() { // before the cache and the store: it may be good elsewhere
+		return errElsewhere
+	}
 	hash := w.checker.Hash(&loc)
 	if e.o.Cache.Get(hash, now).Refuses() {
 		return errSpent
@@ -113,6 +116,15 @@ func (w *worker) admit(id reactor.ID, s *session, early bool) *Refusal {
 	secret, _ := w.checker.SecretHash(q.Secret) // a malformed or missing one is a wrong one, and spends the ticket
 	w.ask(id, s, &loc, hash, secret)
 	return nil
+}
+
+// number is what a ticket has to name as the node that spends it, 0 for the store. Who spends it may know nothing of those that another
+// one does: two would spend one ticket.
+func (e *Engine) number() uint16 {
+	if e.owner == nil {
+		return 0
+	}
+	return e.owner.Number()
 }
 
 // storeTimeFor is how long a loop goes by its own clock before it asks for the store's again: in it the two part by less
@@ -217,6 +229,7 @@ func (w *worker) answers(b *ticket.Batch) {
 		w.stats.redeem(b.Answers[i].Result, took)
 		w.answer(reactor.ID(b.IDs[i]), &b.Reqs[i], &b.Answers[i], b.Expiry[i])
 	}
+	w.owe(b)
 	if len(w.batches) < batchesKept && cap(b.Reqs) <= 1024 {
 		b.Reset()
 		w.batches = append(w.batches, b)

@@ -47,6 +47,15 @@ type Prompter interface {
 	RedeemNow(b *ticket.Batch) bool
 }
 
+// An Owner is a Prompter that may spend tickets itself, and tell the store later.
+type Owner interface {
+	Prompter
+	// Number is what the locators of tickets name that it may spend. It is quick.
+	Number() uint16
+	// Owes tells whether a socket that was opened with ticket h has to close at Batch.By. It does not wait.
+	Owes(h ticket.Hash) bool
+}
+
 // Options are what an Engine is made of. Durations are checked by config; zero fields of the first group are programming
 // errors.
 type Options struct {
@@ -119,6 +128,7 @@ type Engine struct {
 	names   *names
 	tag     uint32 // names this engine in public ids of connections
 	workers []*worker
+	owner   Owner // o.Redeemer, if it is one
 	policy  atomic.Pointer[Policy]
 	control limiter.Meter
 	admits  limiter.Meter
@@ -197,6 +207,7 @@ func newEngine(o Options) *Engine {
 		refused: ticketRefused(o.Base),
 		empty:   make(chan struct{}, 1),
 	}
+	e.owner, _ = o.Redeemer.(Owner)
 	e.policy.Store(o.Policy)
 	e.holdMax.Store(o.HoldMax)
 	return e

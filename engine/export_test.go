@@ -27,6 +27,7 @@ type Shared struct {
 	Late     int // messages that wait for a limit
 	LateRows int // sockets with such, or with a stream that was told to stop
 	Buffers  int // of holds, ever made: what does not leak is used again
+	Owed     int // sockets that the store has to know of by some time; those that it knows go later
 }
 
 // Shared adds up all loops. Only while none of them runs.
@@ -41,6 +42,7 @@ func (e *Engine) Shared() (s Shared) {
 		s.Late += w.lateMessages.Len()
 		s.LateRows += w.late.Len()
 		s.Batches += len(w.batches)
+		s.Owed += len(w.owed)
 		s.Buffers += len(w.holds.all)
 	}
 	return s

@@ -35,31 +35,40 @@ func (e *Engine) turn() func(*reactor.Loop) bool {
 // socket itself.
 func (w *worker) look(l *reactor.Loop) (lost bool) {
 	g := w.e.o.Life(l.Now())
+	if len(w.owed) > 0 && w.owed[0].by <= l.Now() && w.stray(l.Now()) {
+		lost = true
+		w.hunt(l)
+	}
 	if g == w.life {
-		return false
+		return lost
 	}
 	if w.life != 0 {
 		lost = true
-		if w.shedFrom == 0 {
-			w.lostAt = l.Now()
-		}
-		w.shedFrom = 0
-		l.Again()
+		w.hunt(l)
 	}
 	w.life = g
 	return lost
 }
 
+// hunt has shed go through all sockets, from now on.
+func (w *worker) hunt(l *reactor.Loop) {
+	if w.shedFrom == 0 {
+		w.lostAt = l.Now()
+	}
+	w.shedFrom = 0
+	l.Again()
+}
+
 // lost says that s was let in in a life that is over: its slot may be another's. A socket that has no slot has no life either.
 func (w *worker) lost(s *session) bool { return s.life != lifeOf(w.life) && s.life != 0 }
 
-// lifeOf is a life as a session keeps it: 1 to 255, again and again. A lost socket is gone after a second, in which nobody loses his
-// lease 254 times.
+// lifeOf is a life as a session keeps it: 1 to 254, again and again, so never strayLife. A lost socket is gone after a second, in which
+// nobody loses his lease 253 times.
 func lifeOf(g uint32) uint8 {
 	if g == 0 {
 		return 0
 	}
-	return uint8((g-1)%255) + 1
+	return uint8((g-1)%(uint32(strayLife)-1)) + 1
 }
 
 // shed looks at some slots, and comes again if there are more.

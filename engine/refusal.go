@@ -34,16 +34,17 @@ var (
 	errMisdirected = &Refusal{Status: 421, Type: "misdirected", Reason: "misdirected", Title: "Host is not the one that TLS was for"}
 	errExtensions  = &Refusal{Status: 400, Type: "invalid-request", Reason: "extensions", Title: "Sec-WebSocket-Extensions is malformed"}
 	errHeadLate    = &Refusal{Status: 408, Type: "timeout", Reason: "head-timeout", Title: "Request head too slow"}
-	errMalformed   = &Refusal{Status: 401, Reason: "malformed"}     // under /t/, but no locator of ours
-	errForged      = &Refusal{Status: 401, Reason: "forged", n: 1}  // MAC
-	errExpired     = &Refusal{Status: 401, Reason: "expired", n: 2} // by the locator's own expiry
-	errEpoch       = &Refusal{Status: 401, Reason: "epoch", n: 3}   // of another history of the store
-	errSpent       = &Refusal{Status: 401, Reason: "spent", n: 4}   // the local cache knows
-	errUnknown     = &Refusal{Status: 401, Reason: "unknown", n: 5} // the store does not know it: spent, revoked, expired
-	errSecret      = &Refusal{Status: 401, Reason: "secret", n: 6}  // and the ticket is spent now
-	errBound       = &Refusal{Status: 401, Reason: "binding", n: 7} // other Origin or address than the ticket's
-	errRevoked     = &Refusal{Status: 401, Reason: "revoked", n: 8} // what it is for has been taken back since it was issued
-	errEnded       = &Refusal{Status: 401, Reason: "ended", n: 9}   // so has its session, before it began
+	errMalformed   = &Refusal{Status: 401, Reason: "malformed"}        // under /t/, but no locator of ours
+	errForged      = &Refusal{Status: 401, Reason: "forged", n: 1}     // MAC
+	errExpired     = &Refusal{Status: 401, Reason: "expired", n: 2}    // by the locator's own expiry
+	errEpoch       = &Refusal{Status: 401, Reason: "epoch", n: 3}      // of another history of the store
+	errSpent       = &Refusal{Status: 401, Reason: "spent", n: 4}      // the local cache knows
+	errUnknown     = &Refusal{Status: 401, Reason: "unknown", n: 5}    // the store does not know it: spent, revoked, expired
+	errSecret      = &Refusal{Status: 401, Reason: "secret", n: 6}     // and the ticket is spent now
+	errBound       = &Refusal{Status: 401, Reason: "binding", n: 7}    // other Origin or address than the ticket's
+	errRevoked     = &Refusal{Status: 401, Reason: "revoked", n: 8}    // what it is for has been taken back since it was issued
+	errEnded       = &Refusal{Status: 401, Reason: "ended", n: 9}      // so has its session, before it began
+	errElsewhere   = &Refusal{Status: 401, Reason: "elsewhere", n: 10} // another node spends it, or another life of this one did
 )
 
 // ticketRefused is the one answer to every ticket that does not open a socket. It carries no request id and no date, so
@@ -55,4 +56,4 @@ func ticketRefused(base string) []byte {
 
 // ticketRefusals are the refusals with status 401. They are counted by place, because a look-up by name would take a time of
 // its own for each.
-var ticketRefusals = [...]*Refusal{errMalformed, errForged, errExpired, errEpoch, errSpent, errUnknown, errSecret, errBound, errRevoked, errEnded}
+var ticketRefusals = [...]*Refusal{errMalformed, errForged, errExpired, errEpoch, errSpent, errUnknown, errSecret, errBound, errRevoked, errEnded, errElsewhere}

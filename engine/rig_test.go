@@ -38,7 +38,8 @@ type rig struct {
 	stream  *stream
 	desk    *desk
 	options engine.Options
-	asked   int // by ask
+	asked   int    // by ask
+	node    uint16 // in locators
 }
 
 // desk is a Redeemer that answers at once, or when the test lets it.
@@ -193,7 +194,7 @@ func (r *rig) issue(c ticket.Claims) *ticket.Minted {
 	}
 	c.IssuedAt = r.clock.Wall()
 	subject := r.ring.Subject("client", c.Client)
-	m, err := r.ring.NewMinter(rand.Reader).Mint(r.clock.Wall().Add(30*time.Second), r.desk.epoch, subject, 0)
+	m, err := r.ring.NewMinter(rand.Reader).Mint(r.clock.Wall().Add(30*time.Second), r.desk.epoch, subject, r.node)
 	if err != nil {
 		r.t.Fatal(err)
 	}

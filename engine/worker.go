@@ -43,6 +43,9 @@ type worker struct {
 	storeAt  mono.Time // when the store's clock was asked
 	storeWas time.Time // and what it said
 
+	owed   []owed // see owed.go
+	owedAt int
+
 	waiting map[uint32]*parked // by slot: between the store's answer and the 101
 	hosts   map[uint32]string  // by slot: whom TLS was for, until the head is here
 	asking  int                // redemptions under way, those of sockets that have left included

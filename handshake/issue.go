@@ -231,7 +231,7 @@ func (s *Server) issue(g *grant) (*ticket.Minted, uint32, *problem) {
 // mint draws the ticket, and dates the claims by the store's clock.
 func (s *Server) mint(g *grant, epoch ticket.Epoch) (*ticket.Minted, *problem) {
 	now := s.o.Node.StoreTime()
-	t, err := s.minter.Mint(now.Add(s.o.TTL), epoch, g.subject, 0)
+	t, err := s.minter.Mint(now.Add(s.o.TTL), epoch, g.subject, s.o.Node.Number())
 	if err != nil {
 		s.log.Error("no ticket can be made", "error", err)
 		return nil, s.later(noRandom)
@@ -255,7 +255,7 @@ func (s *Server) put(g *grant, t *ticket.Minted) (ticket.IssueAnswer, error) {
 		Ticket: t.Hash, Secret: t.SecretHash, Subject: g.subject,
 		Limit: g.plan.Connections.Count, Outstanding: uint32(s.o.Outstanding), Life: s.o.TTL,
 		Owner: g.claims.Key, Grant: ticket.AppendClaims(nil, &g.claims),
-		Epoch: t.Locator.Epoch,
+		Epoch: t.Locator.Epoch, Node: t.Locator.Node,
 	})
 }
 

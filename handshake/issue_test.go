@@ -19,6 +19,7 @@ import (
 
 func TestIssue(t *testing.T) {
 	g := start(t, nil)
+	g.node.number.Store(0xfedc)
 	a := g.do(call{key: g.key, body: `{"stream":"quotes","params":{"symbol":"ACME"},"client":"user-42",` +
 		`"protocols":["chat.v2"],"origin":"https://app.example.com"}`})
 	if a.StatusCode != 201 {
@@ -49,7 +50,7 @@ func TestIssue(t *testing.T) {
 	check := g.ring.NewChecker()
 	l, err := check.Check(locator, noon, g.node)
 	g.must(err)
-	if l.Subject != g.ring.Subject("client", "user-42") || int64(l.Expiry) != noon.Add(30*time.Second).Unix() {
+	if l.Node != 0xfedc || l.Subject != g.ring.Subject("client", "user-42") || int64(l.Expiry) != noon.Add(30*time.Second).Unix() {
 		t.Errorf("locator %+v", l)
 	}
 	hash, _ := check.SecretHash(secret)

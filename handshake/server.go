@@ -41,6 +41,8 @@ type Handler = func(ctx *fasthttp.RequestCtx)
 type Node interface {
 	// Epoch is the history of the store that a ticket of s must name; 0: not known yet.
 	Epoch(s ticket.Subject) ticket.Epoch
+	// Number is what locators name as the node that spends them: 0, the store. Issue wants it in IssueRequest.Node, as of the same life.
+	Number() uint16
 	// Issue is that of ticket.Store; the node names the dead. ErrUnavailable also while a slot that is counted may be somebody's
 	// who is not known yet, so that issue is closed.
 	Issue(ctx context.Context, r *ticket.IssueRequest) (ticket.IssueAnswer, error)

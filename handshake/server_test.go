@@ -64,11 +64,12 @@ func (s *source) dry() {
 // node is the store and what the front end knows of the cluster.
 type node struct {
 	*store
-	epoch atomic.Uint32
-	asked atomic.Uint64 // whose epoch was asked for last
-	next  atomic.Uint32 // what epoch becomes when it is asked for once more
-	clock mono.Clock
-	err   atomic.Pointer[error]
+	epoch  atomic.Uint32
+	asked  atomic.Uint64 // whose epoch was asked for last
+	next   atomic.Uint32 // what epoch becomes when it is asked for once more
+	clock  mono.Clock
+	number atomic.Uint32 // of the node in locators
+	err    atomic.Pointer[error]
 }
 
 func (n *node) Epoch(s ticket.Subject) ticket.Epoch {
@@ -79,6 +80,7 @@ func (n *node) Epoch(s ticket.Subject) ticket.Epoch {
 	}
 	return ticket.Epoch(e)
 }
+func (n *node) Number() uint16       { return uint16(n.number.Load()) }
 func (n *node) StoreTime() time.Time { return n.clock.Wall() }
 func (n *node) Ready() error {
 	if err := n.err.Load(); err != nil {

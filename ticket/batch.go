@@ -12,11 +12,16 @@ type Batch struct {
 	Expiry  []uint32        // the asker's note of each ticket's expiry, unix seconds
 	Since   mono.Time       // when the first of Reqs was added
 	Life    uint32          // the asker's note of the node's life when it handed b over
-	Done    func(*Batch)    // called once, on a goroutine of the store; it may wait
+	Grants  []byte          // where those of Answers may lie: they are good until b is used again
+	// By is when the store has to know of the sockets that Answers open; zero: it does. At By those are closed whose tickets the
+	// Redeemer still Owes to the store.
+	By   mono.Time
+	Done func(*Batch) // called once, on a goroutine of the store; it may wait
 }
 
 // Reset empties b for reuse and drops what the answers refer to.
 func (b *Batch) Reset() {
 	clear(b.Answers)
 	b.Reqs, b.Answers, b.IDs, b.Expiry = b.Reqs[:0], b.Answers[:0], b.IDs[:0], b.Expiry[:0]
+	b.Grants, b.By = b.Grants[:0], 0
 }

@@ -49,6 +49,7 @@ type IssueRequest struct {
 	Owner       string        // who may revoke it: id of the credential that asked
 	Grant       []byte        // what Redeem gives back; AppendClaims. Not kept after the call
 	Epoch       Epoch         // the epoch in the locator; a server of another refuses
+	Node        uint16        // the node in the locator; no matter for a store
 	Dead        []Incarnation // incarnations whose slots no longer count
 }
 
@@ -83,7 +84,7 @@ type RedeemRequest struct {
 // RedeemAnswer is the verdict on one RedeemRequest.
 type RedeemAnswer struct {
 	Result RedeemResult
-	Grant  []byte     // RedeemOK only; belongs to the caller
+	Grant  []byte     // RedeemOK only; belongs to the caller, but see Batch.Grants
 	Seen   ShardEpoch // of the server that answered; zero with RedeemDoubt and RedeemUnsent
 }
 

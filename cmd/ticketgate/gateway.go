@@ -203,6 +203,7 @@ func (g *gateway) buildStore(isNew bool) error {
 	o := node.Options{
 		Store: g.store, Name: g.c.Node.Name, Heartbeat: g.c.Cluster.Heartbeat, Lease: g.c.Cluster.Lease,
 		Timeout: g.c.Store.Timeout, Replicas: g.c.Store.RenewalReplicas(), Available: g.available(), First: isNew,
+		Spends: g.c.Tickets.Authority == "node", OnOverdue: g.overdue,
 		Clock: mono.Boot, Rand: rand.Reader, Counts: g.count, Subjects: g.subjects(), OnLeaseLost: g.leaseLost, Log: g.log,
 	}
 	if err := g.identify(&o); err != nil {
@@ -230,6 +231,13 @@ func (g *gateway) leaseLost() {
 		return
 	}
 	g.log.Error("slot lease lost: closing all sockets with 1013")
+	if e := g.engine; e != nil {
+		go e.AskLife()
+	}
+}
+
+// overdue wakes loops whose sockets are silent: some end now, which the store was not told of in time.
+func (g *gateway) overdue() {
 	if e := g.engine; e != nil {
 		go e.AskLife()
 	}
@@ -465,12 +473,12 @@ func (g *gateway) buildAdmin() (err error) {
 		Version: version, Name: g.c.Node.Name, StoreKind: g.c.Store.Kind, Connections: int64(g.c.Listen.Gate.Admit.Connections),
 		Uptime: func() time.Duration { return mono.Boot.Now().Sub(begun) },
 		Engine: g.engine.Stats, StoreReady: member{g.node, g.revoking}.Ready, Draining: g.draining.Load, Memory: g.memory.Stats,
-		Mode: g.c.Cluster.Mode, Cluster: g.node.Status,
+		Mode: g.c.Cluster.Mode, Authority: g.c.Tickets.Authority, Cluster: g.node.Status,
 	}}
 	if g.c.Telemetry.Metrics {
 		o.Metrics = &admin.Metrics{
 			Version: version, Engine: g.engine.Stats, Handshake: g.handshake.Stats, Plans: g.plans, Relays: g.relays,
-			Redis: g.redis, Ready: member{g.node, g.revoking}.Ready, Cluster: g.node.Status, Draining: g.draining.Load, Memory: g.memory.Stats, Certs: g.certEnds(), Revoked: g.revoking.follow.Stats,
+			Redis: g.redis, Ready: member{g.node, g.revoking}.Ready, Cluster: g.node.Status, Authority: g.c.Tickets.Authority, Draining: g.draining.Load, Memory: g.memory.Stats, Certs: g.certEnds(), Revoked: g.revoking.follow.Stats,
 		}
 	}
 	g.admin, err = admin.New(o)

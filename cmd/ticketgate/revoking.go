@@ -256,3 +256,25 @@ func (m issuer) Epoch(s ticket.Subject) ticket.Epoch {
 	}
 	return m.Node.Epoch(s)
 }
+
+// Revoke implements handshake.Node. A ticket that another node spends is taken back through the log, which that node asks before it
+// opens a socket; so is one of a node of which the store has not heard yet that its ticket is spent: then its socket closes.
+func (m issuer) Revoke(ctx context.Context, r *ticket.RevokeRequest) (bool, error) {
+	ok, err := m.Node.Revoke(ctx, r)
+	if ok || err != nil || m.Node.Number() == 0 {
+		return ok, err
+	}
+	l, err := m.revoking.look.Look(ctx, r.Subject, r.Ticket, r.Owner)
+	if err != nil || l.Grant == nil {
+		return false, err
+	}
+	c, err := ticket.ParseClaims(l.Grant)
+	if err != nil || c.Key != r.Owner || m.revoking.redeem(&c) {
+		return false, err
+	}
+	v := &revoke.Revocation{What: revoke.Selector{Ticket: c.ID}, Code: uint16(frame.CloseRevoked), Reason: "taken back by its issuer"}
+	if _, err := m.revoking.publish(ctx, v); err != nil {
+		return false, fmt.Errorf("%w: %w", ticket.ErrUnavailable, err)
+	}
+	return true, nil
+}

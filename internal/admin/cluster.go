@@ -10,7 +10,7 @@ import (
 // Cluster is the node's place among those that share its store.
 type Cluster struct {
 	Mode        string  `json:"mode"`             // strict, available
-	Authority   string  `json:"authority"`        // who spends tickets: store
+	Authority   string  `json:"authority"`        // who spends tickets: store, node
 	Reason      string  `json:"authority_reason"` // why it is that one
 	Incarnation string  `json:"incarnation,omitempty"`
 	Lease       float64 `json:"lease_seconds"` // left of it, by the node's own clock, which gives it up 2 s early; 0: none
@@ -18,6 +18,7 @@ type Cluster struct {
 	Failure     string  `json:"failure,omitempty"`
 	Grace       bool    `json:"grace"`            // the store may have lost nodes, so none is taken for dead
 	Issue       string  `json:"issue"`            // open, or why no tickets are issued
+	Unasserted  int     `json:"unasserted"`       // tickets that this node has spent and the store has not acknowledged
 	Excess      int     `json:"excess"`           // sockets by which limits may be exceeded now: those without a lease, or not told to the store
 	Epochs      []Epoch `json:"epochs,omitempty"` // by shard
 	Nodes       []Peer  `json:"nodes,omitempty"`  // those that the store knows, this one too
@@ -39,15 +40,20 @@ type Peer struct {
 	Lease       float64 `json:"lease_seconds"` // left of it; of the dead, how long ago it ended, as a negative number
 }
 
-// authorityReason is why the store spends tickets.
-const authorityReason = "every node can open every ticket, so one place decides"
+// authorityReason is why tickets are spent where they are.
+func authorityReason(authority string) string {
+	if authority == "node" {
+		return "each node has a public URL of its own, so who made a ticket opens it without asking"
+	}
+	return "every node can open every ticket, so one place decides"
+}
 
 // IssueOpen is Cluster.Issue while tickets are issued.
 const IssueOpen = "open"
 
-func clusterOf(mode string, s *node.Status) *Cluster {
-	c := &Cluster{Mode: mode, Authority: "store", Reason: authorityReason, Lease: seconds(s.Lease), Failures: s.Failures, Grace: s.Grace,
-		Issue: IssueOpen, Excess: s.Excess}
+func clusterOf(mode, authority string, s *node.Status) *Cluster {
+	c := &Cluster{Mode: mode, Authority: authority, Reason: authorityReason(authority), Lease: seconds(s.Lease), Failures: s.Failures, Grace: s.Grace,
+		Issue: IssueOpen, Unasserted: s.Unasserted, Excess: s.Excess}
 	if s.Incarnation != 0 {
 		c.Incarnation = hex(uint64(s.Incarnation))
 	}

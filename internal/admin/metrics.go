@@ -37,6 +37,7 @@ type Metrics struct {
 	Redis     *redis.Store // nil: the store is in memory
 	Ready     func() error // of the store's side of the node
 	Cluster   func() node.Status
+	Authority string // tickets.authority
 	Draining  func() bool
 	Certs     map[string]func() time.Time // when the first of each name's certificates ends
 	Memory    func(*pressure.Stats)
@@ -80,6 +81,8 @@ var (
 	storeIssue     = family("store_issue_open", "1 while tickets are issued: all nodes have told the store what they hold.")
 	storeGrace     = family("store_grace", "1 while the store may have lost nodes, so that none is taken for dead.")
 	storeExcess    = family("store_excess_slots", "Sockets by which limits may be exceeded now: those without a lease, or not told to the store.")
+	authority      = family("ticket_authority", "1, for who spends tickets and why.", "authority", "reason")
+	unasserted     = family("tickets_unasserted", "Tickets that this node has spent itself and the store has not acknowledged.")
 	storeNodes     = family("store_nodes", "Lives of nodes that the store knows.", "state")
 	openFiles      = family("open_files", "Descriptors in use.")
 	openFilesLimit = family("open_files_limit", "Descriptors that the process may have.")
@@ -112,7 +115,7 @@ var (
 var all = []*prometheus.Desc{
 	buildInfo, connections, opened, closed, acceptErrors, rejected, issued, ticketsRefused, redeemed, issueSeconds,
 	redeemSeconds, redeemAge, messages, messageBytes, lasted, decisions, configured, slowConsumers, queueBytes, backendUp,
-	backendConns, backendDial, storeUp, storeDegraded, storeOps, storeLease, storeFailures, storeIssue, storeGrace, storeExcess, storeNodes, limitSlots, openFiles, openFilesLimit, goroutines, loopConns, loopQueue, loopBusy, loopStall, loopBatched, panics, draining, memoryUsed, memoryLimit,
+	backendConns, backendDial, storeUp, storeDegraded, storeOps, storeLease, storeFailures, storeIssue, storeGrace, storeExcess, authority, unasserted, storeNodes, limitSlots, openFiles, openFilesLimit, goroutines, loopConns, loopQueue, loopBusy, loopStall, loopBatched, panics, draining, memoryUsed, memoryLimit,
 	memoryState, memoryCut, revocations, revokedPending, revokedLag, revokedWatched, tlsHandshakes, tlsResumed, tlsRunning, tlsProcess, tlsKernel, tlsOffloaded, tlsOffload, certNotAfter,
 }
 
@@ -332,6 +335,8 @@ func (m *Metrics) cluster(s *sink, e *engine.Stats) {
 	s.gauge(storeIssue, flag(n.Closed == nil))
 	s.gauge(storeGrace, flag(n.Grace))
 	s.gauge(storeExcess, float64(n.Excess))
+	s.gauge(authority, 1, m.Authority, authorityReason(m.Authority))
+	s.gauge(unasserted, float64(n.Unasserted))
 	dead := 0
 	for i := range n.Nodes {
 		if n.Nodes[i].Dead {

@@ -80,6 +80,7 @@ type Node struct {
 	Engine      func() *engine.Stats
 	StoreReady  func() error // of the store's side of the node
 	Mode        string       // cluster.mode
+	Authority   string       // tickets.authority
 	Cluster     func() node.Status
 	Draining    func() bool
 	Memory      func(*pressure.Stats)
@@ -100,7 +101,7 @@ func (n *Node) status(ready error) *Status {
 	}
 	if n.Cluster != nil {
 		c := n.Cluster()
-		s.Cluster = clusterOf(n.Mode, &c)
+		s.Cluster = clusterOf(n.Mode, n.Authority, &c)
 	}
 	if ready != nil {
 		s.Reason = ready.Error()

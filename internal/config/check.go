@@ -42,8 +42,11 @@ func (l *loader) checkVersion() {
 
 func (l *loader) checkListen() {
 	in := &l.cfg.Listen
-	l.rule(in.Gate.PublicURL != "", []string{"listen.gate.public_url"},
-		`missing; write how clients reach the gate, such as "wss://rt.example.com"`)
+	missing := `missing; write how clients reach the gate, such as "wss://rt.example.com"`
+	if l.cfg.Tickets.Authority == "node" {
+		missing = `missing; with tickets.authority: node only the node that made a ticket opens it, so write how clients reach this one and no other, such as "wss://gw-1.rt.example.com"`
+	}
+	l.rule(in.Gate.PublicURL != "", []string{"listen.gate.public_url"}, "%s", missing)
 	l.rule(in.Gate.Deadlines.Head <= in.Gate.Deadlines.Admit, []string{"listen.gate.deadlines.head", "listen.gate.deadlines.admit"},
 		"%v is more than admit, %v, which runs from the same moment", in.Gate.Deadlines.Head, in.Gate.Deadlines.Admit)
 	l.rule(in.Gate.Deadlines.TLS <= in.Gate.Deadlines.Admit, []string{"listen.gate.deadlines.tls", "listen.gate.deadlines.admit"},

@@ -184,7 +184,7 @@ type Tickets struct {
 	TTL         time.Duration `yaml:"ttl" default:"30s" range:"5s,120s"`
 	SessionMax  time.Duration `yaml:"session_max" default:"12h" range:"1s,168h"`
 	BindIP      bool          `yaml:"bind_ip" default:"false"` // only the address that asked may redeem
-	Authority   string        `yaml:"authority" default:"store" oneof:"store" later:"node"`
+	Authority   string        `yaml:"authority" default:"store" oneof:"store node"`
 	Outstanding int           `yaml:"outstanding" default:"20" range:"1,1000"` // unused tickets a client may have
 }
 

@@ -1,11 +1,15 @@
 package memory
 
-import "unsafe"
+import (
+	"unsafe"
+
+	"ticketgate/store/unused"
+)
 
 // What a ticket and a subject cost, beside 4 bytes of an index each.
 const (
-	RecordSize  = unsafe.Sizeof(record{})
-	BlockSize   = unsafe.Sizeof(block{})
+	RecordSize  = unsafe.Sizeof(unused.Ticket{})
+	BlockSize   = uintptr(unused.BlockBytes)
 	AccountSize = unsafe.Sizeof(account{})
 	HeldSize    = unsafe.Sizeof(held{})
 )
@@ -21,13 +25,14 @@ func (s *Store) Use() (u Use) {
 	for i := range s.stripes {
 		t := &s.stripes[i]
 		t.mu.Lock()
-		t.tickets.clean()
+		t.tickets.Clean()
 		t.setBait()
-		u.Tickets += t.tickets.rows.Len() - 1
-		u.Blocks += t.tickets.grants.Len()
+		held := t.tickets.Usage()
+		u.Tickets += held.Tickets - 1
+		u.Blocks += held.Blocks
 		u.Accounts += t.accounts.rows.Len() - 1
 		u.Held += t.accounts.more.Len()
-		u.Made += int(t.tickets.rows.Made() + t.tickets.grants.Made() + t.accounts.rows.Made() + t.accounts.more.Made())
+		u.Made += held.Made + int(t.accounts.rows.Made()+t.accounts.more.Made())
 		t.mu.Unlock()
 	}
 	return u

@@ -34,9 +34,9 @@ func (s *Store) Look(_ context.Context, u ticket.Subject, h ticket.Hash, owner s
 	}
 	t, now := s.locked(u)
 	defer t.mu.Unlock()
-	if i := t.tickets.find(&h, t.bait); i != 0 {
-		if r := t.tickets.rows.At(i); t.accounts.rows.At(r.account).subject == u {
-			l.Grant = t.tickets.appendGrant(make([]byte, 0, r.size), r)
+	if i := t.tickets.Find(&h, t.bait); i != 0 {
+		if r := t.tickets.At(i); !r.Expired && t.accounts.rows.At(r.Account).subject == u {
+			l.Grant = t.tickets.AppendGrant(make([]byte, 0, r.Size()), r)
 		}
 	}
 	s.notes.mu.Lock()

@@ -1,7 +1,6 @@
 package memory
 
 import (
-	"crypto/sha256"
 	"crypto/subtle"
 	"math"
 	"sync"
@@ -9,6 +8,7 @@ import (
 	"time"
 
 	"ticketgate/internal/mono"
+	"ticketgate/store/unused"
 	"ticketgate/ticket"
 )
 
@@ -20,14 +20,14 @@ const zeroKept = time.Minute
 type stripe struct {
 	mu       sync.Mutex
 	room     *atomic.Int64 // of the store
-	tickets  tickets
+	tickets  unused.Table
 	accounts accounts
 	bait     uint32 // a ticket that stands in for one that is not there; 0: it has been spent
 	keeper   uint32 // its account
 }
 
 func (t *stripe) init(room *atomic.Int64) {
-	t.room, t.tickets, t.accounts = room, newTickets(), newAccounts()
+	t.room, t.tickets, t.accounts = room, unused.New(), newAccounts()
 	var a *account
 	t.keeper, a = t.accounts.rows.Get() // in no chain
 	a.waits = t.keeper                  // and never in the queue
@@ -37,7 +37,7 @@ func (t *stripe) init(room *atomic.Int64) {
 // setBait puts the bait back. There is room, for nothing else has been put since it went.
 func (t *stripe) setBait() {
 	if t.bait == 0 {
-		t.bait = t.tickets.put(&record{account: t.keeper, expiry: math.MaxInt64}, nil)
+		t.bait = t.tickets.Put(&unused.Ticket{Account: t.keeper, Expiry: math.MaxInt64}, nil)
 		t.accounts.rows.At(t.keeper).reserved = 2 // so it is never empty
 	}
 }
@@ -50,9 +50,9 @@ func (t *stripe) issue(r *ticket.IssueRequest, now mono.Time) (ticket.IssueAnswe
 	defer t.settle(i, now)
 	a := t.accounts.rows.At(i)
 	t.accounts.bury(a, r.Dead)
-	used, twice := t.accounts.used(a, nil), t.tickets.find(&r.Ticket, t.bait)
+	used, twice := t.accounts.used(a, nil), t.tickets.Find(&r.Ticket, t.bait)
 	switch {
-	case twice != 0 && !t.tickets.rows.At(twice).expired:
+	case twice != 0 && !t.tickets.At(twice).Expired:
 		return ticket.IssueAnswer{Result: ticket.IssueDuplicate, Used: used}, nil
 	case r.Limit != ticket.NoLimit && used >= r.Limit:
 		return ticket.IssueAnswer{Result: ticket.IssueFull, Used: used, Counted: t.accounts.counted(a)}, nil
@@ -69,38 +69,32 @@ func (t *stripe) issue(r *ticket.IssueRequest, now mono.Time) (ticket.IssueAnswe
 }
 
 func (t *stripe) put(r *ticket.IssueRequest, account uint32, now mono.Time) bool {
-	u := record{hash: r.Ticket, secret: r.Secret, owner: ownerOf(r.Owner), account: account, expiry: now.Add(r.Life)}
+	u := unused.Ticket{Hash: r.Ticket, Secret: r.Secret, Owner: unused.OwnerOf(r.Owner), Account: account, Expiry: now.Add(r.Life)}
 	if more := r.Reserve - r.Life; more > 0 {
-		u.more = uint32(min(more.Milliseconds(), math.MaxUint32))
+		u.More = uint32(min(more.Milliseconds(), math.MaxUint32))
 	}
-	if t.tickets.put(&u, r.Grant) == 0 {
+	if t.tickets.Put(&u, r.Grant) == 0 {
 		return false
 	}
 	t.accounts.rows.At(account).reserved++
 	return true
 }
 
-func ownerOf(name string) (owner [11]byte) {
-	sum := sha256.Sum256([]byte(name))
-	copy(owner[:], sum[:])
-	return owner
-}
-
 // redeem spends the ticket, whatever the secret. One that is not there, or is another subject's, is refused by spending the
 // bait, so that all refusals do the same work; the next call puts it back.
 func (t *stripe) redeem(r *ticket.RedeemRequest, now mono.Time) ticket.RedeemAnswer {
-	i := t.tickets.find(&r.Ticket, t.bait)
+	i := t.tickets.Find(&r.Ticket, t.bait)
 	ours := t.belongs(i, r.Held.Subject)
 	freed := int64(1)
 	if !ours {
 		i, t.bait, freed = t.bait, 0, 0
 	}
-	u := t.tickets.rows.At(i)
-	known := ours && !u.expired
-	right := subtle.ConstantTimeCompare(u.secret[:], r.Secret[:]) == 1
+	u := t.tickets.At(i)
+	known := ours && !u.Expired
+	right := subtle.ConstantTimeCompare(u.Secret[:], r.Secret[:]) == 1
 	var grant []byte
 	if known && right {
-		grant = t.tickets.appendGrant(make([]byte, 0, u.size), u)
+		grant = t.tickets.AppendGrant(make([]byte, 0, u.Size()), u)
 	}
 	t.drop(i, now)
 	t.room.Add(freed)
@@ -116,13 +110,13 @@ func (t *stripe) redeem(r *ticket.RedeemRequest, now mono.Time) ticket.RedeemAns
 
 // belongs tells whether i is a ticket, and of u.
 func (t *stripe) belongs(i uint32, u ticket.Subject) bool {
-	return i != 0 && t.accounts.rows.At(t.tickets.rows.At(i).account).subject == u
+	return i != 0 && t.accounts.rows.At(t.tickets.At(i).Account).subject == u
 }
 
 // settled forgets tickets of u that are counted as sockets from now on.
 func (t *stripe) settled(u ticket.Subject, spent []ticket.Hash, now mono.Time) {
 	for k := range spent {
-		if i := t.tickets.find(&spent[k], t.bait); t.belongs(i, u) {
+		if i := t.tickets.Find(&spent[k], t.bait); t.belongs(i, u) {
 			t.spend(i, now)
 		}
 	}
@@ -144,11 +138,11 @@ func (t *stripe) assert(h *ticket.Held, now mono.Time) bool {
 }
 
 func (t *stripe) revoke(r *ticket.RevokeRequest, now mono.Time) bool {
-	i := t.tickets.find(&r.Ticket, t.bait)
+	i := t.tickets.Find(&r.Ticket, t.bait)
 	if !t.belongs(i, r.Subject) {
 		return false
 	}
-	if u := t.tickets.rows.At(i); u.expired || u.owner != ownerOf(r.Owner) {
+	if u := t.tickets.At(i); u.Expired || u.Owner != unused.OwnerOf(r.Owner) {
 		return false
 	}
 	t.spend(i, now)
@@ -163,25 +157,25 @@ func (t *stripe) spend(i uint32, now mono.Time) {
 
 // drop forgets a ticket, or the bait, and its reservation.
 func (t *stripe) drop(i uint32, now mono.Time) {
-	a := t.tickets.rows.At(i).account
-	t.tickets.drop(i)
+	a := t.tickets.At(i).Account
+	t.tickets.Drop(i)
 	t.accounts.rows.At(a).reserved--
 	t.settle(a, now)
 }
 
 // expire ends the life of ticket i, and its reservation unless that is to outlive it.
 func (t *stripe) expire(i uint32, now mono.Time) {
-	if t.tickets.rows.At(i).more == 0 {
+	if t.tickets.At(i).More == 0 {
 		t.spend(i, now)
 		return
 	}
-	t.tickets.retain(i)
+	t.tickets.Retain(i)
 }
 
 // sweep forgets tickets that have expired and accounts that have been empty for zeroKept. Each is paid for by the call
 // that made it.
 func (t *stripe) sweep(now mono.Time) {
-	for i := t.tickets.oldest; i != 0 && t.tickets.rows.At(i).expiry <= now; i = t.tickets.oldest {
+	for i := t.tickets.Oldest(); i != 0 && t.tickets.At(i).Expiry <= now; i = t.tickets.Oldest() {
 		t.expire(i, now)
 	}
 	for i := t.accounts.first; i != 0 && emptyFor(t.accounts.rows.At(i), now) >= zeroKept; i = t.accounts.first {
@@ -192,7 +186,7 @@ func (t *stripe) sweep(now mono.Time) {
 		t.accounts.dequeue()
 		t.accounts.enqueue(i)
 	}
-	t.tickets.clean()
+	t.tickets.Clean()
 	t.setBait()
 }
 

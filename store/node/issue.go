@@ -28,7 +28,14 @@ func (n *Node) Issue(ctx context.Context, r *ticket.IssueRequest) (ticket.IssueA
 		return ticket.IssueAnswer{}, fmt.Errorf("%w: %w: %w", ErrIssueClosed, why, ticket.ErrUnavailable)
 	}
 	r.Dead = s.Dead
-	a, err := n.o.Store.Issue(ctx, r)
+	ask := func() (ticket.IssueAnswer, error) { return n.o.Store.Issue(ctx, r) }
+	var a ticket.IssueAnswer
+	var err error
+	if n.own != nil {
+		a, err = n.issueOwn(r, s, sent, ask)
+	} else {
+		a, err = ask()
+	}
 	switch {
 	case err != nil:
 		n.inbox.doubt()
@@ -71,8 +78,11 @@ func (n *Node) learn(ctx context.Context, r *ticket.IssueRequest, sent mono.Time
 	})
 }
 
-// Revoke is ticket.Store's.
+// Revoke is ticket.Store's. Where nodes spend their own tickets it is for those of this node's present life only.
 func (n *Node) Revoke(ctx context.Context, r *ticket.RevokeRequest) (bool, error) {
+	if n.own != nil {
+		return n.revokeOwn(r), nil
+	}
 	return n.o.Store.Revoke(ctx, r)
 }
 

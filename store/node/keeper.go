@@ -127,6 +127,7 @@ func (n *Node) keep() {
 	for {
 		now := n.o.Clock.Now()
 		n.inbox.take(n.core, now)
+		lapse := n.lapse(now)
 		calls = n.core.Work(now, calls[:0])
 		for i := range calls {
 			c := calls[i]
@@ -134,7 +135,7 @@ func (n *Node) keep() {
 		}
 		away = n.report(away)
 		n.inbox.turn()
-		timer.Reset(max(0, n.core.Next().Sub(n.o.Clock.Now())))
+		timer.Reset(max(0, min(n.core.Next(), lapse).Sub(n.o.Clock.Now())))
 		select {
 		case <-n.ctx.Done():
 			return
@@ -167,7 +168,8 @@ func (n *Node) call(ctx context.Context, c core.Call) {
 		n.ask(ctx, c.Ask)
 	case c.Assert != nil:
 		answers := n.assert(ctx, c.Assert)
-		n.inbox.tell(func(m *core.Core, now mono.Time) { m.Asserted(now, c.Assert, answers) })
+		at := n.o.Clock.Now() // by now it is done; the keeper may have read the clock earlier, and been stopped since
+		n.inbox.tell(func(m *core.Core, now mono.Time) { m.Asserted(max(now, at), c.Assert, answers) })
 	}
 }
 

@@ -5,6 +5,7 @@
 //	call      a goroutine a request of the machine: at most one renewal, and for each shard one question and one batch of counts
 //	sender    4 goroutines   join the loops' batches, ask the store, check each answer once more
 //	refuser   1 goroutine    answers what is not sent
+//	own       a table        of tickets that this node spends itself, on the loops, if it does (authority: node)
 //
 //	loops ──Redeem──> queue ──sender──> store          any goroutine ──Issue──> store
 //	  │                          │                                      │
@@ -35,7 +36,7 @@ import (
 // Counts is how many sockets this node holds; limiter.Count. Any goroutine may call it.
 type Counts = core.Counts
 
-// Options configure a Node. All but Replicas, Available, First, Former, OnLife, OnLeaseLost and Log are required.
+// Options configure a Node. All but Replicas, Available, First, Former, Spends, OnLife, OnLeaseLost, OnOverdue and Log are required.
 type Options struct {
 	Store     ticket.Store
 	Name      string        // for people
@@ -45,6 +46,7 @@ type Options struct {
 	Replicas  int           // of the store that must have a renewal before it counts; 0: the store has none
 	Available bool          // sockets are kept when the lease is over
 	First     bool          // nobody has used the store before. Else a store that is empty may have lost everything: without Available, nothing is issued for a lease and 5 s
+	Spends    bool          // this node alone spends the tickets that it issues, without the store (authority: node)
 	Clock     mono.Clock    // goes on while the machine sleeps
 	Rand      io.Reader     // names incarnations, spreads renewals
 
@@ -59,7 +61,10 @@ type Options struct {
 	// OnLeaseLost is called on a goroutine of the node when the lease is over, before the store can give its slots to others:
 	// in strict mode all sockets must close now. Life tells of it already. It must not wait.
 	OnLeaseLost func()
-	Log         *slog.Logger // nil for none
+	// OnOverdue is called on a goroutine of the node when sockets must close that the store was not told of in time: those with
+	// which Batch.By has come. It must not wait.
+	OnOverdue func()
+	Log       *slog.Logger // nil for none
 }
 
 // How long the keeper's calls may take.
@@ -75,6 +80,7 @@ const failuresMax = 2
 type Node struct {
 	o      Options
 	near   ticket.NearStore // o.Store, if it is one
+	own    *own             // nil: the store spends tickets
 	core   *core.Core       // the keeper's; Now is anybody's
 	inbox  inbox
 	asks   queue // to be sent
@@ -100,14 +106,21 @@ func New(o Options) *Node {
 	if o.OnLeaseLost == nil {
 		o.OnLeaseLost = func() {}
 	}
+	if o.OnOverdue == nil {
+		o.OnOverdue = func() {}
+	}
 	if o.OnLife == nil {
 		o.OnLife = func(ticket.Incarnation) error { return nil }
 	}
 	n := &Node{o: o}
 	n.near, _ = o.Store.(ticket.NearStore)
+	if o.Spends {
+		n.own = newOwn()
+	}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	n.core = core.New(core.Options{Name: o.Name, Heartbeat: o.Heartbeat, Lease: o.Lease, Replicas: o.Replicas, Available: o.Available, First: o.First,
-		Rand: o.Rand, Topology: o.Store.Topology, Counts: o.Counts, Subjects: o.Subjects, Former: o.Former, Lost: n.lost})
+		Rand: o.Rand, Topology: o.Store.Topology, Counts: o.Counts, Subjects: o.Subjects, Former: o.Former, Lost: n.lost,
+		Overdue: n.overdue})
 	n.inbox.init()
 	n.asks.init()
 	n.refuse.init()
@@ -210,6 +223,7 @@ type Status struct {
 	Shards      []core.ShardState
 	Closed      error // why nothing is issued on some shard, or at all; nil: issue is open everywhere
 	Nodes       []ticket.NodeView
+	Unasserted  int // tickets spent here that the store does not know of yet
 	Excess      int // sockets beyond a valid lease, or not told to the store yet: the bound of the excess in mode available
 }
 
@@ -217,7 +231,7 @@ type Status struct {
 func (n *Node) Status() Status {
 	now, s := n.o.Clock.Now(), n.core.Now()
 	st := Status{Incarnation: s.Incarnation, Lease: max(0, s.Until.Sub(now)), Failures: s.Failures, Why: s.Why, Grace: s.Grace,
-		Shards: s.Shards, Nodes: s.Nodes, Closed: closed(s, now)}
+		Shards: s.Shards, Nodes: s.Nodes, Closed: closed(s, now), Unasserted: n.Unasserted()}
 	if n.Ready() != nil {
 		st.Excess = n.excess()
 	}
@@ -240,4 +254,10 @@ func closed(s *core.State, now mono.Time) error {
 func (n *Node) lost(why string) {
 	n.o.Log.Warn("slot lease lost", "node", n.o.Name, "reason", why)
 	n.o.OnLeaseLost()
+}
+
+// overdue is core.Options.Overdue.
+func (n *Node) overdue(all []ticket.Hash) {
+	n.o.Log.Error("sockets close whose slots the ticket store could not be told of in time", "node", n.o.Name, "sockets", len(all))
+	n.o.OnOverdue()
 }

@@ -78,6 +78,9 @@ func (q *queue) take(dst []asked, limit int) []asked {
 func (n *Node) Redeem(b *ticket.Batch) {
 	b.Answers = slices.Grow(b.Answers[:0], len(b.Reqs))[:len(b.Reqs)]
 	q := &n.asks
+	if n.own != nil { // RedeemNow answers, unless this node has ended
+		q = &n.refuse
+	}
 	if n.flying.Add(int64(len(b.Reqs))) > flyingMax {
 		q = &n.refuse
 	}
@@ -86,11 +89,15 @@ func (n *Node) Redeem(b *ticket.Batch) {
 	}
 }
 
-// RedeemNow is Redeem for a caller that may not wait, if the store is in this process: b.Answers is filled when it returns, and
-// b.Done is not called. false: nothing has happened. Any goroutine may call it.
+// RedeemNow is Redeem for a caller that may not wait, if the store is in this process or this node spends its tickets itself: b.Answers is
+// filled when it returns, and b.Done is not called. Their grants may lie in b.Grants; see Batch.By. false: nothing has happened. Any goroutine may call it.
 func (n *Node) RedeemNow(b *ticket.Batch) bool {
-	if n.near == nil || n.ended.Load() {
+	switch {
+	case n.ended.Load() || n.near == nil && n.own == nil:
 		return false
+	case n.own != nil:
+		n.spendOwn(b)
+		return true
 	}
 	b.Answers = slices.Grow(b.Answers[:0], len(b.Reqs))[:len(b.Reqs)]
 	asked, s := asked{b, n.o.Clock.Now()}, n.core.Now()

@@ -216,6 +216,7 @@ type alone struct {
 }
 
 func (a alone) Epoch(ticket.Subject) ticket.Epoch { return a.epoch }
+func (alone) Number() uint16                      { return 0 }
 func (alone) StoreTime() time.Time                { return time.Now() }
 func (alone) Ready() error                        { return nil }
 

@@ -23,6 +23,10 @@ func vary(seed uint64, without guard) options {
 	case without&guardMost != 0:
 		o.wanted = max(min(1, o.replicas), o.replicas-1)
 	}
+	o.authority = r.IntN(4) == 0 // drawn last: the other draws of a seed stay
+	if o.authority && r.IntN(2) == 0 {
+		o.split = true // so that a node can be cut off from the counts alone
+	}
 	return o
 }
 
@@ -60,13 +64,21 @@ func play(seed uint64, o options, l *pool) result {
 	w.run(stormy)
 	if len(w.failures) == 0 {
 		w.heal()
-		w.run(w.now + healed + slack)
+		w.run(w.now + w.settled() + slack)
 		w.right()
 	}
 	for _, p := range w.all {
 		l.put(p.counts)
 	}
 	return result{seed, w.steps, w.stat, w.failures, w.lines}
+}
+
+// settled is after how long everything has to be right again. A node's own tickets go with it; their reservations wait for them.
+func (w *world) settled() time.Duration {
+	if w.authority {
+		return healed + life
+	}
+	return healed
 }
 
 // heal ends all mishaps.
@@ -134,6 +146,6 @@ func (w *world) sockets(u ticket.Subject) int {
 }
 
 func (o options) String() string {
-	return fmt.Sprintf("%d nodes, %d subjects, limit %d, split %v, %d replicas (%d wanted), durable %v, available %v, faults %b",
-		o.nodes, o.subjects, o.limit, o.split, o.replicas, o.wanted, o.durable, o.available, o.faults)
+	return fmt.Sprintf("%d nodes, %d subjects, limit %d, split %v, %d replicas (%d wanted), durable %v, available %v, authority node %v, faults %b",
+		o.nodes, o.subjects, o.limit, o.split, o.replicas, o.wanted, o.durable, o.available, o.authority, o.faults)
 }

@@ -27,6 +27,10 @@ func (w *world) mishap(p *proc) {
 	case faultPause:
 		w.pause(p, w.long())
 	case faultCut:
+		if w.authority && w.chance(.7) { // it renews, and cannot tell its counts
+			w.cutOff(p, w.of(w.top.Of(w.users[0])), lease+w.below(lease))
+			return
+		}
 		w.cutOff(p, w.groups[w.rnd.IntN(len(w.groups))], w.long())
 		if w.chance(.5) {
 			for _, g := range w.groups {

@@ -21,6 +21,7 @@ const (
 	guardWait
 	guardLeft
 	guardYoung
+	guardUnasserted
 
 	guardNumber // readings are ignored if a later one stands there
 
@@ -29,6 +30,8 @@ const (
 	guardTouch   // after a pause the lease is looked at before any socket
 	guardEpoch   // a locator of another epoch is refused without asking
 	guardMost    // a renewal waits for all replicas, not for all but one
+
+	guardReservation // where nodes spend their own tickets, a reservation outlives its ticket
 )
 
 var guards = []struct {
@@ -52,6 +55,8 @@ var guards = []struct {
 	{"unlisted", guardUnlisted, "who is counted and not in the list is dead"},
 	{"entry-once", guardEntryOnce, "a life that could not be entered for a lease is given up"},
 	{"again", guardAgain, "who was entered again asserts everything again"},
+	{"reservation", guardReservation, "where nodes spend their own tickets, a reservation outlives its ticket by a lease"},
+	{"unasserted", guardUnasserted, "and a socket whose assert is not acknowledged by then is closed"},
 }
 
 // machineGuards are those that core.Options.Without knows, which have the same order.
@@ -59,7 +64,7 @@ func machineGuards(g guard) core.Guard {
 	var out core.Guard
 	for from, to := range map[guard]core.Guard{guardGrace: core.GuardGrace, guardOthers: core.GuardOthers, guardUnlisted: core.GuardUnlisted,
 		guardEntryOnce: core.GuardEntryOnce, guardAgain: core.GuardAgain, guardAnswer: core.GuardAnswer, guardSync: core.GuardSync,
-		guardWait: core.GuardWait, guardLeft: core.GuardLeft, guardYoung: core.GuardYoung} {
+		guardWait: core.GuardWait, guardLeft: core.GuardLeft, guardYoung: core.GuardYoung, guardUnasserted: core.GuardUnasserted} {
 		if g&from != 0 {
 			out |= to
 		}

@@ -28,6 +28,7 @@ type proc struct {
 	timer  time.Duration // of the next Work; 0: none
 
 	socks  []socket
+	unused map[ticket.Hash]own
 	taken  map[ticket.Incarnation]int // redeems under way
 	bucket bucket
 
@@ -41,6 +42,8 @@ type socket struct {
 	id   int
 	u    ticket.Subject
 	life uint32
+	hash ticket.Hash
+	by   mono.Time // see core.Core.Spend
 }
 
 func (p *proc) String() string { return fmt.Sprintf("node%d/p%d", p.name, p.id) }
@@ -48,14 +51,14 @@ func (p *proc) String() string { return fmt.Sprintf("node%d/p%d", p.name, p.id) 
 // start begins a process of a name. former is one of that name whose life is declared over.
 func (w *world) start(name int, former ticket.Incarnation) *proc {
 	p := &proc{w: w, name: name, id: w.id(), alive: true, top: w.top, check: ring.NewChecker(), taken: map[ticket.Incarnation]int{},
-		to: map[*group]*server{}, to2: map[*group]time.Duration{}, cut: map[*group]time.Duration{}}
+		unused: map[ticket.Hash]own{}, to: map[*group]*server{}, to2: map[*group]time.Duration{}, cut: map[*group]time.Duration{}}
 	p.counts = w.pool.get()
 	p.clock = &p.counts.clock
 	*p.clock = machineClock{w: w, rate: 1 + (w.rnd.Float64()-.5)*.002, start: mono.Time(w.below(time.Hour) + time.Second)}
 	p.bucket.begin(p.clock.Now())
 	o := core.Options{Name: fmt.Sprint("node", name), Heartbeat: heartbeat, Lease: lease, Replicas: w.wanted, Available: w.available, Rand: w,
 		Topology: func() *ticket.Topology { return p.top }, Counts: p.counts, Subjects: p.counts.subjects,
-		First: w.now < time.Second, Lost: p.lost, Without: w.guardsOf()}
+		First: w.now < time.Second, Lost: p.lost, Overdue: p.overdue, Without: w.guardsOf()}
 	if former != 0 {
 		o.Former = []ticket.Incarnation{former}
 	}
@@ -216,6 +219,18 @@ func (p *proc) lost(why string) {
 	}
 }
 
+// overdue is core.Options.Overdue: some sockets close within a second, and carry nothing from now on.
+func (p *proc) overdue(all []ticket.Hash) {
+	w := p.w
+	for _, s := range p.socks {
+		if slices.Contains(all, s.hash) {
+			w.stat[statOverdue]++
+			w.say("%v has not told the store of socket %d in time", p, s.id)
+			w.at(w.below(time.Second), p, 3, func() { p.closeSocket(s.id) })
+		}
+	}
+}
+
 func (p *proc) closeSocket(id int) {
 	for i, s := range p.socks {
 		if s.id == id {
@@ -240,7 +255,7 @@ func (p *proc) carry(u ticket.Subject) int {
 		s := &p.socks[i]
 		switch {
 		case s.u != u:
-		case p.w.available, p.w.left(guardTouch), state.Leased(now) && s.life == state.Generation:
+		case p.w.available, p.w.left(guardTouch), state.Leased(now) && s.life == state.Generation && (s.by == 0 || now < s.by || !p.core.Owes(s.hash)):
 			n++
 		}
 	}

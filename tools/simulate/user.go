@@ -31,7 +31,7 @@ func (w *world) spend(from *proc, t *ticket.Minted) {
 	try := func(d time.Duration) {
 		w.at(d, nil, 4, func() {
 			q := w.procs[w.rnd.IntN(w.nodes)]
-			if w.chance(.1) {
+			if w.chance(.1) || w.authority && w.chance(.9) {
 				q = from
 			}
 			if q.alive && q.paused <= w.now {
@@ -40,7 +40,7 @@ func (w *world) spend(from *proc, t *ticket.Minted) {
 		})
 	}
 	d := w.below(time.Second)
-	if w.chance(.2) {
+	if w.chance(.2) || w.authority && w.chance(.5) {
 		d = w.below(life * 11 / 10)
 	}
 	if w.chance(.9) {
@@ -74,13 +74,16 @@ func (p *proc) issue(u ticket.Subject, then func(*ticket.Minted)) {
 		p.turn()
 		return
 	}
-	t, err := w.minter.Mint(p.storeTime().Add(life), state.Epoch(u), u, 0)
+	t, err := w.minter.Mint(p.storeTime().Add(life), state.Epoch(u), u, w.number(state))
 	if err != nil {
 		w.fail("mint: %v", err)
 		return
 	}
 	r := ticket.IssueRequest{Ticket: t.Hash, Secret: t.SecretHash, Subject: u, Limit: w.limit, Outstanding: 1000, Life: life,
 		Epoch: t.Locator.Epoch, Dead: state.Dead}
+	if w.authority && !w.left(guardReservation) {
+		r.Reserve = life + lease
+	}
 	// A command that has an effect each time is never sent twice, so it does not repeat.
 	w.call(p, command{g: p.group(u), limit: callMax, exec: func(s *server) any {
 		now := s.time(w.now)
@@ -107,6 +110,9 @@ func (p *proc) issue(u ticket.Subject, then func(*ticket.Minted)) {
 		p.turn()
 		if a.Result == ticket.IssueOK {
 			w.stat[statIssued]++
+			if w.authority {
+				p.keep(u, t, state.Generation, sent)
+			}
 			then(t)
 		}
 	}})
@@ -129,8 +135,12 @@ func (p *proc) redeem(t *ticket.Minted) {
 	} else if l.Epoch != state.Epoch(u) || l.Epoch == 0 {
 		w.fail("5: a locator of epoch %d came through under epoch %d", l.Epoch, state.Epoch(u))
 	}
-	if !state.MayRedeem(sent, u, epoch) {
+	if !state.MayRedeem(sent, u, epoch) || t.Locator.Node != w.number(state) {
 		w.stat[statRefused]++
+		return
+	}
+	if w.authority {
+		p.spendOwn(t, state)
 		return
 	}
 	count, number := p.counts.Add(u)
@@ -180,7 +190,7 @@ func (p *proc) redeemed(q *ticket.RedeemRequest, t *ticket.Minted, sent mono.Tim
 	opens := a.Result == ticket.RedeemOK && (stands || w.left(guardAnswer))
 	u := q.Held.Subject
 	if opens {
-		p.open(u, t, state.Generation)
+		p.open(u, t, state.Generation, 0)
 	} else {
 		p.counts.Done(u)
 		if a.Result == ticket.RedeemDoubt || a.Result == ticket.RedeemOK {
@@ -192,9 +202,9 @@ func (p *proc) redeemed(q *ticket.RedeemRequest, t *ticket.Minted, sent mono.Tim
 	p.turn()
 }
 
-func (p *proc) open(u ticket.Subject, t *ticket.Minted, life uint32) {
+func (p *proc) open(u ticket.Subject, t *ticket.Minted, life uint32, by mono.Time) {
 	w := p.w
-	s := socket{w.id(), u, life}
+	s := socket{w.id(), u, life, t.Hash, by}
 	p.socks = append(p.socks, s)
 	f := w.fates[t.Hash]
 	f.opened++
@@ -205,7 +215,11 @@ func (p *proc) open(u ticket.Subject, t *ticket.Minted, life uint32) {
 		w.fail("1: ticket %x opened %d sockets", t.Hash[:3], f.opened)
 	}
 	w.bounded(u)
-	w.at(w.below(lease), p, 3, func() {
+	stays := lease
+	if w.authority { // beyond the end of its reservation
+		stays = 3 * lease
+	}
+	w.at(w.below(stays), p, 3, func() {
 		if !w.calm {
 			p.closeSocket(s.id)
 		}

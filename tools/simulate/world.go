@@ -49,6 +49,7 @@ type options struct {
 	wanted          int  // that a renewal waits for
 	durable         bool // with no replicas: a restart loses nothing
 	available       bool
+	authority       bool // nodes spend their own tickets
 	faults          fault
 	pace            time.Duration // between two mishaps at most
 	without         guard
@@ -117,10 +118,11 @@ const (
 	statDoubt
 	statFailover
 	statLost
+	statOverdue
 	stats
 )
 
-var statNames = [stats]string{"tickets", "issue closed", "sockets", "refused", "doubts", "histories", "lives lost"}
+var statNames = [stats]string{"tickets", "issue closed", "sockets", "refused", "doubts", "histories", "lives lost", "overdue"}
 
 // Read is the world's random source as an io.Reader.
 func (w *world) Read(b []byte) (int, error) {

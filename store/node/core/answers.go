@@ -90,6 +90,14 @@ func (m *Core) closed(x *shard) error {
 // Lists tells whether i is in the list of nodes, as of the last believed view.
 func (s *State) Lists(i ticket.Incarnation) bool { return find(s.Nodes, i) != nil }
 
+// Number is what locators call this life's node: never 0, and nearly never that of another.
+func (s *State) Number() uint16 { return NumberOf(s.Incarnation) }
+
+// NumberOf is what locators call the node of incarnation i.
+func NumberOf(i ticket.Incarnation) uint16 {
+	return max(1, uint16(i)^uint16(i>>16)^uint16(i>>32)^uint16(i>>48))
+}
+
 // Leased tells whether the lease holds at now.
 func (s *State) Leased(now mono.Time) bool { return now < s.Until }
 

@@ -5,6 +5,7 @@
 //	Next    when Work has to be called again, if nothing happens before
 //	Renewed, Asked, Asserted, Redeemed, Issued, Touch    what has happened
 //	Now     what the machine knows: immutable, for any goroutine
+//	Spend   a ticket was spent here, without the store; Owes, Overdue: the store was not told of it in time
 //
 // What it keeps of each shard, and what follows from it:
 //
@@ -48,6 +49,9 @@ type Options struct {
 	// Lost is called when a life that had a lease has ended. Now tells of the next life by then.
 	Lost func(why string)
 
+	// Overdue is called with tickets whose sockets must be closed now: see Spend. It does not keep them.
+	Overdue func([]ticket.Hash)
+
 	Without Guard // for the simulator only
 }
 
@@ -56,16 +60,17 @@ type Guard uint
 
 // The rules that can be left out.
 const (
-	GuardGrace     Guard = 1 << iota // nothing is concluded from a view in grace
-	GuardOthers                      // issue waits for all living nodes to register the epoch
-	GuardUnlisted                    // who is counted and not in the list is dead
-	GuardEntryOnce                   // an incarnation that could not be entered for a lease is given up
-	GuardAgain                       // who was entered again asserts everything again
-	GuardAnswer                      // a redeem's answer is checked against the present life and epoch
-	GuardSync                        // everything is asserted under a new epoch before it is registered
-	GuardWait                        // a renewal is believed only when the replicas have it
-	GuardLeft                        // an epoch that was left is never taken again
-	GuardYoung                       // a list that has just begun may follow one that was lost
+	GuardGrace      Guard = 1 << iota // nothing is concluded from a view in grace
+	GuardOthers                       // issue waits for all living nodes to register the epoch
+	GuardUnlisted                     // who is counted and not in the list is dead
+	GuardEntryOnce                    // an incarnation that could not be entered for a lease is given up
+	GuardAgain                        // who was entered again asserts everything again
+	GuardAnswer                       // a redeem's answer is checked against the present life and epoch
+	GuardSync                         // everything is asserted under a new epoch before it is registered
+	GuardWait                         // a renewal is believed only when the replicas have it
+	GuardLeft                         // an epoch that was left is never taken again
+	GuardYoung                        // a list that has just begun may follow one that was lost
+	GuardUnasserted                   // a socket whose ticket was spent here is closed if the store does not know it in time
 )
 
 const (
@@ -81,7 +86,7 @@ const (
 	deadMax     = 4096                  // incarnations in an issue's list of the dead
 )
 
-// A Core is one node's side. Not for concurrent use, except Now.
+// A Core is one node's side. Not for concurrent use, except Now, Spend, Settle, Owes and Owed.
 type Core struct {
 	o    Options
 	now  atomic.Pointer[State]
@@ -97,6 +102,9 @@ type Core struct {
 	present []*shard                // as top.Shards
 	dirty   map[ticket.Subject]mark
 	runs    uint32 // begun, on all shards
+
+	owed owed
+	late []ticket.Hash
 }
 
 // New returns a Core that has not been born: the first Work does that.
@@ -104,10 +112,14 @@ func New(o Options) *Core {
 	if o.Lost == nil {
 		o.Lost = func(string) {}
 	}
+	if o.Overdue == nil {
+		o.Overdue = func([]ticket.Hash) {}
+	}
 	m := &Core{o: o, shards: map[ticket.Shard]*shard{}, dirty: map[ticket.Subject]mark{}}
 	for _, i := range o.Former {
 		m.renewals.over = append(m.renewals.over, over{incarnation: i})
 	}
+	m.owed.init()
 	m.view.unknown = map[ticket.Incarnation]uint64{}
 	m.now.Store(new(State))
 	return m
@@ -157,7 +169,7 @@ func (m *Core) Work(now mono.Time, dst []Call) []Call {
 
 // Next returns when Work has something to do if nothing happens before.
 func (m *Core) Next() mono.Time {
-	next := m.endsAt()
+	next := min(m.endsAt(), m.owed.next(m.o.Lease))
 	if m.renewals.flying == nil {
 		next = min(next, m.renewals.due)
 	}
@@ -172,6 +184,7 @@ func (m *Core) begin(now mono.Time) {
 	if top := m.o.Topology(); top != m.top && top != nil {
 		m.move(top, now)
 	}
+	m.overdue(now)
 }
 
 // end comes after every input.

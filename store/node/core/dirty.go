@@ -126,15 +126,16 @@ func (m *Core) assert(s *shard, now mono.Time) *Assert {
 	for len(s.queue) > 0 && len(a.Held) < batchMax {
 		u := s.queue[len(s.queue)-1]
 		s.queue = s.queue[:len(s.queue)-1]
+		spent := m.owed.names(u) // before the count, which has their sockets
 		count, number, ok := m.o.Counts.Held(u)
-		if !ok {
+		if !ok && len(spent) == 0 {
 			m.clean(s, u) // zero for longer than a lease
 			continue
 		}
 		k := m.dirty[u]
 		k.queued = false
 		m.dirty[u] = k
-		a.Held = append(a.Held, ticket.Assertion{Epoch: s.seen,
+		a.Held = append(a.Held, ticket.Assertion{Epoch: s.seen, Spent: spent,
 			Held: ticket.Held{Subject: u, Incarnation: m.life.incarnation, Count: count, Number: number}})
 	}
 	m.ran(s, now)
@@ -188,7 +189,12 @@ func (m *Core) Asserted(now mono.Time, a *Assert, answers []ticket.AssertAnswer)
 // acknowledged: h stands in the store. The mark goes if it is still the latest reading and nobody touched it since.
 func (m *Core) acknowledged(s *shard, h *ticket.Assertion, run uint32) {
 	m.reached(s, h.Subject, run)
+	more := m.owed.acknowledge(h.Subject, h.Spent)
 	if m.dirty[h.Subject].queued {
+		return
+	}
+	if more {
+		m.touch(h.Subject, 0)
 		return
 	}
 	if count, number, ok := m.o.Counts.Held(h.Subject); ok && (count != h.Count || number != h.Number) {

@@ -168,6 +168,9 @@ func (m *Core) leave(now mono.Time) {
 		all := append(m.renewals.over, over{l.incarnation, now.Add(leaseMargin)})
 		m.renewals.over = all[max(0, len(all)-overMax):]
 	}
+	if !m.o.Available {
+		m.owed.forget()
+	}
 	*l = life{generation: l.generation, number: l.number}
 	m.renewals.flying, m.renewals.due = nil, now
 	m.view.nodes, m.view.topology, m.view.known = nil, 0, false
