@@ -158,7 +158,7 @@ func (w *worker) allowLate(id reactor.ID, s *session, plan *limiter.Plan, ev *fr
 // lateOut puts a message to the client, as it begins, behind those that wait. What the stream writes next is part of it.
 func (w *worker) lateOut(id reactor.ID, s *session, plan *limiter.Plan, n int64, v *limiter.Verdict) Outbound {
 	q := w.makeQueue(s, limiter.Out)
-	limit := uint8(0)
+	var limit uint8
 	if v != nil {
 		limit = uint8(v.Limit.Index)
 	} else {

@@ -18,8 +18,8 @@ type BankRig struct {
 	Slack   time.Duration // by which its time may run on between two calls: 0 for a clock that a test holds
 }
 
-// Bank runs what every limiter.Bank must do. make returns one that holds nothing yet.
-func Bank(t *testing.T, make func(t *testing.T) *BankRig) {
+// Bank runs what every limiter.Bank must do. open returns one that holds nothing yet.
+func Bank(t *testing.T, open func(t *testing.T) *BankRig) {
 	for _, c := range []struct {
 		name string
 		test func(t *testing.T, r *BankRig)
@@ -28,7 +28,7 @@ func Bank(t *testing.T, make func(t *testing.T) *BankRig) {
 		{"a bucket is never over its burst", bankBurst}, {"windows", bankWindow}, {"another window's are void", bankVoid}, {"many at once", bankMany},
 		{"nobody gets one twice", bankRace}, {"extremes", bankExtremes}, {"whatever happens, no more than promised", bankPromise},
 	} {
-		t.Run(c.name, func(t *testing.T) { c.test(t, make(t)) })
+		t.Run(c.name, func(t *testing.T) { c.test(t, open(t)) })
 	}
 }
 
@@ -236,7 +236,7 @@ func bankExtremes(t *testing.T, r *BankRig) {
 
 // bankPromise asks at random and checks that what is out never passes burst + rate*t.
 func bankPromise(t *testing.T, r *BankRig) {
-	rnd := rand.New(rand.NewPCG(11, 7))
+	rnd := rand.New(rand.NewPCG(11, 7)) //nolint:gosec // a walk that repeats
 	q := limiter.Ask{Bucket: 5, Terms: terms("200/1second", 50)}
 	begun := r.Now()
 	out, rounds := int64(0), 300

@@ -220,9 +220,9 @@ func (s *socket) pour(ctx context.Context, size int64, rate float64) {
 	one := appendMasked(nil, frame.Header{Fin: true, Op: frame.Text}, []byte(strings.Repeat("x", int(size))))
 	t := time.NewTicker(sendEvery)
 	defer t.Stop()
-	due, wire, begun := 0.0, []byte(nil), time.Now()
+	wire, begun := []byte(nil), time.Now()
 	for sent := 0.0; ; {
-		due = rate * (time.Since(begun) + sendEvery).Seconds()
+		due := rate * (time.Since(begun) + sendEvery).Seconds()
 		wire = wire[:0]
 		for ; sent < due && len(wire) < 256<<10; sent++ {
 			wire = append(wire, one...)

@@ -128,7 +128,7 @@ func (c *cluster) want(ctx context.Context, t *truth, client string, i, j int) (
 		}
 		return busy, err
 	case err != nil:
-		return busy, nil // the node is gone, perhaps
+		return busy, nil //nolint:nilerr // the node is gone, perhaps
 	}
 	s, err := dialRaw(ctx, c.nodes[j].Gate, k)
 	var status statusError
@@ -136,7 +136,7 @@ func (c *cluster) want(ctx context.Context, t *truth, client string, i, j int) (
 	case errors.As(err, &status) && status != http.StatusServiceUnavailable:
 		return busy, errors.New("a fresh ticket is answered with " + status.Error())
 	case err != nil:
-		return busy, nil
+		return busy, nil //nolint:nilerr // so is this one
 	}
 	t.opened(client, s)
 	return admitted, nil
