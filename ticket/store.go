@@ -194,6 +194,12 @@ type NearStore interface {
 	Near()
 }
 
+// A Message is for all who listen to a channel at the time.
+type Message struct {
+	Channel string
+	Payload []byte // any bytes
+}
+
 // ErrUnavailable is the store being down, slow or cut off.
 var ErrUnavailable = errors.New("ticket store unavailable")
 
