@@ -194,6 +194,13 @@ type NearStore interface {
 	Near()
 }
 
+// A Newcomer is who asks for a ticket, where somebody may have to go for it.
+type Newcomer struct {
+	Subject Subject
+	Limit   uint32 // slots of the subject
+	Idlest  bool   // the socket that has been idle for the longest time has to go; else the one that was opened first
+}
+
 // A Message is for all who listen to a channel at the time.
 type Message struct {
 	Channel string

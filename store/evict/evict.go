@@ -92,9 +92,10 @@ type Options struct {
 
 // An Evictor makes room for this node's newcomers, and on this node for others'. Any goroutine may call it.
 type Evictor struct {
-	o     Options
-	turns turns
-	hands chan struct{} // questions and evictions of others in hand
+	o      Options
+	turns  turns
+	asked  chan struct{} // questions of others in hand
+	evicts chan struct{} // and evictions for them, which may take as long as a client that does not read
 
 	mu      sync.Mutex
 	pending map[uint64]chan message // by request: who waits for answers
@@ -111,7 +112,7 @@ func New(o Options) *Evictor {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	e := &Evictor{o: o, hands: make(chan struct{}, inHand), pending: map[uint64]chan message{}, another: make(chan struct{})}
+	e := &Evictor{o: o, asked: make(chan struct{}, inHand), evicts: make(chan struct{}, inHand), pending: map[uint64]chan message{}, another: make(chan struct{})}
 	e.turns.init()
 	e.ctx, e.stop = context.WithCancel(context.Background())
 	if o.Bus != nil {
@@ -135,17 +136,10 @@ func (e *Evictor) Close() {
 	e.work.Wait()
 }
 
-// A Newcomer is who asks for a ticket.
-type Newcomer struct {
-	Subject ticket.Subject
-	Limit   uint32
-	Idlest  bool // whose place it takes: that of the idlest; else of the oldest
-}
-
 // Issue calls issue, and where it answers ticket.IssueFull makes room and calls it once more, within about 2 s. What the last call of
 // issue has answered is what holds. Full may mean that there was nobody who could go, that somebody did not answer in time, or that
 // another has got the slot. issue gives up when its context ends; Result 0 is no answer.
-func (e *Evictor) Issue(ctx context.Context, n Newcomer, issue func(context.Context) ticket.IssueAnswer) {
+func (e *Evictor) Issue(ctx context.Context, n ticket.Newcomer, issue func(context.Context) ticket.IssueAnswer) {
 	a := issue(ctx)
 	if a.Result != ticket.IssueFull {
 		return
@@ -188,7 +182,7 @@ type candidate struct {
 }
 
 // evict finds who has to go among the sockets of holders, and has it closed.
-func (e *Evictor) evict(ctx context.Context, n *Newcomer, holders []ticket.Incarnation) Result {
+func (e *Evictor) evict(ctx context.Context, n *ticket.Newcomer, holders []ticket.Incarnation) Result {
 	c, ok := e.find(ctx, n, holders)
 	if !ok {
 		return Late
@@ -219,7 +213,7 @@ func (e *Evictor) evict(ctx context.Context, n *Newcomer, holders []ticket.Incar
 }
 
 // find asks holders, and returns the best answer.
-func (e *Evictor) find(ctx context.Context, n *Newcomer, holders []ticket.Incarnation) (best candidate, ok bool) {
+func (e *Evictor) find(ctx context.Context, n *ticket.Newcomer, holders []ticket.Incarnation) (best candidate, ok bool) {
 	ctx, cancel := context.WithTimeout(ctx, askMax)
 	defer cancel()
 	self, here := e.o.Node.Incarnation(), false

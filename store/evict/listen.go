@@ -51,13 +51,17 @@ func (e *Evictor) heard(b []byte) {
 	if left <= 0 {
 		return // the node was stopped, or the store slow: nobody waits any more
 	}
+	hands := e.asked
+	if m.kind == kindEvict {
+		hands = e.evicts
+	}
 	select {
-	case e.hands <- struct{}{}:
+	case hands <- struct{}{}:
 	default:
 		return
 	}
 	e.work.Go(func() {
-		defer func() { <-e.hands }()
+		defer func() { <-hands }()
 		e.serve(&m, left)
 	})
 }

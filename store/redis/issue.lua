@@ -22,6 +22,7 @@ for _, v in ipairs(redis.call('HVALS', KEYS[3])) do used = used + count(v) end
 
 local limit = tonumber(ARGV[4])
 if redis.call('EXISTS', KEYS[1]) == 1 then return { epoch, before, 5, used } end
+if reserved >= tonumber(ARGV[5]) then return { epoch, before, 3, used } end -- first: a free slot would not help
 if limit >= 0 and used >= limit then
   local answer, fields = { epoch, before, 2, used }, redis.call('HGETALL', KEYS[3])
   for i = 1, #fields, 2 do
@@ -29,7 +30,6 @@ if limit >= 0 and used >= limit then
   end
   return answer
 end
-if reserved >= tonumber(ARGV[5]) then return { epoch, before, 3, used } end
 
 local expiry = text(now + tonumber(ARGV[7]))
 if redis.call('ZADD', KEYS[2], 'NX', expiry, ARGV[2]) == 0 then return { epoch, before, 5, used } end -- outlived its ticket
