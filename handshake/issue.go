@@ -212,7 +212,7 @@ func (s *Server) issue(g *grant) (t *ticket.Minted, used uint32, no *problem) {
 	}
 	c := &g.plan.Connections
 	if c.Full.Evicts() && s.o.Evictor != nil {
-		s.o.Evictor.Issue(context.Background(), ticket.Newcomer{Subject: g.subject, Limit: c.Count, Idlest: c.Full == limiter.EvictIdlest}, try)
+		s.o.Evictor.Issue(context.Background(), ticket.Newcomer{Subject: g.subject, Limit: c.Count, Unused: uint32(s.o.Outstanding), Idlest: c.Full == limiter.EvictIdlest}, try)
 	} else {
 		try(context.Background())
 	}

@@ -157,8 +157,8 @@ func (e *Evictor) Issue(ctx context.Context, n ticket.Newcomer, issue func(conte
 		a = issue(ctx)
 	}
 	for range tries {
-		// Of more than the limit one less is still too many: it would go in vain.
-		if a.Result != ticket.IssueFull || a.Used > n.Limit || ctx.Err() != nil {
+		// Of more than the limit one less is still too many, and who has too many unused tickets gets none: somebody would go in vain.
+		if a.Result != ticket.IssueFull || a.Used > n.Limit || a.Reserved >= n.Unused || ctx.Err() != nil {
 			return
 		}
 		switch e.evict(ctx, &n, a.Counted) {

@@ -144,10 +144,10 @@ func (p *Primary) Issue(r *ticket.IssueRequest, now time.Time) ticket.IssueAnswe
 	switch {
 	case twice:
 		a.Result = ticket.IssueDuplicate
-	case uint32(len(x.reserved)) >= r.Outstanding: // first: a free slot would not help
-		a.Result = ticket.IssueOutstanding
 	case r.Limit != ticket.NoLimit && a.Used >= r.Limit:
-		a.Result, a.Counted = ticket.IssueFull, x.counted()
+		a.Result, a.Reserved, a.Counted = ticket.IssueFull, uint32(len(x.reserved)), x.counted()
+	case uint32(len(x.reserved)) >= r.Outstanding:
+		a.Result = ticket.IssueOutstanding
 	case again:
 		a.Result = ticket.IssueDuplicate
 	default:
