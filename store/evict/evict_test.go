@@ -124,6 +124,12 @@ func TestLeftOut(t *testing.T) {
 		if took != 300*time.Millisecond {
 			t.Errorf("took %v", took)
 		}
+		sent := w.sent
+		w.listeners["evict:a2"](w.lost[0]) // the node goes on
+		synctest.Wait()
+		if w.sent != sent {
+			t.Error("an answer to who does not wait any more")
+		}
 	})
 }
 
@@ -298,6 +304,31 @@ func TestAnswersOfOthers(t *testing.T) {
 		a, _, asked := w.nodes[0].want(false)
 		wantResult(t, a, ticket.IssueOK, asked, 2)
 		w.want(2)
+	})
+}
+
+// TestAnsweredTwice: who says it twice has not spoken for another, whose answer takes its time.
+func TestAnsweredTwice(t *testing.T) {
+	play(t, 4, 3, func(t *testing.T, w *world) {
+		w.three()
+		w.lose = func(_ string, payload []byte) bool {
+			hears := w.listeners["evict:a1"]
+			switch {
+			case payload[1] != 2:
+			case payload[17] == 0xa3:
+				hears(payload)
+			default:
+				time.AfterFunc(100*time.Millisecond, func() { hears(payload) })
+				return true
+			}
+			return false
+		}
+		a, took, asked := w.nodes[0].want(false)
+		wantResult(t, a, ticket.IssueOK, asked, 2)
+		w.want(2)
+		if took != 100*time.Millisecond {
+			t.Errorf("took %v", took)
+		}
 	})
 }
 
