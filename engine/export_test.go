@@ -19,6 +19,8 @@ const (
 	WaitingSize = unsafe.Sizeof(lateMessage{})
 	NameSize    = unsafe.Sizeof(name{})
 	RestSize    = unsafe.Sizeof(rest{})
+	SeatSize    = unsafe.Sizeof(seat{})
+	GroupSize   = unsafe.Sizeof(group{})
 )
 
 // Shared is what sockets hold of their loops' tables; all of it is given back when they end.

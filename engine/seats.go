@@ -9,8 +9,8 @@ import (
 )
 
 // seats are a loop's open sockets whose plan says that one of them may have to go for a newcomer, by subject, in the order in
-// which they were opened. Sockets of other plans are not in it and pay for one look at a bit. 56 bytes a socket and a subject
-// each have, outside of the heap:
+// which they were opened. Sockets of other plans are not in it and pay for one look at a bit. A socket has 28 bytes of it, and a subject
+// as many, outside of the heap:
 //
 //	bySubject ──> group: first ──> seat ──> seat <── last
 //	byID ────────────────────────────────────^

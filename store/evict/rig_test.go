@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -97,6 +98,32 @@ func (w *world) Subscribe(ctx context.Context, channel string, payload func([]by
 	w.mu.Lock()
 	delete(w.listeners, channel)
 	w.mu.Unlock()
+}
+
+// count is how many messages were sent.
+func (w *world) count() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.sent
+}
+
+func (w *world) listener(channel string) func([]byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.listeners[channel]
+}
+
+// late delivers the only message that was lost, and waits until it has been dealt with.
+func (w *world) late(channel string) {
+	w.t.Helper()
+	w.mu.Lock()
+	lost := w.lost
+	w.mu.Unlock()
+	if len(lost) != 1 {
+		w.t.Fatalf("%d messages were lost, want 1", len(lost))
+	}
+	w.listener(channel)(lost[0])
+	synctest.Wait()
 }
 
 // add opens a socket at h, so long ago.
