@@ -3,6 +3,7 @@ package engine_test
 import (
 	"context"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -188,11 +189,36 @@ func TestEvictOnlyWhereAsked(t *testing.T) {
 	}
 }
 
+// manyLoops is desk for several loops at once.
+type manyLoops struct {
+	mu sync.Mutex
+	*desk
+}
+
+func (d *manyLoops) Redeem(b *ticket.Batch) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.desk.Redeem(b)
+}
+func (d *manyLoops) Touch(ticket.Subject)              {}
+func (d *manyLoops) Epoch(ticket.Subject) ticket.Epoch { return d.epoch }
+
+// quietStream lets everybody in.
+type quietStream struct{}
+
+func (quietStream) Join(c engine.Conn, _ *engine.Join) { c.Accept(nil) }
+func (quietStream) Receive(engine.Conn, *frame.Event)  {}
+func (quietStream) Drained(engine.Conn)                {}
+func (quietStream) Gone(engine.Conn, engine.End)       {}
+
 // TestEvictOverLoops: the oldest of all loops is found, on running loops over real sockets.
 func TestEvictOverLoops(t *testing.T) {
 	r := newRig(t, evicting("evict-oldest"), quiet)
 	o := r.options
-	o.Loops, o.Clock = 3, mono.System
+	o.Loops, o.Clock, o.Redeemer = 3, mono.System, &manyLoops{desk: r.desk}
+	plan, _ := limiter.Compile("plan", evicting("evict-oldest"), limiter.Defaults{})
+	rules := &frame.Rules{Role: frame.Server, Opcodes: frame.AllowBoth, MaxMessage: 64 << 10, MaxFragments: 128}
+	o.Policy = engine.NewPolicy([]engine.StreamEntry{{Name: "echo", Stream: quietStream{}, Rules: rules}}, []*limiter.Plan{plan})
 	e, err := engine.New(o)
 	if err != nil {
 		t.Fatal(err)
