@@ -125,7 +125,7 @@ func (w *worker) evict(id reactor.ID, u ticket.Subject, by mono.Time, got chan<-
 	}
 	w.evicted[id] = got
 	w.lastWord(id, s, End{By: ByGateway, Code: frame.CloseReplaced, Reason: frame.CloseReplaced.Reason()})
-	w.l.CloseWithin(id, evictLinger)
+	w.l.EndWithin(id, evictLinger)
 	w.parted(id)
 }
 

@@ -141,6 +141,20 @@ func TestEvictDeaf(t *testing.T) {
 	}
 }
 
+// TestEvictSilent: nor does it help to take the close frame and say nothing.
+func TestEvictSilent(t *testing.T) {
+	r := newRig(t, evicting("evict-oldest"), quiet)
+	p := r.open(ticket.Claims{})
+	got := r.evict(r.stream.joined[0].ID(), "ann", farOff)
+	if text := r.heard(p); text != "close 4409 replaced" {
+		t.Errorf("heard %q", text)
+	}
+	r.mem.Advance(1100 * time.Millisecond)
+	if e := ended(got); e != engine.EvictDone || r.held("ann") != 0 || !p.WasReset() {
+		t.Errorf("ended with %d, %d held, reset %v", e, r.held("ann"), p.WasReset())
+	}
+}
+
 // TestEvictNot: what is not an open socket of the subject, or comes too late, is left alone.
 func TestEvictNot(t *testing.T) {
 	r := newRig(t, evicting("evict-oldest"), quiet)

@@ -91,7 +91,7 @@ func TestRedisIsTold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := real(t, store)
+	w := onReal(t, store)
 	w.node.Start(w.Context())
 	w.comesBack(0)
 	w.wantResults(<-w.batch(w.tickets(1, 1)...), ticket.RedeemOK)
