@@ -256,7 +256,7 @@ func TestEvictOverLoops(t *testing.T) {
 	var first engine.Victim
 	for i := range 6 {
 		c := dial(t, addr.String())
-		defer c.Close()
+		t.Cleanup(func() { _ = c.Close() })
 		if _, err := c.Write([]byte(head(r.issue(ticket.Claims{})))); err != nil {
 			t.Fatal(err)
 		}
