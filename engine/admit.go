@@ -424,6 +424,7 @@ func (w *worker) switchProtocols(id reactor.ID, s *session, k *parked) {
 	s.endCode = frame.CloseExpired
 	s.pingAt = w.firstPing(now)
 	s.opened, s.last = now, now
+	w.seat(id, s)
 	w.rearm(id, s)
 	w.event(id, s, Event{Kind: EventOpened, Ticket: k.claims.ID})
 	if w.e.draining.Load() {

@@ -99,6 +99,7 @@ func (w *worker) leave(id reactor.ID, s *session, end End) {
 		s.flags &^= flagClient
 		w.e.clients.Add(-1)
 	}
+	w.unseat(id, s)
 	w.dropPong(id, s)
 	w.dropSide(s)
 	if w.turn.id == id {

@@ -55,6 +55,8 @@ func TestSizes(t *testing.T) {
 		"message that waits":              {engine.WaitingSize, 40},
 		"client's name":                   {engine.NameSize, 32},
 		"rest of a long name":             {engine.RestSize, 32},
+		"place of who may have to go":     {engine.SeatSize, 24},
+		"client that has such":            {engine.GroupSize, 24},
 	} {
 		if c.got != c.want {
 			t.Errorf("a %s has %d bytes, want %d", name, c.got, c.want)

@@ -1,6 +1,12 @@
 package engine
 
-import "unsafe"
+import (
+	"unsafe"
+
+	"ticketgate/engine/reactor"
+	"ticketgate/internal/mono"
+	"ticketgate/ticket"
+)
 
 // What a socket costs the engine beside the reactor's row: always, while a head or a message has arrived in part, while its
 // buckets are not full, and for its client's name.
@@ -13,6 +19,8 @@ const (
 	WaitingSize = unsafe.Sizeof(lateMessage{})
 	NameSize    = unsafe.Sizeof(name{})
 	RestSize    = unsafe.Sizeof(rest{})
+	SeatSize    = unsafe.Sizeof(seat{})
+	GroupSize   = unsafe.Sizeof(group{})
 )
 
 // Shared is what sockets hold of their loops' tables; all of it is given back when they end.
@@ -68,4 +76,42 @@ func (e *Engine) Page(f *Filter, from uint32, most int, run func()) (list []Conn
 	e.find(f, from, most, func(found []Connection) { all = found })
 	run()
 	return page(all, most)
+}
+
+// VictimLoop is loop i's part of Victim. On that loop only.
+func (e *Engine) VictimLoop(i int, u ticket.Subject, idlest bool) Victim {
+	return e.workers[i].victim(u, idlest)
+}
+
+// EvictLoop is loop i's part of Evict. On that loop only.
+func (e *Engine) EvictLoop(i int, id reactor.ID, u ticket.Subject, by mono.Time) <-chan Eviction {
+	got := make(chan Eviction, 1)
+	e.workers[i].evict(id, u, by, got)
+	return got
+}
+
+// Seats is a loop's index of sockets that may have to go, by itself.
+type Seats struct{ *seats }
+
+// NewSeats returns an empty one.
+func NewSeats() Seats { return Seats{newSeats()} }
+
+// Enter, Leave, All and Len are for the test of the index.
+func (s Seats) Enter(id reactor.ID, u ticket.Subject) bool { return s.enter(id, u) }
+func (s Seats) Leave(id reactor.ID)                        { s.leave(id) }
+func (s Seats) All(u ticket.Subject, limit int) (all []reactor.ID) {
+	s.each(u, limit, func(id reactor.ID) bool { all = append(all, id); return true })
+	return all
+}
+func (s Seats) Len() (sockets, subjects int) { return s.rows.Len(), s.groups.Len() }
+
+// Seated is how many sockets have a seat, and how many are being evicted. Only while no loop runs.
+func (e *Engine) Seated() (seats, evicted int) {
+	for _, w := range e.workers {
+		if w.seats != nil {
+			seats += w.seats.rows.Len()
+		}
+		evicted += len(w.evicted)
+	}
+	return seats, evicted
 }

@@ -46,9 +46,12 @@ type worker struct {
 	owed   []owed // see owed.go
 	owedAt int
 
-	waiting map[uint32]*parked // by slot: between the store's answer and the 101
-	hosts   map[uint32]string  // by slot: whom TLS was for, until the head is here
-	asking  int                // redemptions under way, those of sockets that have left included
+	waiting map[uint32]*parked             // by slot: between the store's answer and the 101
+	seats   *seats                         // open sockets that may have to go for a newcomer; nil: there was none yet
+	evicted map[reactor.ID]chan<- Eviction // those that go, until they are gone, and who waits for it
+
+	hosts  map[uint32]string // by slot: whom TLS was for, until the head is here
+	asking int               // redemptions under way, those of sockets that have left included
 
 	heads   []reactor.ID   // sockets whose head was not complete when they were looked at last, in order of arrival
 	headsAt int            // length at which they are looked at again
@@ -172,6 +175,7 @@ func (h *handler) Closed(l *reactor.Loop, id reactor.ID, why reactor.Cause, _ er
 	}
 	w.e.names.release(s.who)
 	w.releaseSlot(s)
+	w.vacate(id)
 	w.known(id, s)
 	w.disagree(s)
 	delete(w.hosts, id.Slot())

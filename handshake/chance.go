@@ -2,6 +2,7 @@ package handshake
 
 import (
 	"encoding/binary"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -52,6 +53,40 @@ func (s *Server) seconds(wait time.Duration) int {
 // later is a refusal that 1 to 5 s may cure.
 func (s *Server) later(reason Reason) *problem {
 	return &problem{reason: reason, retry: int(1 + s.chance.upTo(4))}
+}
+
+// warned says who was told of lately: each subject once in a minute, of at most so many subjects.
+type warned struct {
+	mu sync.Mutex
+	at map[ticket.Subject]mono.Time
+
+	swept mono.Time // when those of longer ago were forgotten last: a flood does not look at all of them each time
+}
+
+const (
+	warnEvery = time.Minute
+	warnMost  = 4096
+)
+
+// first reports whether u was not told of within the last minute, and notes that it is now. When there are too many it is false.
+func (w *warned) first(u ticket.Subject, now mono.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if at, ok := w.at[u]; ok && now.Sub(at) < warnEvery {
+		return false
+	}
+	if len(w.at) >= warnMost && now.Sub(w.swept) >= warnEvery {
+		maps.DeleteFunc(w.at, func(_ ticket.Subject, at mono.Time) bool { return now.Sub(at) >= warnEvery })
+		w.swept = now
+	}
+	if len(w.at) >= warnMost {
+		return false
+	}
+	if w.at == nil {
+		w.at = map[ticket.Subject]mono.Time{}
+	}
+	w.at[u] = now
+	return true
 }
 
 // A throttle lets so many log lines through in each second, and counts the others: a flood of refusals must not become a

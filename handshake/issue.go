@@ -203,28 +203,63 @@ func (s *Server) lease(q limiter.Ask) (limiter.Grant, error) {
 	return g[0], err
 }
 
-// issue mints a ticket and puts it in the store, under the epoch of now: once more if the node learns of a new one.
-func (s *Server) issue(g *grant) (*ticket.Minted, uint32, *problem) {
+// issue makes a ticket, or has room made for it first where the plan says so.
+func (s *Server) issue(g *grant) (t *ticket.Minted, used uint32, no *problem) {
+	try := func(ctx context.Context) (a ticket.IssueAnswer) {
+		t, a, no = s.make(ctx, g)
+		used = a.Used
+		return a
+	}
+	c := &g.plan.Connections
+	if c.Full.Evicts() && s.o.Evictor != nil {
+		s.o.Evictor.Issue(context.Background(), ticket.Newcomer{Subject: g.subject, Limit: c.Count, Unused: uint32(s.o.Outstanding), Idlest: c.Full == limiter.EvictIdlest}, try)
+	} else {
+		try(context.Background())
+	}
+	s.decided(g, used, no)
+	return t, used, no
+}
+
+// make mints a ticket and puts it in the store, under the epoch of now: once more if the node learns of a new one.
+func (s *Server) make(ctx context.Context, g *grant) (*ticket.Minted, ticket.IssueAnswer, *problem) {
+	var nothing ticket.IssueAnswer
 	for try := 0; ; try++ {
 		epoch := s.o.Node.Epoch(g.subject)
 		if epoch == 0 {
-			return nil, 0, s.later(storeDown)
+			return nil, nothing, s.later(storeDown)
 		}
 		t, no := s.mint(g, epoch)
 		if no != nil {
-			return nil, 0, no
+			return nil, nothing, no
 		}
-		a, err := s.put(g, t)
+		a, err := s.put(ctx, g, t)
 		if err != nil {
 			if !errors.Is(err, ticket.ErrUnavailable) {
 				s.log.Error("issue failed", "error", err)
 			}
-			return nil, 0, s.later(storeDown)
+			return nil, nothing, s.later(storeDown)
 		}
 		if a.Result == ticket.IssueEpoch && try == 0 && s.o.Node.Epoch(g.subject) != epoch {
 			continue
 		}
-		return t, a.Used, s.verdict(a.Result)
+		return t, a, s.verdict(a.Result)
+	}
+}
+
+// decided counts what the limit on connections has said, and logs what it has let pass.
+func (s *Server) decided(g *grant, used uint32, no *problem) {
+	c := &g.plan.Connections
+	switch {
+	case no == nil && used <= c.Count:
+		s.stats.decide(g.plan.Name, "connections", "allow")
+	case no == nil: // only where the plan warns
+		s.stats.decide(g.plan.Name, "connections", "soft")
+		if s.soft.first(g.subject, s.o.Clock.Now()) {
+			s.log.Warn("limit exceeded", "limit", "connections", "plan", g.plan.Name, "client", g.claims.Client, "key", g.claims.Key,
+				"count", c.Count, "used", used)
+		}
+	case no.reason == tooManySockets:
+		s.stats.decide(g.plan.Name, "connections", "refuse")
 	}
 }
 
@@ -248,12 +283,16 @@ func (s *Server) mint(g *grant, epoch ticket.Epoch) (*ticket.Minted, *problem) {
 	return t, nil
 }
 
-func (s *Server) put(g *grant, t *ticket.Minted) (ticket.IssueAnswer, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), storeMax)
+func (s *Server) put(ctx context.Context, g *grant, t *ticket.Minted) (ticket.IssueAnswer, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeMax)
 	defer cancel()
+	limit := g.plan.Connections.Count
+	if g.plan.Connections.Full == limiter.WarnFull {
+		limit = ticket.NoLimit
+	}
 	return s.o.Node.Issue(ctx, &ticket.IssueRequest{
 		Ticket: t.Hash, Secret: t.SecretHash, Subject: g.subject,
-		Limit: g.plan.Connections.Count, Outstanding: uint32(s.o.Outstanding), Life: s.o.TTL,
+		Limit: limit, Outstanding: uint32(s.o.Outstanding), Life: s.o.TTL,
 		Owner: g.claims.Key, Grant: ticket.AppendClaims(nil, &g.claims),
 		Epoch: t.Locator.Epoch, Node: t.Locator.Node,
 	})

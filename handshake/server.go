@@ -66,6 +66,13 @@ type Revoked interface {
 	State(ctx context.Context, id, owner string) (string, error)
 }
 
+// An Evictor gives newcomers the slots of others: store/evict. Any goroutine may call it.
+type Evictor interface {
+	// Issue calls issue, and where that answers ticket.IssueFull has a socket of the subject closed, if one can be, and calls it once
+	// more when the slot is free. What the last call has answered is what holds.
+	Issue(ctx context.Context, n ticket.Newcomer, issue func(context.Context) ticket.IssueAnswer)
+}
+
 // Options configure a Server. What has a default may be zero.
 type Options struct {
 	Address      string        // host:port; port 0 takes a free one
@@ -87,6 +94,7 @@ type Options struct {
 	Keys       *ticket.KeyRing
 	Name       string // of the node, for limits per node
 	Node       Node
+	Evictor    Evictor            // for plans that evict; nil: they reject
 	Policy     func() *Policy     // the current one; never nil
 	Messages   *limiter.Table     // the engine's buckets, for GET /v1/limits; nil: it tells no use of limits on messages
 	Bank       limiter.Bank       // keeps limits with scope: cluster or window: fixed; nil: no plan has any
@@ -121,6 +129,7 @@ type Server struct {
 	rates  *limiter.Table
 	chance dice
 	talk   throttle
+	soft   warned
 	stats  counters
 
 	listener net.Listener

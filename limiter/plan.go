@@ -35,7 +35,24 @@ type seen struct{ messages, bytes, whole, shared, holds bool }
 type Connections struct {
 	Count uint32
 	Per   Per // never by connection, ip or node
+	Full  WhenFull
 }
+
+// WhenFull is what happens to who asks for a ticket while all slots are taken.
+type WhenFull uint8
+
+// What may happen. Nobody who is evicted is one who holds an unused ticket.
+const (
+	Reject      WhenFull = iota // no ticket
+	EvictOldest                 // the socket that was opened first is closed, with 4409, and then the ticket is made
+	EvictIdlest                 // that whose last message is the longest ago
+	WarnFull                    // a ticket is made all the same: count and log
+)
+
+var whenFull = map[string]WhenFull{"reject": Reject, "evict-oldest": EvictOldest, "evict-idlest": EvictIdlest, "warn": WarnFull}
+
+// Evicts says that a socket is closed for a newcomer.
+func (w WhenFull) Evicts() bool { return w == EvictOldest || w == EvictIdlest }
 
 // Tickets is how often tickets may be asked for.
 type Tickets struct {

@@ -232,7 +232,8 @@ func (c *compiler) limit(o Options) {
 // connections compiles the number of sockets at once. It always counts in the whole cluster.
 func (c *compiler) connections(o *Options) {
 	c.foreign(o, "rate", "burst", "when_exceeded", "max_delay", "hard", "counts", "window", "scope", "store_down")
-	c.choice("when_full", o.WhenFull, []string{"reject"}, "evict-oldest", "evict-idlest", "warn")
+	c.choice("when_full", o.WhenFull, slices.Sorted(maps.Keys(whenFull)))
+	c.plan.Connections.Full = whenFull[o.WhenFull] // Reject if it is not given
 	c.per(&c.plan.Connections.Per, o.Per, notAtIssue)
 	switch {
 	case o.Count == nil:

@@ -94,8 +94,7 @@ var problems = []struct{ text, at, says string }{
 	{"connections: { count: 2, per: [client, ip] }", "connections.per", "cannot be per ip: the address is not known when the ticket is issued"},
 	{"connections: { count: 2, per: node }", "connections.per", "listen.gate.admit.connections bounds a node"},
 	{"connections: { count: 2, per: clients }", "connections.per", `did you mean "client"?`},
-	{"connections: { count: 2, when_full: evict-oldest }", "connections.when_full", `not available in this version; use "reject"`},
-	{"connections: { count: 2, when_full: warn }", "connections.when_full", "not available in this version"},
+	{"connections: { count: 2, when_full: evict-youngest }", "connections.when_full", `use one of evict-idlest, evict-oldest, reject, warn`},
 	{"connections: { count: 2, when_full: rejekt }", "connections.when_full", `did you mean "reject"?`},
 	{"connections: { count: 2, rate: 3/1minute }", "connections.rate", `rate does not apply to "connections"`},
 	{"connections: { count: 2, hard: false }", "connections.hard", "does not apply"},
@@ -161,7 +160,7 @@ func TestCompileSaysWhatIsWrong(t *testing.T) {
 func TestCompileReportsAllAtOnce(t *testing.T) {
 	zero := limiter.Size(0)
 	limits := options(t, `
-connections: { count: 0, per: ip, when_full: warn }
+connections: { count: 0, per: ip, when_full: evict }
 messages-in: { rate: 3/1minute, per: nodes, window: fixed, scope: cluster }
 `)
 	limits["bytes-in"] = limiter.Options{Rate: &limiter.Rate{}, MaxDelay: -1}

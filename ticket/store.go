@@ -55,10 +55,11 @@ type IssueRequest struct {
 
 // IssueAnswer says how an issue ended.
 type IssueAnswer struct {
-	Result  IssueResult
-	Used    uint32        // reserved + held slots of the subject after the call; 0 with IssueEpoch
-	Counted []Incarnation // with IssueFull: who holds slots of the subject, by number, without the dead of the request; 1000 at most
-	Seen    ShardEpoch    // of the server that answered
+	Result   IssueResult
+	Used     uint32        // reserved + held slots of the subject after the call; 0 with IssueEpoch
+	Reserved uint32        // with IssueFull: those of them that are reserved
+	Counted  []Incarnation // with IssueFull: who holds slots of the subject, by number, without the dead of the request; 1000 at most
+	Seen     ShardEpoch    // of the server that answered
 }
 
 // IssueResult is how an issue ended.
@@ -193,6 +194,20 @@ type NearStore interface {
 	Store
 	// Near does nothing.
 	Near()
+}
+
+// A Newcomer is who asks for a ticket, where somebody may have to go for it.
+type Newcomer struct {
+	Subject Subject
+	Limit   uint32 // slots of the subject
+	Unused  uint32 // tickets it may have that are not used yet
+	Idlest  bool   // the socket that has been idle for the longest time has to go; else the one that was opened first
+}
+
+// A Message is for all who listen to a channel at the time.
+type Message struct {
+	Channel string
+	Payload []byte // any bytes
 }
 
 // ErrUnavailable is the store being down, slow or cut off.

@@ -39,6 +39,7 @@ import (
 	"ticketgate/internal/pressure"
 	"ticketgate/internal/unit"
 	"ticketgate/limiter"
+	"ticketgate/store/evict"
 	"ticketgate/store/memory"
 	"ticketgate/store/node"
 	"ticketgate/store/node/lives"
@@ -86,6 +87,7 @@ type gateway struct {
 	feeds     []*clock.Clock
 	plans     []*limiter.Plan
 	engine    *engine.Engine
+	evictor   *evict.Evictor // nil: no plan evicts
 	handshake *handshake.Server
 	admin     *admin.Server
 
@@ -209,6 +211,7 @@ func (g *gateway) buildStore(isNew bool) error {
 	if err := g.identify(&o); err != nil {
 		return err
 	}
+	o.OnLife = g.live(o.OnLife)
 	g.node = node.New(o)
 	g.buildRevoking()
 	return nil
@@ -348,6 +351,7 @@ func (g *gateway) buildEngine(streams []engine.StreamEntry, handlers []reactor.H
 	if g.purses != nil {
 		g.purses.OnAnswer(e.Answered)
 	}
+	g.buildEvictor()
 	for _, r := range g.relays {
 		if err := r.Bind(e); err != nil {
 			return err
@@ -443,7 +447,7 @@ func (g *gateway) buildHandshake(paths map[string]handshake.Handler) (err error)
 	}
 	g.handshake, err = handshake.New(handshake.Options{
 		Listener: ln, GateURL: g.publicURL, TTL: c.Tickets.TTL, SessionMax: c.Tickets.SessionMax,
-		BindIP: c.Tickets.BindIP, Outstanding: c.Tickets.Outstanding, Keys: g.ring, Name: c.Node.Name, Node: issuer{member{g.node, g.revoking}}, Revoked: g.revoking,
+		BindIP: c.Tickets.BindIP, Outstanding: c.Tickets.Outstanding, Keys: g.ring, Name: c.Node.Name, Node: issuer{member{g.node, g.revoking}}, Revoked: g.revoking, Evictor: g.evicts(),
 		Policy: func() *handshake.Policy { return g.policy }, Messages: g.messages, Bank: g.bank, Draining: g.draining.Load, Overloaded: g.memory.Refuses, Extra: paths,
 		Clock: mono.System, Rand: rand.Reader, Log: g.log,
 	})
@@ -579,6 +583,9 @@ func (g *gateway) close(ctx context.Context) error {
 	var errs []error
 	if g.handshake != nil {
 		errs = append(errs, g.handshake.Shutdown(ctx))
+	}
+	if g.evictor != nil {
+		g.evictor.Close()
 	}
 	for _, f := range g.feeds {
 		f.Close()

@@ -55,7 +55,7 @@ func (t *stripe) issue(r *ticket.IssueRequest, now mono.Time) (ticket.IssueAnswe
 	case twice != 0 && !t.tickets.At(twice).Expired:
 		return ticket.IssueAnswer{Result: ticket.IssueDuplicate, Used: used}, nil
 	case r.Limit != ticket.NoLimit && used >= r.Limit:
-		return ticket.IssueAnswer{Result: ticket.IssueFull, Used: used, Counted: t.accounts.counted(a)}, nil
+		return ticket.IssueAnswer{Result: ticket.IssueFull, Used: used, Reserved: a.reserved, Counted: t.accounts.counted(a)}, nil
 	case a.reserved >= r.Outstanding:
 		return ticket.IssueAnswer{Result: ticket.IssueOutstanding, Used: used}, nil
 	case twice != 0:

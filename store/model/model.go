@@ -145,7 +145,7 @@ func (p *Primary) Issue(r *ticket.IssueRequest, now time.Time) ticket.IssueAnswe
 	case twice:
 		a.Result = ticket.IssueDuplicate
 	case r.Limit != ticket.NoLimit && a.Used >= r.Limit:
-		a.Result, a.Counted = ticket.IssueFull, x.counted()
+		a.Result, a.Reserved, a.Counted = ticket.IssueFull, uint32(len(x.reserved)), x.counted()
 	case uint32(len(x.reserved)) >= r.Outstanding:
 		a.Result = ticket.IssueOutstanding
 	case again:

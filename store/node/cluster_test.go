@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -334,6 +335,41 @@ func TestStrictNewLife(t *testing.T) {
 		w.wantClosed(1)
 		if last := w.store.last().Registered; !slices.Equal(last, on(0, 0)) {
 			t.Errorf("registered %v, want shard 0 under no epoch", last)
+		}
+	})
+}
+
+// TestTell: whoever waits for a slot that was given back has it when Tell returns nil, and nothing else is.
+func TestTell(t *testing.T) {
+	inBubble(t, func(w *world) {
+		if err := w.node.Tell(w.Context(), 1); !errors.Is(err, ticket.ErrUnavailable) {
+			t.Errorf("before the node is entered: %v", err)
+		}
+		w.node.Start(w.Context())
+		qs := w.tickets(1, 2)
+		w.wantResults(<-w.batch(qs...), ticket.RedeemOK)
+		w.counts.change(1, -1)
+		w.wantUsed(1, 2)
+		if err := w.node.Tell(w.Context(), 1); err != nil {
+			t.Error(err)
+		}
+		w.wantUsed(1, 1)
+		if err := w.node.Tell(w.Context(), 2); err != nil {
+			t.Errorf("a subject that nobody has: %v", err)
+		}
+		w.counts.change(1, -1)
+		w.store.set(func() { w.store.down = true })
+		if err := w.node.Tell(w.Context(), 1); !errors.Is(err, ticket.ErrUnavailable) {
+			t.Errorf("without an answer: %v", err)
+		}
+		w.pass(lease)
+		before := len(w.store.asserted())
+		w.store.set(func() { w.store.down = false })
+		if err := w.node.Tell(w.Context(), 1); !errors.Is(err, ticket.ErrUnavailable) {
+			t.Errorf("without a lease: %v", err)
+		}
+		if n := len(w.store.asserted()); n != before {
+			t.Errorf("%d asserts of a life that is over", n-before)
 		}
 	})
 }

@@ -78,6 +78,29 @@ func (n *Node) learn(ctx context.Context, r *ticket.IssueRequest, sent mono.Time
 	})
 }
 
+// Tell tells the store how many sockets of u are held now, and returns when it has acknowledged that, beside what the keeper tells it:
+// for who waits for a slot that was given back. The error wraps ticket.ErrUnavailable: the store may know, or not.
+func (n *Node) Tell(ctx context.Context, u ticket.Subject) error {
+	s := n.core.Now()
+	if !s.Leased(n.o.Clock.Now()) || s.Epoch(u) == 0 {
+		return fmt.Errorf("tell a count: %w: %w", core.ErrLease, ticket.ErrUnavailable)
+	}
+	count, number, ok := n.o.Counts.Held(u)
+	if !ok {
+		return nil // zero for longer than a lease
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	held := ticket.Held{Subject: u, Incarnation: s.Incarnation, Count: count, Number: number}
+	var a [1]ticket.AssertAnswer
+	n.o.Store.Assert(ctx, []ticket.Assertion{{Epoch: s.Epoch(u), Held: held}}, a[:])
+	if !a[0].OK || n.core.Now().Incarnation != s.Incarnation {
+		n.inbox.doubt()
+		return fmt.Errorf("tell a count: not acknowledged: %w", ticket.ErrUnavailable)
+	}
+	return nil
+}
+
 // Revoke is ticket.Store's. Where nodes spend their own tickets it is for those of this node's present life only.
 func (n *Node) Revoke(ctx context.Context, r *ticket.RevokeRequest) (bool, error) {
 	if n.own != nil {

@@ -85,6 +85,31 @@ func (w *world) comesBack(old ticket.Epoch) time.Duration {
 	return time.Since(start)
 }
 
+// TestRedisIsTold: the slot is free at the server when Tell returns, without the keeper.
+func TestRedisIsTold(t *testing.T) {
+	store, err := redis.New(redis.Options{URL: redistest.Start(t).URL(), Prefix: "tg:", Timeout: 5 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := onReal(t, store)
+	w.node.Start(w.Context())
+	w.comesBack(0)
+	w.wantResults(<-w.batch(w.tickets(1, 1)...), ticket.RedeemOK)
+	if _, a, err := w.issue(1, 1); err != nil || a.Result != ticket.IssueFull || len(a.Counted) != 1 || a.Counted[0] != w.node.Incarnation() {
+		t.Errorf("issue: %+v, %v", a, err)
+	}
+	w.counts.change(1, -1)
+	if err := w.node.Tell(w.Context(), 1); err != nil {
+		t.Error(err)
+	}
+	if _, a, err := w.issue(1, 1); err != nil || a.Result != ticket.IssueOK {
+		t.Errorf("issue: %+v, %v", a, err)
+	}
+	if err := errors.Join(w.node.Close(context.Background()), store.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestMemory: a store in this process has nobody to wait for.
 func TestMemory(t *testing.T) {
 	store, err := memory.New(memory.Options{Clock: mono.System, Rand: rand.Reader})

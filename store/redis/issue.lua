@@ -1,8 +1,8 @@
 -- issue puts a ticket and reserves a slot, or does neither.
 -- KEYS: ticket, reservations, held
 -- ARGV: epoch, ticket hash, ticket value, limit (-1: none), outstanding, life in ms, reservation in ms, dead incarnations...
--- Answers {epoch, epoch before, result, slots used after it, incarnations that hold slots...}: 1 ok, 2 full, 3 outstanding,
--- 4 other epoch, 5 duplicate (ticket.IssueResult). Incarnations are named with 2 only, the first 1000.
+-- Answers {epoch, epoch before, result, slots used after it}: 1 ok, 2 full, 3 outstanding, 4 other epoch, 5 duplicate
+-- (ticket.IssueResult). With 2 come those of the slots that are reserved, and the incarnations that hold slots, the first 1000.
 local function count(v) return tonumber(string.match(v, '^%d+')) end
 
 local epoch, before = epochs(redis.call('INFO', 'replication'))
@@ -23,9 +23,9 @@ for _, v in ipairs(redis.call('HVALS', KEYS[3])) do used = used + count(v) end
 local limit = tonumber(ARGV[4])
 if redis.call('EXISTS', KEYS[1]) == 1 then return { epoch, before, 5, used } end
 if limit >= 0 and used >= limit then
-  local answer, fields = { epoch, before, 2, used }, redis.call('HGETALL', KEYS[3])
+  local answer, fields = { epoch, before, 2, used, reserved }, redis.call('HGETALL', KEYS[3])
   for i = 1, #fields, 2 do
-    if count(fields[i + 1]) > 0 and #answer < 1004 then answer[#answer + 1] = fields[i] end
+    if count(fields[i + 1]) > 0 and #answer < 1005 then answer[#answer + 1] = fields[i] end
   end
   return answer
 end

@@ -118,6 +118,12 @@ func TestEverywhere(t *testing.T) {
 			if page, err := s.Revocations().Read(t.Context(), revoke.Place{}, 10); err != nil || len(page.Texts) != 1 {
 				t.Errorf("read: %+v, %v", page, err)
 			}
+			l := listenAt(t, s, "evict:1")
+			l.want(t, "up true")
+			if err := s.Publish(context.Background(), []ticket.Message{{Channel: "evict:1", Payload: []byte("it")}}); err != nil {
+				t.Error(err)
+			}
+			l.want(t, "it")
 			if o, _ := s.CountRenewed(context.Background(), "tg:{nodes}:n", 1); o.Err == nil || !strings.Contains(o.Err.Error(), "can't run this command") {
 				t.Errorf("a script that does what the user may not: %+v", o)
 			}

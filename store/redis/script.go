@@ -50,6 +50,9 @@ var usedLua string
 //go:embed renew.lua
 var renewLua string
 
+//go:embed publish.lua
+var publishLua string
+
 // A script is run by its SHA-1 (EVALSHA) and loaded when the server does not know it. Redis runs it as one step: nothing else
 // happens in between. It begins with the functions that it shares with others, and with no more of them, because each run
 // makes them anew.
@@ -58,15 +61,16 @@ type script struct{ text, sha string }
 // Only issue makes anything new, so only issue is refused when Redis is out of memory ("allow-oom" on the others): tickets
 // that exist can be spent, and slots given back.
 var (
-	scriptIssue  = newScript("#!lua", epochsLua, clockLua, heldLua, issueLua)
-	scriptRedeem = newScript("#!lua flags=allow-oom", epochsLua, heldLua, redeemLua)
-	scriptAssert = newScript("#!lua flags=allow-oom", epochsLua, heldLua, assertLua)
-	scriptAsk    = newScript("#!lua flags=allow-oom", epochsLua, askLua) // not no-writes, which replicas answer too
-	scriptRevoke = newScript("#!lua flags=allow-oom", revokeLua)
-	scriptUsed   = newScript("#!lua flags=no-writes", clockLua, usedLua)
-	scriptRenew  = newScript("#!lua flags=allow-oom", epochsLua, clockLua, renewLua)
+	scriptIssue   = newScript("#!lua", epochsLua, clockLua, heldLua, issueLua)
+	scriptRedeem  = newScript("#!lua flags=allow-oom", epochsLua, heldLua, redeemLua)
+	scriptAssert  = newScript("#!lua flags=allow-oom", epochsLua, heldLua, assertLua)
+	scriptAsk     = newScript("#!lua flags=allow-oom", epochsLua, askLua) // not no-writes, which replicas answer too
+	scriptRevoke  = newScript("#!lua flags=allow-oom", revokeLua)
+	scriptUsed    = newScript("#!lua flags=no-writes", clockLua, usedLua)
+	scriptRenew   = newScript("#!lua flags=allow-oom", epochsLua, clockLua, renewLua)
+	scriptPublish = newScript("#!lua flags=allow-oom", publishLua)
 
-	scripts = []*script{scriptIssue, scriptRedeem, scriptAssert, scriptAsk, scriptRevoke, scriptUsed, scriptRenew, scriptBank}
+	scripts = []*script{scriptIssue, scriptRedeem, scriptAssert, scriptAsk, scriptRevoke, scriptUsed, scriptRenew, scriptBank, scriptPublish}
 )
 
 func newScript(shebang string, parts ...string) *script {

@@ -23,6 +23,7 @@ const (
 	opUsed
 	opRenew
 	opLease
+	opPublish
 	opCount
 )
 
@@ -34,7 +35,7 @@ const (
 	labelCount
 )
 
-var opNames = [opCount]string{"issue", "redeem", "assert", "ask", "revoke", "used", "renew", "lease"}
+var opNames = [opCount]string{"issue", "redeem", "assert", "ask", "revoke", "used", "renew", "lease", "publish"}
 
 // ok: done as asked; refused: an answer that says no; error: no answer, it may have happened; unsent: not asked.
 var labelNames = [labelCount]string{"ok", "refused", "error", "unsent"}
@@ -83,7 +84,7 @@ type Stats struct {
 }
 
 // OpStats are the latencies of one operation with one result: "issue", "redeem" (each ticket of a batch counts), "assert"
-// (a batch), "ask", "revoke", "used", "renew", "lease" (tokens of limits, a batch); "ok", "refused", "error", "unsent".
+// (a batch), "ask", "revoke", "used", "renew", "lease" (tokens of limits, a batch), "publish"; "ok", "refused", "error", "unsent".
 type OpStats struct {
 	Op, Result string
 	Latency    stat.Snapshot

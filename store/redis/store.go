@@ -85,11 +85,22 @@ func issueAnswer(m *rueidis.RedisMessage) (ticket.IssueAnswer, error) {
 	seen, err1 := seenOf(parts)
 	result, err2 := parts[2].AsInt64()
 	used, err3 := parts[3].AsInt64()
-	counted, err4 := incarnations(parts[4:])
-	if errors.Join(err1, err2, err3, err4) != nil {
+	a := ticket.IssueAnswer{Result: ticket.IssueResult(result), Used: uint32(used), Seen: seen}
+	if errors.Join(err1, err2, err3) != nil {
 		return ticket.IssueAnswer{}, errAnswer
 	}
-	return ticket.IssueAnswer{Result: ticket.IssueResult(result), Used: uint32(used), Counted: counted, Seen: seen}, nil
+	if a.Result != ticket.IssueFull {
+		return a, nil
+	}
+	if len(parts) < 5 {
+		return ticket.IssueAnswer{}, errAnswer
+	}
+	reserved, err1 := parts[4].AsInt64()
+	if a.Counted, err2 = incarnations(parts[5:]); errors.Join(err1, err2) != nil {
+		return ticket.IssueAnswer{}, errAnswer
+	}
+	a.Reserved = uint32(reserved)
+	return a, nil
 }
 
 // ownerHash keeps the place of the grant fixed and names out of Redis. It covers the subject too, which in a revocation

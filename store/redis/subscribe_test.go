@@ -2,12 +2,14 @@ package redis_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
 
 	"ticketgate/store/redis"
 	"ticketgate/store/redistest"
+	"ticketgate/ticket"
 )
 
 // A listener notes what Subscribe tells it, in order.
@@ -88,6 +90,33 @@ func TestSubscribe(t *testing.T) {
 	<-l.done
 }
 
+// TestPublish: what one store publishes another hears, in order and byte for byte, and nobody hears another channel.
+func TestPublish(t *testing.T) {
+	server := redistest.Start(t)
+	s := openAt(t, redis.Options{URL: server.URL(), Prefix: "tg:"})
+	l := listenAt(t, openAt(t, redis.Options{URL: server.URL(), Prefix: "tg:"}), "mine")
+	other := listenAt(t, openAt(t, redis.Options{URL: server.URL(), Prefix: "tg2:"}), "mine")
+	l.want(t, "up true")
+	other.want(t, "up true")
+	for range 2 { // the second time the server knows the script
+		if err := s.Publish(t.Context(), []ticket.Message{{Channel: "mine", Payload: []byte("one\x00\r\n")}, {Channel: "theirs", Payload: []byte("no")},
+			{Channel: "mine", Payload: nil}}); err != nil {
+			t.Fatal(err)
+		}
+		l.want(t, "one\x00\r\n")
+		l.want(t, "")
+	}
+	server.Kill()
+	if err := s.Publish(t.Context(), []ticket.Message{{Channel: "mine", Payload: []byte("x")}}); !errors.Is(err, ticket.ErrUnavailable) {
+		t.Errorf("published at a server that is gone: %v", err)
+	}
+	for len(other.events) > 0 {
+		if got := <-other.events; got != "up false" && got != "up true" {
+			t.Errorf("another prefix heard %q", got)
+		}
+	}
+}
+
 func TestSubscribeThroughFailover(t *testing.T) {
 	t.Run("sentinel", func(t *testing.T) {
 		r := redistest.StartSentinel(t)
@@ -112,7 +141,8 @@ func TestSubscribeThroughFailover(t *testing.T) {
 }
 
 func throughFailover(t *testing.T, o redis.Options, primary, fail func() *redistest.Server) {
-	l := listenAt(t, openAt(t, o), "revoked")
+	s := openAt(t, o)
+	l := listenAt(t, s, "revoked")
 	l.want(t, "up true")
 	publish(t, primary(), "before")
 	l.want(t, "before")
@@ -121,4 +151,14 @@ func throughFailover(t *testing.T, o redis.Options, primary, fail func() *redist
 	l.want(t, "up true")
 	publish(t, now, "after")
 	l.want(t, "after")
+	for { // the store may still be told to wait: the breaker, a slot without a primary
+		err := s.Publish(t.Context(), []ticket.Message{{Channel: "revoked", Payload: []byte("ours")}})
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, ticket.ErrUnavailable) || t.Context().Err() != nil {
+			t.Fatal(err)
+		}
+	}
+	l.want(t, "ours")
 }

@@ -16,7 +16,7 @@ func counted(s *suite) {
 	r := s.fresh(u)
 	r.Dead = []ticket.Incarnation{0xb1 + 3<<60}
 	a := s.issue(r)
-	if want := []ticket.Incarnation{0xb1, 0xb1 + 2<<60}; a.Result != ticket.IssueFull || a.Used != 3 || !slices.Equal(a.Counted, want) {
+	if want := []ticket.Incarnation{0xb1, 0xb1 + 2<<60}; a.Result != ticket.IssueFull || a.Used != 3 || a.Reserved != 0 || !slices.Equal(a.Counted, want) {
 		s.Errorf("issue: %+v, want full with 3 used by %x", a, want)
 	}
 	r.Limit = 4

@@ -368,6 +368,9 @@ func outstanding(s *suite) {
 	full := s.fresh(u)
 	full.Limit, full.Outstanding = 3, 2
 	s.wantIssue(full, ticket.IssueFull, 3) // both apply: the connections limit is the one that lasts
+	if a := s.issue(full); a.Reserved != 2 {
+		s.Errorf("full: %+v, want 2 of the slots reserved", a)
+	}
 }
 
 func noLimit(s *suite) {

@@ -43,6 +43,8 @@ type clusterOptions struct {
 	yaml    string                                        // further lines of the configuration, at its top level
 	limits  string                                        // further limits of plan "p", as lines indented by six
 	count   int                                           // connections of a client; 0: 10
+	full    string                                        // their when_full; "": reject
+	dir     string                                        // in the exam's own, for who starts more than one cluster
 	feeds   string                                        // of the stream "clock", as YAML; "" for a message each 10 ms
 	clock   string                                        // further keys of the stream "clock", with a comma in front
 	limit   uint64                                        // RLIMIT_NOFILE of the nodes
@@ -76,7 +78,7 @@ products:
 plans:
   p:
     limits:
-      connections: { count: %d, per: client }
+      connections: { count: %d, per: client, when_full: %s }
       tickets: { rate: 1000000/1second, per: client }
 %sstreams:
   echo: { backend: builtin }
@@ -126,7 +128,7 @@ func (o *clusterOptions) config(redis string) string {
 	if strings.Contains(o.gate, "tls:") {
 		scheme = "wss"
 	}
-	return fmt.Sprintf(baseYAML, cmp.Or(o.address, "127.0.0.1:0"), scheme, cmp.Or(o.gate, exemptLoopback), admin, streams, count, o.limits, o.clock, stream, backend, feed, store, o.yaml)
+	return fmt.Sprintf(baseYAML, cmp.Or(o.address, "127.0.0.1:0"), scheme, cmp.Or(o.gate, exemptLoopback), admin, streams, count, cmp.Or(o.full, "reject"), o.limits, o.clock, stream, backend, feed, store, o.yaml)
 }
 
 // httpTimeout is for a ticket or a look at the metrics: who waits longer has no answer.
@@ -140,7 +142,7 @@ func newHTTP(n int) *http.Client {
 
 // start runs the nodes; close ends them.
 func start(ctx context.Context, x *exam, o clusterOptions) (c *cluster, err error) {
-	c = &cluster{dir: x.dir, http: newHTTP(64), token: o.token}
+	c = &cluster{dir: filepath.Join(x.dir, o.dir), http: newHTTP(64), token: o.token}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.close())
@@ -154,6 +156,9 @@ func start(ctx context.Context, x *exam, o clusterOptions) (c *cluster, err erro
 		return c, err
 	}
 	if c.key, err = rig.NewKey(c.ring, "exam", "exam", "all", "p", "delegate"); err != nil {
+		return c, err
+	}
+	if err := os.MkdirAll(c.dir, 0o700); err != nil {
 		return c, err
 	}
 	store := ""
@@ -178,7 +183,7 @@ func start(ctx context.Context, x *exam, o clusterOptions) (c *cluster, err erro
 		store = c.proxy.address
 	}
 	for i := range max(1, o.nodes) {
-		dir := filepath.Join(x.dir, "node"+strconv.Itoa(i))
+		dir := filepath.Join(c.dir, "node"+strconv.Itoa(i))
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			return c, err
 		}

@@ -22,10 +22,20 @@ const (
 	countReach   = 5 * time.Second
 )
 
-// countRace has clients want more sockets than they may have, at once, over all nodes, and leave some of them by chance. Only plans
-// that reject are played: eviction is not there yet.
+// countRace has clients want more sockets than they may have, at once, over all nodes, and leave some of them by chance: where full
+// plans reject, and where the oldest is evicted.
 func countRace(ctx context.Context, x *exam) error {
-	c, err := start(ctx, x, clusterOptions{nodes: countNodes, count: countLimit, limit: 8192})
+	for _, full := range []string{"reject", "evict-oldest"} {
+		if err := countRaceIf(ctx, x, full); err != nil {
+			return fmt.Errorf("%s: %w", full, err)
+		}
+	}
+	return nil
+}
+
+// countRaceIf is the race where full plans do what when says.
+func countRaceIf(ctx context.Context, x *exam, when string) error {
+	c, err := start(ctx, x, clusterOptions{nodes: countNodes, count: countLimit, limit: 8192, full: when, dir: when})
 	if err != nil {
 		return err
 	}
@@ -73,14 +83,21 @@ func countRace(ctx context.Context, x *exam) error {
 			return ctx.Err()
 		}
 	}
-	x.figure("rounds %d, clients %d with %d admissions at once over %d nodes, limit %d: refused %d, no answer about the limit %d",
-		rounds, clients, countAtOnce, countNodes, countLimit, refused.Load(), unknown.Load())
-	x.figure("most sockets of a client %d, openings beyond the limit %d", t.most, t.above)
+	replaced, lost := t.ends()
+	x.figure("%s: rounds %d, clients %d with %d admissions at once over %d nodes, limit %d: refused %d, no answer about the limit %d",
+		when, rounds, clients, countAtOnce, countNodes, countLimit, refused.Load(), unknown.Load())
+	x.figure("most sockets of a client %d, openings beyond the limit %d, closed with 4409 %d", t.most, t.above, replaced)
 	x.figure("not at the limit after a round, because slots of the round before were not told yet: %d; nor %v later: %d", late, countReach, never)
 	x.want(t.above == 0, "%d openings beyond the limit, up to %d sockets", t.above, t.most)
 	x.want(t.most == countLimit, "the most that a client had is %d, want %d", t.most, countLimit)
 	x.want(never == 0, "%d times the limit was not reached", never)
-	x.want(refused.Load() > 0, "nobody was refused")
+	x.want(lost == 0, "%d sockets ended that were neither replaced nor left", lost)
+	if when == "reject" {
+		x.want(refused.Load() > 0, "nobody was refused")
+		x.want(replaced == 0, "%d sockets were replaced", replaced)
+	} else {
+		x.want(replaced > 0, "nobody was replaced")
+	}
 	wrong.Range(func(text, _ any) bool { x.want(false, "%v", text); return true })
 	return nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -145,14 +146,19 @@ func holdSockets(args []string, hear func() (string, bool), say func(string, ...
 }
 
 // answer reads and answers pings until the socket ends.
-func (s *socket) answer() {
+func (s *socket) answer() (code frame.Code) {
 	for {
 		f, err := s.read()
-		if err != nil || f.op == frame.Close {
-			return
+		switch {
+		case err != nil:
+			return 0
+		case f.op == frame.Close && len(f.payload) >= 2:
+			return frame.Code(binary.BigEndian.Uint16(f.payload))
+		case f.op == frame.Close:
+			return 0
 		}
 		if f.op == frame.Ping && s.send(frame.Pong, f.payload) != nil {
-			return
+			return 0
 		}
 	}
 }

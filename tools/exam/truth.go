@@ -22,6 +22,9 @@ type truth struct {
 	total int
 	most  int // of one client, ever
 	above int // openings beyond the limit
+
+	replaced int // closed with 4409
+	lost     int // ended neither so nor by their client
 }
 
 // counted is an open socket.
@@ -45,18 +48,25 @@ func (t *truth) opened(client string, s *socket) {
 	}
 	t.mu.Unlock()
 	go func() { // ends with the socket, which leave or closeAll closes
-		k.answer()
-		t.forget(client, k)
+		code := k.answer()
+		t.forget(client, k, code)
 		_ = k.Close()
 	}()
 }
 
-// forget counts k no more.
-func (t *truth) forget(client string, k *counted) {
+// forget counts k no more, which has heard code; left: it has gone by itself.
+func (t *truth) forget(client string, k *counted, code frame.Code) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if k.gone {
 		return
+	}
+	switch code {
+	case left:
+	case frame.CloseReplaced:
+		t.replaced++
+	default:
+		t.lost++
 	}
 	k.gone = true
 	t.total--
@@ -78,13 +88,23 @@ func (t *truth) all() int {
 	return t.total
 }
 
+// left stands for the code that a client says itself.
+const left = frame.CloseNormal
+
+// ends are how many sockets were closed for others, and how many ended for no reason.
+func (t *truth) ends() (replaced, lost int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.replaced, t.lost
+}
+
 // leave ends the oldest n of client's sockets.
 func (t *truth) leave(client string, n int) {
 	t.mu.Lock()
 	list := slices.Clone(t.open[client])
 	t.mu.Unlock()
 	for _, k := range list[:min(n, len(list))] {
-		t.forget(client, k)
+		t.forget(client, k, left)
 		_ = k.send(frame.Close, []byte{3, 0xe8}) // if it has ended meanwhile, it has
 	}
 }
