@@ -85,15 +85,16 @@ func (n *Node) Tell(ctx context.Context, u ticket.Subject) error {
 	if !s.Leased(n.o.Clock.Now()) || s.Epoch(u) == 0 {
 		return fmt.Errorf("tell a count: %w: %w", core.ErrLease, ticket.ErrUnavailable)
 	}
+	spent := n.core.Names(u) // before the count, which has their sockets
 	count, number, ok := n.o.Counts.Held(u)
-	if !ok {
+	if !ok && len(spent) == 0 {
 		return nil // zero for longer than a lease
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	held := ticket.Held{Subject: u, Incarnation: s.Incarnation, Count: count, Number: number}
 	var a [1]ticket.AssertAnswer
-	n.o.Store.Assert(ctx, []ticket.Assertion{{Epoch: s.Epoch(u), Held: held}}, a[:])
+	n.o.Store.Assert(ctx, []ticket.Assertion{{Epoch: s.Epoch(u), Held: held, Spent: spent}}, a[:])
 	if !a[0].OK || n.core.Now().Incarnation != s.Incarnation {
 		n.inbox.doubt()
 		return fmt.Errorf("tell a count: not acknowledged: %w", ticket.ErrUnavailable)

@@ -392,3 +392,24 @@ func TestOwnTicketsOfTheNextLife(t *testing.T) {
 		w.wantUsed(1, 1)
 	})
 }
+
+// TestTellNamesOwnTickets: who waits for a slot is not counted a reservation whose ticket is a socket already.
+func TestTellNamesOwnTickets(t *testing.T) {
+	inOwner(t, func(w *world) {
+		w.node.Start(w.Context())
+		q := w.own(1, 2)
+		w.store.set(func() { w.store.deaf = true }) // the keeper's asserts are not acknowledged, and it waits before the next
+		w.wantResults(w.now(q), ticket.RedeemOK)
+		w.pass(0)
+		before := len(w.store.asserted())
+		w.store.set(func() { w.store.deaf = false })
+		if err := w.node.Tell(w.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+		told := w.store.asserted()[before:]
+		if len(told) != 1 || len(told[0].Spent) != 1 || told[0].Spent[0] != q.Ticket || told[0].Count != 1 {
+			t.Errorf("told %+v, want one socket and its ticket", told)
+		}
+		w.wantUsed(1, 1)
+	})
+}

@@ -111,6 +111,10 @@ func (m *Core) ran(s *shard, now mono.Time) {
 	}
 }
 
+// Names are the tickets of u that this node has spent and the store may not know of: an assert outside of the machine names them too.
+// Any goroutine may call it.
+func (m *Core) Names(u ticket.Subject) []ticket.Hash { return m.owed.names(u) }
+
 // canTell tells whether s may be told something once its time has come. An incarnation that is not in the list yet tells
 // nothing: others would take it for one that has vanished from there.
 func (m *Core) canTell(s *shard) bool {
