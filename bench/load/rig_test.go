@@ -220,7 +220,7 @@ func run(t *testing.T, s load.Settings) *load.Result {
 		want += s.Procs
 	}
 	w.ended(t, want)
-	if said == 0 {
+	if said == 0 && r.Took >= time.Second { // it is said every half second
 		t.Error("no progress was said")
 	}
 	for _, p := range r.Series {
