@@ -248,7 +248,8 @@ func (s *sender) join(now mono.Time, state *core.State) (oldest mono.Time) {
 }
 
 // check is the one that counts: a socket opens only if the answer came in time and core.State.Stands. Else the ticket is spent in
-// vain, and the count is asserted, as it is after each answer that opens nothing. sent is when the store was asked.
+// vain, and the count is asserted. After a no it is not, before the loop has lowered it and calls Touch: the store would be told of a
+// socket that there is not. sent is when the store was asked.
 func (n *Node) check(b asked, sent mono.Time) {
 	now, s := n.o.Clock.Now(), n.core.Now()
 	late := now.Sub(b.at) > n.o.Timeout
@@ -265,14 +266,14 @@ func (n *Node) check(b asked, sent mono.Time) {
 		case ticket.RedeemDoubt:
 			n.inbox.doubt()
 		}
-		news = append(news, outcome{q.Held.Subject, seen})
+		news = append(news, outcome{q.Held.Subject, seen, a.Result != ticket.RedeemDoubt})
 	}
 	if news == nil {
 		return
 	}
 	n.inbox.tell(func(m *core.Core, now mono.Time) {
 		for _, o := range news {
-			m.Redeemed(now, sent, o.subject, false, o.seen)
+			m.Redeemed(now, sent, o.subject, o.sure, o.seen)
 		}
 	})
 }
@@ -281,4 +282,5 @@ func (n *Node) check(b asked, sent mono.Time) {
 type outcome struct {
 	subject ticket.Subject
 	seen    ticket.ShardEpoch
+	sure    bool // the store has not taken its count
 }

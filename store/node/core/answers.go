@@ -139,12 +139,13 @@ func (s *State) MayIssue(now mono.Time, u ticket.Subject) error {
 	return s.Shards[s.Topology.At(u)].Closed
 }
 
-// Redeemed tells what came of a redeem that was sent at sent. Whatever opened no socket is asserted.
-func (m *Core) Redeemed(now, sent mono.Time, u ticket.Subject, opened bool, seen ticket.ShardEpoch) {
+// Redeemed tells what came of a redeem that was sent at sent. u is asserted unless the count that the store has is sure: it opened a
+// socket, or was refused, so that the store has not taken its count; then u is touched when its count has been lowered.
+func (m *Core) Redeemed(now, sent mono.Time, u ticket.Subject, sure bool, seen ticket.ShardEpoch) {
 	m.begin(now)
 	defer m.end()
 	m.observe(now, sent, seen)
-	if !opened {
+	if !sure {
 		m.touch(u, 0)
 	}
 }
