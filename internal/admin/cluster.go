@@ -51,6 +51,14 @@ func authorityReason(authority string) string {
 // IssueOpen is Cluster.Issue while tickets are issued.
 const IssueOpen = "open"
 
+// authorityWhy is that in a word, for a label.
+func authorityWhy(authority string) string {
+	if authority == "node" {
+		return "own-public-url"
+	}
+	return "any-node-opens"
+}
+
 func clusterOf(mode, authority string, s *node.Status) *Cluster {
 	c := &Cluster{Mode: mode, Authority: authority, Reason: authorityReason(authority), Lease: seconds(s.Lease), Failures: s.Failures, Grace: s.Grace,
 		Issue: IssueOpen, Unasserted: s.Unasserted, Excess: s.Excess}

@@ -335,7 +335,7 @@ func (m *Metrics) cluster(s *sink, e *engine.Stats) {
 	s.gauge(storeIssue, flag(n.Closed == nil))
 	s.gauge(storeGrace, flag(n.Grace))
 	s.gauge(storeExcess, float64(n.Excess))
-	s.gauge(authority, 1, m.Authority, authorityReason(m.Authority))
+	s.gauge(authority, 1, m.Authority, authorityWhy(m.Authority))
 	s.gauge(unasserted, float64(n.Unasserted))
 	dead := 0
 	for i := range n.Nodes {

@@ -94,6 +94,7 @@ func TestEverywhere(t *testing.T) {
 				return storetest.Harness{
 					Store: store,
 					Model: &model.Primary{State: model.NewState()},
+					Walks: 10, // TestStore makes more
 					Now:   func(t testing.TB) time.Time { return serverTime(t, clock).Add(shifted) },
 					Advance: func(t testing.TB, d time.Duration) {
 						if d < time.Second {

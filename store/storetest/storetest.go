@@ -29,6 +29,8 @@ type Harness struct {
 	Advance func(t testing.TB, d time.Duration)
 	// Turn gives the server a new history of the same data. nil: this store has one for life.
 	Turn func(t testing.TB)
+	// Walks is how many random walks are made; 0: 100, or as the flag -rapid.checks says.
+	Walks int
 }
 
 // Lives of tickets and leases in the suite: long outlasts any test, short is what Advance passes.

@@ -3,8 +3,10 @@ package storetest
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"reflect"
 	"slices"
+	"strconv"
 	"time"
 
 	"pgregory.net/rapid"
@@ -14,6 +16,12 @@ import (
 
 // randomWalk does random steps on a store and on the model, and compares each answer and all counts.
 func randomWalk(s *suite) {
+	if s.Walks > 0 {
+		f := flag.Lookup("rapid.checks") // rapid knows no other way
+		before := f.Value.String()
+		must(s, f.Value.Set(strconv.Itoa(s.Walks)))
+		defer func() { must(s, f.Value.Set(before)) }()
+	}
 	rapid.Check(s.T, func(r *rapid.T) {
 		w := newWalk(s)
 		r.Repeat(map[string]func(*rapid.T){
@@ -30,6 +38,13 @@ func randomWalk(s *suite) {
 			"turn":   w.turn,
 		})
 	})
+}
+
+func must(s *suite, err error) {
+	s.Helper()
+	if err != nil {
+		s.Fatal(err)
+	}
 }
 
 // Times in a walk are such that no end falls on a moment at which something is done: the clock goes on by multiples of tick,
