@@ -53,6 +53,7 @@ type clusterOptions struct {
 	tags    []string                                      // of the build
 	env     []string                                      // beside the process's own
 	redis   []string                                      // further arguments of redis-server
+	stored  string                                        // the whole of store, for a Redis that runs already; "": one is started
 	store   time.Duration                                 // store.timeout; 0: 2 s
 	proxy   bool                                          // between the nodes and Redis there is a proxy
 	streams []string                                      // further streams that clock brings, which the keys may ask for
@@ -116,6 +117,7 @@ func (o *clusterOptions) config(redis string) string {
 	if redis != "" {
 		store = fmt.Sprintf("{ kind: redis, url: \"redis://%s\", timeout: %v }", redis, cmp.Or(o.store, storeTimeout))
 	}
+	store = cmp.Or(o.stored, store)
 	count := o.count
 	if count == 0 {
 		count = 10
@@ -170,7 +172,7 @@ func start(ctx context.Context, x *exam, o clusterOptions) (c *cluster, err erro
 		}
 		entries += more
 	}
-	if !o.memory {
+	if !o.memory && o.stored == "" {
 		if c.redis, err = rig.StartRedis(ctx, c.dir, o.redis...); err != nil {
 			return c, err
 		}

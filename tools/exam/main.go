@@ -4,6 +4,7 @@
 //	go run ./tools/exam               all
 //	go run ./tools/exam -n 18,37      these
 //	go run ./tools/exam -n 18 -size 0.1 -seed 7
+//	go run ./tools/exam -n 18 -part sentinel
 //	go run ./tools/exam -race -size 0.1
 package main
 
@@ -39,6 +40,7 @@ type exam struct {
 	seed     uint64
 	rnd      *rand.Rand
 	size     float64       // share of the exam's own numbers, 1 for all
+	part     string        // of a test that has parts, "" for all
 	duration time.Duration // of tests that measure over time, 0: their own
 	dir      string        // an empty folder, removed afterwards
 	out      io.Writer
@@ -94,6 +96,7 @@ func Main(ctx context.Context, args []string, out, errs io.Writer) int {
 	which := f.String("n", "", "numbers, with commas between; empty: all")
 	seed := f.Uint64("seed", uint64(time.Now().UnixNano()), "for all that is drawn by chance; printed, so that a run can be repeated")
 	size := f.Float64("size", 1, "share of the exam's own numbers of sockets, rounds and rows")
+	part := f.String("part", "", "of test 18: one, sentinel or cluster; empty: all")
 	race := f.Bool("race", false, "gateways with the race detector, which ends one at its first race: for -size 0.1, which judges no times")
 	duration := f.Duration("duration", 0, "of tests that measure over time; 0: their own")
 	if err := f.Parse(args); err != nil {
@@ -102,6 +105,10 @@ func Main(ctx context.Context, args []string, out, errs io.Writer) int {
 	numbers, err := choose(*which)
 	if err != nil || *size <= 0 {
 		fmt.Fprintln(errs, "exam:", errors.Join(err, sizeError(*size)))
+		return 2
+	}
+	if *part != "" && (!slices.Contains(replayParts, *part) || !slices.Equal(numbers, []int{18})) {
+		fmt.Fprintf(errs, "exam: -part %q: want -n 18 and one of %v\n", *part, replayParts)
 		return 2
 	}
 	if *race {
@@ -120,7 +127,7 @@ func Main(ctx context.Context, args []string, out, errs io.Writer) int {
 	}
 	code := 0
 	for _, n := range numbers {
-		x := &exam{seed: *seed, rnd: rand.New(rand.NewPCG(*seed, uint64(n))), size: *size, duration: *duration, out: out}
+		x := &exam{seed: *seed, rnd: rand.New(rand.NewPCG(*seed, uint64(n))), size: *size, part: *part, duration: *duration, out: out}
 		if !x.sit(ctx, n) {
 			code = 1
 		}

@@ -13,7 +13,29 @@ import (
 )
 
 func init() {
-	tests[18] = test{"one ticket, at most one socket: simultaneous uses over all nodes", replayRace}
+	tests[18] = test{"one ticket, at most one socket: simultaneous uses over all nodes, and through failovers of the store", replay}
+}
+
+// replayParts are the stores that the test is played on.
+var replayParts = []string{"one", "sentinel", "cluster"}
+
+// replay plays the part that x names, or all.
+func replay(ctx context.Context, x *exam) error {
+	for _, part := range replayParts {
+		if x.part != "" && x.part != part {
+			continue
+		}
+		var err error
+		if part == "one" {
+			err = replayRace(ctx, x)
+		} else {
+			err = failovers(ctx, x, part)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", part, err)
+		}
+	}
+	return nil
 }
 
 const (
@@ -24,7 +46,7 @@ const (
 
 // replayRace uses each ticket many times at once over all nodes: one 101, and the same 401 for all others.
 func replayRace(ctx context.Context, x *exam) (err error) {
-	c, err := start(ctx, x, clusterOptions{nodes: replayNodes})
+	c, err := start(ctx, x, clusterOptions{nodes: replayNodes, dir: "one"})
 	if err != nil {
 		return err
 	}
