@@ -46,7 +46,7 @@ func TestCluster(t *testing.T) {
 		}
 	}
 	samples("store_lease_seconds 12.345678901", "store_renewal_failures 1", "store_issue_open 0", "store_grace 1", "store_excess_slots 3", "tickets_unasserted 4",
-		`ticket_authority{authority="store",reason="every node can open every ticket, so one place decides"} 1`,
+		`ticket_authority{authority="store",reason="any-node-opens"} 1`,
 		`store_nodes{state="alive"} 1`, `store_nodes{state="dead"} 1`,
 		`limit_slots{limit="connections",plan="free",state="used"} 7`, `limit_slots{limit="connections",plan="free",state="stale"} 0`)
 	st = nodes.Status{}
