@@ -240,7 +240,7 @@ func TestBenchVerdicts(t *testing.T) {
 		{"no such figure", append(echo, "--rate", "1", "--require", "p98<1s"), codeUsage, "", `no figure "p98"`},
 		{"a figure of another verb", append(echo, "--rate", "1", "--require", "slowdown<2"), codeUsage, "", `--require "slowdown<2": bench echo has no slowdown`},
 		{"too many sockets", []string{"connect", "-c", "1000000"}, codeFailed, "", "local ports"},
-		{"no terminal", connect, codeOK, "result  4 sockets held", "\nramp    4/4"},
+		{"no terminal", connect, codeOK, "result  4 sockets held", "\nrun     "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b.t = t

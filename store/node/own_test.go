@@ -396,7 +396,6 @@ func TestOwnTicketsOfTheNextLife(t *testing.T) {
 // TestTellNamesOwnTickets: who waits for a slot is not counted a reservation whose ticket is a socket already.
 func TestTellNamesOwnTickets(t *testing.T) {
 	inOwner(t, func(w *world) {
-		w.node.Start(w.Context())
 		q := w.own(1, 2)
 		w.store.set(func() { w.store.deaf = true }) // the keeper's asserts are not acknowledged, and it waits before the next
 		w.wantResults(w.now(q), ticket.RedeemOK)
