@@ -248,23 +248,23 @@ func TestStale(t *testing.T) {
 		}
 		log.odd.Store(true)
 		log.down.Store(false)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		n.publish(t, "one", true)
 		if n.Ready() != nil {
 			t.Error(n.Ready())
 		}
 		log.down.Store(true)
-		time.Sleep(9 * time.Second)
+		pass(9 * time.Second)
 		if n.Ready() != nil {
 			t.Errorf("away for 9 s: %v", n.Ready())
 		}
-		time.Sleep(2 * time.Second)
+		pass(2 * time.Second)
 		if err := n.Ready(); !errors.Is(err, follow.ErrStale) {
 			t.Errorf("away for 11 s: %v", err)
 		}
 		n.publish(t, "two", false)
 		log.down.Store(false)
-		time.Sleep(300 * time.Millisecond)
+		pass(300 * time.Millisecond)
 		if s := n.stats(); n.Ready() != nil || s.Waiting != 0 {
 			t.Errorf("back for 300 ms: %v, %+v", n.Ready(), s)
 		}
@@ -279,9 +279,9 @@ func TestQuiet(t *testing.T) {
 		n := follower(log, time.Now, clock)
 		n.Start(t.Context())
 		defer n.Close()
-		time.Sleep(time.Second)
+		pass(time.Second)
 		before := log.reads.Load()
-		time.Sleep(100 * time.Second)
+		pass(100 * time.Second)
 		if reads := log.reads.Load() - before; reads < 99 || reads > 101 {
 			t.Errorf("%d reads in 100 s", reads)
 		}
@@ -296,9 +296,15 @@ func TestExpires(t *testing.T) {
 		n.Start(t.Context())
 		defer n.Close()
 		n.publish(t, "one", true)
-		time.Sleep(62 * time.Minute)
+		pass(62 * time.Minute)
 		if n.set.Len() != 0 {
 			t.Error("it is still known")
 		}
 	})
+}
+
+// pass lets d pass in a bubble, and everything that is due happen.
+func pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
 }

@@ -124,9 +124,10 @@ func (w *walk) drawReading(t *rapid.T, u ticket.Subject) ticket.Held {
 		Count: uint32(rapid.IntRange(0, 4).Draw(t, "count")), Number: max(w.number-min(late, w.number-1), w.floor)}
 }
 
+// drawTicket is one of the latest that was asked for, or one that nobody has asked for while there is none.
 func (w *walk) drawTicket(t *rapid.T) *ticket.IssueRequest {
 	if len(w.tickets) == 0 {
-		t.Skip("nothing issued")
+		return w.fresh(w.drawSubject(t))
 	}
 	return rapid.SampledFrom(w.tickets[max(0, len(w.tickets)-6):]).Draw(t, "ticket")
 }
@@ -270,10 +271,10 @@ func (w *walk) lapse(t *rapid.T) {
 	w.floor = w.number
 }
 
-// turn gives the server a new history.
+// turn gives the server a new history, unless it has one for life. It is the step that changes most, so each second one does nothing.
 func (w *walk) turn(t *rapid.T) {
 	if w.Turn == nil || rapid.Bool().Draw(t, "not now") {
-		t.Skip("it has one for life")
+		return
 	}
 	w.Turn(w.T)
 	w.epoch = w.ask().Epoch
