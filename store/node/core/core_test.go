@@ -240,3 +240,48 @@ func TestNextIsNotMissed(t *testing.T) {
 		t.Errorf("%d turns in 10 minutes, lost %q", turns, d.lost)
 	}
 }
+
+// TestBackAfterAnOutage: asserts that are lost come again after longer and longer, and at once when the store answers, be it another
+// history of it or the same.
+func TestBackAfterAnOutage(t *testing.T) {
+	for name, back := range map[string]ticket.Epoch{"restarted": epoch + 1, "only stopped": epoch} {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk(t, nil)
+			d.enter()
+			d.counts[1] = ticket.Held{Subject: 1, Count: 1, Number: 1}
+			d.Touch(1)
+			var last *core.Renew
+			tells := 0
+			for range 60 { // half a minute
+				r, a, tell := d.work(500 * time.Millisecond)
+				if r != nil {
+					last = r
+					d.Renewed(d.now, r, nil, ticket.ErrUnavailable)
+				}
+				if a != nil {
+					d.Asked(d.now, a, ticket.ShardEpoch{}, ticket.ErrUnavailable)
+				}
+				if tell != nil {
+					tells++
+					d.Asserted(d.now, tell, make([]ticket.AssertAnswer, len(tell.Held)))
+				}
+			}
+			if last == nil || tells < 4 || tells > 10 {
+				t.Fatalf("%d asserts in half a minute, last renewal %+v", tells, last)
+			}
+			for step := 0; ; step++ {
+				r, _, tell := d.work(500 * time.Millisecond)
+				if tell != nil && step > 0 {
+					return
+				}
+				if step == 3 {
+					t.Fatal("nothing is asserted a second after the store has answered")
+				}
+				if r != nil {
+					d.Renewed(d.now, r, &ticket.View{Seen: ticket.ShardEpoch{Epoch: back}, Nodes: []ticket.NodeView{
+						{Incarnation: r.Incarnation, Left: lease, Registered: r.Registered, Topology: r.Topology}}}, nil)
+				}
+			}
+		})
+	}
+}

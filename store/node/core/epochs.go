@@ -183,6 +183,7 @@ func (m *Core) observe(now, sent mono.Time, e ticket.ShardEpoch) {
 	m.forsake(s, e.Prev)
 	s.seen, s.since = e.Epoch, now
 	s.walkAt = 0
+	s.backoff, s.tellAt = 0, 0 // it has just answered
 	m.unsync(s, now)
 	m.hurry(now)
 }

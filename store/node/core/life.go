@@ -225,6 +225,11 @@ func (m *Core) believe(now mono.Time, r *Renew, v *ticket.View) {
 	l.acked = r.Number
 	l.until = max(l.until, r.Sent.Add(m.span()))
 	m.renewals.over = slices.DeleteFunc(m.renewals.over, func(o over) bool { return slices.Contains(r.Former, o.incarnation) })
+	if m.renewals.failures > 0 { // the store is back: whoever waits for longer and longer need not any more
+		for _, s := range m.present {
+			s.backoff, s.tellAt = 0, 0
+		}
+	}
 	m.renewals.failures, m.renewals.why = 0, nil
 	m.view.storeTime, m.view.storeAt = v.Time, r.Sent.Add(now.Sub(r.Sent)/2)
 	if v.Again && !m.without(GuardAgain) {
