@@ -140,7 +140,6 @@ func (r *Revocation) Check() error {
 }
 
 // IsTicket reports whether id may be the public id of a ticket.
-// IsTicket reports whether id may be the public id of a ticket.
 func IsTicket(id string) bool {
 	_, _, _, err := ticket.ParsePublicID(id)
 	return err == nil
